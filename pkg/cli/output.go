@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+)
+
+// Table is what a list command shows to a person: stable, sorted columns. Names are
+// the first column's values, which `-o name` prints alone.
+type Table struct {
+	Header []string
+	Rows   [][]string
+	Wide   int // how many of the last columns only `-o wide` shows
+}
+
+func addOutputFlag(cmd *cobra.Command) {
+	cmd.Flags().StringP("output", "o", "", "output format: json, yaml, wide or name (default: a table)")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "yaml", "wide", "name"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// emit prints value as -o asks; table (may be nil: then human is called) serves people.
+func emit(cmd *cobra.Command, value any, table *Table, human func(io.Writer)) error {
+	format, _ := cmd.Flags().GetString("output")
+	out := cmd.OutOrStdout()
+	switch format {
+	case "json":
+		encoder := json.NewEncoder(out)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(value)
+	case "yaml":
+		text, err := yaml.Marshal(value)
+		if err != nil {
+			return fmt.Errorf("encode yaml: %w", err)
+		}
+		_, err = out.Write(text)
+		return err
+	case "", "wide", "name":
+		if table == nil {
+			human(out)
+			return nil
+		}
+		return table.print(out, format)
+	default:
+		return fmt.Errorf("output format %q is none of json, yaml, wide, name", format)
+	}
+}
+
+func (t *Table) print(out io.Writer, format string) error {
+	if format == "name" {
+		for _, row := range t.Rows {
+			fmt.Fprintln(out, row[0])
+		}
+		return nil
+	}
+	columns := len(t.Header)
+	if format != "wide" {
+		columns -= t.Wide
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, strings.Join(t.Header[:columns], "\t"))
+	for _, row := range t.Rows {
+		fmt.Fprintln(w, strings.Join(row[:columns], "\t"))
+	}
+	return w.Flush()
+}
