@@ -85,7 +85,7 @@ type Lease struct {
 }
 
 // Objects are the RADOS objects of one pool and namespace. A small object is read
-// and written whole. Every write is made under a lease, which the OSD checks in the
+// and written whole, and is never empty (fault.Invalid). Every write is made under a lease, which the OSD checks in the
 // same atomic operation: a holder that lost its lease cannot write.
 type Objects interface {
 	// CreateLocked makes an object with data, already locked. fault.Exists if it is there.
@@ -121,7 +121,7 @@ type ImageInfo struct {
 	ID       string // Ceph's internal id; its header object is "rbd_header."+ID
 	Size     storage.Bytes
 	Features []string
-	DataPool int64 // id, -1 when data lives in the image's own pool
+	DataPool int64 // id of the pool that holds the data
 }
 
 // Watcher is a client that has the image open.

@@ -1,0 +1,192 @@
+package cephtest
+
+import (
+	"crypto/rand"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// Clients are two connections to one cluster, which need the pools "rbd" and
+// ".holdfast" and the file system "cephfs".
+type Clients struct{ A, B ceph.Cluster }
+
+// Conformance runs the suite. What it makes has random names and is removed.
+func Conformance(t *testing.T, clients Clients) {
+	t.Run("objects", func(t *testing.T) { conformObjects(t, clients) })
+	t.Run("images", func(t *testing.T) { conformImages(t, clients) })
+	t.Run("subvolumes", func(t *testing.T) { conformSubvolumes(t, clients) })
+	t.Run("cluster", func(t *testing.T) { conformCluster(t, clients) })
+}
+
+func want(t *testing.T, what string, got, class error) {
+	t.Helper()
+	if class == nil && got != nil || class != nil && !errors.Is(got, class) {
+		t.Fatalf("%s: got error %v, want %v", what, got, class)
+	}
+}
+
+func lease(cookie string) ceph.Lease {
+	return ceph.Lease{Name: "holdfast", Cookie: cookie, Description: "conformance", TTL: time.Minute}
+}
+
+func conformObjects(t *testing.T, clients Clients) {
+	ctx := t.Context()
+	a := clients.A.Objects(".holdfast", "conformance")
+	b := clients.B.Objects(".holdfast", "conformance")
+	name := "o-" + rand.Text()
+
+	_, err := a.Read(ctx, name)
+	want(t, "read of an absent object", err, fault.NotFound)
+	want(t, "lock of an absent object", a.Lock(ctx, name, lease("1")), fault.NotFound)
+	want(t, "write of an absent object", a.WriteLocked(ctx, name, []byte("x"), lease("1")), fault.NotFound)
+	want(t, "create", a.CreateLocked(ctx, name, []byte("first"), lease("1")), nil)
+	want(t, "second create", b.CreateLocked(ctx, name, []byte("x"), lease("2")), fault.Exists)
+	want(t, "lock held by another client", b.Lock(ctx, name, lease("1")), fault.Busy)
+	want(t, "lock held by another cookie", a.Lock(ctx, name, lease("2")), fault.Busy)
+	want(t, "renewal", a.Lock(ctx, name, lease("1")), nil)
+	want(t, "write without the lease", b.WriteLocked(ctx, name, []byte("x"), lease("1")), fault.Aborted)
+	want(t, "removal without the lease", b.RemoveLocked(ctx, name, lease("2")), fault.Aborted)
+	want(t, "write", a.WriteLocked(ctx, name, []byte("한글 🗄"), lease("1")), nil)
+	data, err := b.Read(ctx, name)
+	want(t, "read", err, nil)
+	if string(data) != "한글 🗄" {
+		t.Fatalf("read %q", data)
+	}
+	names, err := b.List(ctx)
+	want(t, "list", err, nil)
+	if !contains(names, name) {
+		t.Fatalf("list %v lacks %s", names, name)
+	}
+	want(t, "unlock", a.Unlock(ctx, name, lease("1")), nil)
+	want(t, "unlock again", a.Unlock(ctx, name, lease("1")), fault.NotFound)
+	want(t, "write after unlock", a.WriteLocked(ctx, name, []byte("x"), lease("1")), fault.Aborted)
+
+	short := lease("3")
+	short.TTL = time.Second
+	want(t, "lock for a second", a.Lock(ctx, name, short), nil)
+	eventually(t, "the lease ran out", func() bool { return b.Lock(ctx, name, lease("4")) == nil })
+	want(t, "write after the lease ran out", a.WriteLocked(ctx, name, []byte("x"), short), fault.Aborted)
+	want(t, "remove", b.RemoveLocked(ctx, name, lease("4")), nil)
+	_, err = a.Read(ctx, name)
+	want(t, "read after removal", err, fault.NotFound)
+	want(t, "unlock after removal", b.Unlock(ctx, name, lease("4")), fault.NotFound)
+}
+
+func conformImages(t *testing.T, clients Clients) {
+	ctx := t.Context()
+	images := clients.A.Images("rbd", "")
+	name := "hf-conformance-" + rand.Text()
+	spec := ceph.ImageSpec{Size: 64 * storage.MiB, Metadata: map[string]string{"key": "값"}}
+
+	_, err := images.Info(ctx, name)
+	want(t, "info of an absent image", err, fault.NotFound)
+	want(t, "removal of an absent image", images.Remove(ctx, name), fault.NotFound)
+	want(t, "create in an absent pool", clients.A.Images("no-such-pool", "").Create(ctx, name, spec), fault.NotFound)
+	want(t, "create", images.Create(ctx, name, spec), nil)
+	want(t, "second create", images.Create(ctx, name, spec), fault.Exists)
+	want(t, "resize", images.Resize(ctx, name, 128*storage.MiB), nil)
+	info, err := images.Info(ctx, name)
+	want(t, "info", err, nil)
+	if info.Size != 128*storage.MiB || info.ID == "" || info.DataPool <= 0 {
+		t.Fatalf("info %+v", info)
+	}
+	want(t, "set metadata", images.SetMetadata(ctx, name, map[string]string{"other": "v"}), nil)
+	pairs, err := images.Metadata(ctx, name)
+	want(t, "metadata", err, nil)
+	if diff := cmp.Diff(map[string]string{"key": "값", "other": "v"}, pairs); diff != "" {
+		t.Fatal(diff)
+	}
+	header := clients.B.Objects("rbd", "")
+	want(t, "lease on the header", header.Lock(ctx, "rbd_header."+info.ID, lease("1")), nil)
+	want(t, "end of it", header.Unlock(ctx, "rbd_header."+info.ID, lease("1")), nil)
+	watchers, err := images.Watchers(ctx, name)
+	want(t, "watchers", err, nil)
+	if len(watchers) != 0 {
+		t.Fatalf("watchers of an idle image: %v", watchers)
+	}
+	names, err := images.List(ctx)
+	want(t, "list", err, nil)
+	if !contains(names, name) {
+		t.Fatalf("list %v lacks %s", names, name)
+	}
+	want(t, "remove", images.Remove(ctx, name), nil)
+	_, err = images.Info(ctx, name)
+	want(t, "info after removal", err, fault.NotFound)
+}
+
+func conformSubvolumes(t *testing.T, clients Clients) {
+	ctx := t.Context()
+	group := clients.A.Subvolumes("cephfs", "csi")
+	name := "hf-conformance-" + rand.Text()
+	spec := ceph.SubvolumeSpec{Size: storage.GiB, Mode: 0o777}
+
+	_, err := group.Info(ctx, name)
+	want(t, "info of an absent subvolume", err, fault.NotFound)
+	want(t, "removal of an absent subvolume", group.Remove(ctx, name), fault.NotFound)
+	want(t, "create in an absent file system", clients.A.Subvolumes("nofs", "csi").Create(ctx, name, spec), fault.NotFound)
+	want(t, "create", group.Create(ctx, name, spec), nil)
+	want(t, "second create", group.Create(ctx, name, spec), nil)
+	want(t, "resize", group.Resize(ctx, name, 2*storage.GiB), nil)
+	want(t, "shrink", group.Resize(ctx, name, storage.GiB), fault.Range)
+	info, err := group.Info(ctx, name)
+	want(t, "info", err, nil)
+	if info.Quota != 2*storage.GiB || info.Path == "" || info.State != "complete" || info.DataPool != "cephfs.data" {
+		t.Fatalf("info %+v", info)
+	}
+	names, err := group.List(ctx)
+	want(t, "list", err, nil)
+	if !contains(names, name) {
+		t.Fatalf("list %v lacks %s", names, name)
+	}
+	want(t, "remove", group.Remove(ctx, name), nil)
+	_, err = group.Info(ctx, name)
+	want(t, "info after removal", err, fault.NotFound)
+}
+
+func conformCluster(t *testing.T, clients Clients) {
+	ctx := t.Context()
+	pools, err := clients.A.Pools(ctx)
+	want(t, "pools", err, nil)
+	var names []string
+	for _, p := range pools {
+		names = append(names, p.Name)
+		if p.Name == "rbd" && (p.MaxAvail <= 0 || p.Size < 1 || p.PGs < 1 || p.Full) {
+			t.Fatalf("pool %+v", p)
+		}
+	}
+	if !contains(names, "rbd") || !contains(names, ".holdfast") {
+		t.Fatalf("pools %v", names)
+	}
+	list, err := clients.A.Filesystems(ctx)
+	want(t, "file systems", err, nil)
+	if len(list) != 1 || list[0].Name != "cephfs" || len(list[0].DataPools) != 1 || list[0].ID < 1 {
+		t.Fatalf("file systems %+v", list)
+	}
+}
+
+func contains(names []string, name string) bool {
+	for _, n := range names {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited 20 s: not %s", what)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}

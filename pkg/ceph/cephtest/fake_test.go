@@ -1,0 +1,8 @@
+package cephtest
+
+import "testing"
+
+func TestFakeConforms(t *testing.T) {
+	fake := NewFake()
+	Conformance(t, Clients{A: fake.Connect(), B: fake.Connect()})
+}

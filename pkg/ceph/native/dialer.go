@@ -1,0 +1,179 @@
+// Package native implements package ceph on go-ceph, which it alone imports (and
+// with it cgo). Every librados, librbd and manager call runs on a goroutine of its
+// own that the Dialer owns: a caller whose context ends is released at once, the
+// call itself ends by Ceph's operation timeouts, and Close waits for all of them.
+package native
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ceph/go-ceph/rados"
+
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// Timeouts bound what cannot be interrupted. A zero field takes the default.
+type Timeouts struct {
+	Connect time.Duration // default 10 s
+	Mon     time.Duration // default 15 s; manager commands obey it too
+	OSD     time.Duration // default 15 s
+}
+
+func (t Timeouts) withDefaults() Timeouts {
+	set := func(d *time.Duration, to time.Duration) {
+		if *d <= 0 {
+			*d = to
+		}
+	}
+	set(&t.Connect, 10*time.Second)
+	set(&t.Mon, 15*time.Second)
+	set(&t.OSD, 15*time.Second)
+	return t
+}
+
+// Dialer keeps one connection for each endpoint and user.
+type Dialer struct {
+	timeouts Timeouts
+
+	mu     sync.Mutex
+	slots  map[string]*slot
+	dead   []*rados.Conn // forgotten, shut down by Close
+	closed bool
+	calls  sync.WaitGroup
+}
+
+// slot is a connection or the attempt at one; ready is closed when it is decided.
+type slot struct {
+	ready   chan struct{}
+	cluster *cluster
+	err     error
+}
+
+var _ ceph.Dialer = (*Dialer)(nil)
+
+// NewDialer returns a Dialer with the default timeouts. Close it.
+func NewDialer() *Dialer { return NewDialerWith(Timeouts{}) }
+
+// NewDialerWith returns a Dialer with timeouts of the caller's choice. Close it.
+func NewDialerWith(timeouts Timeouts) *Dialer {
+	return &Dialer{timeouts: timeouts.withDefaults(), slots: map[string]*slot{}}
+}
+
+// Dial returns the shared connection, making it first where it is not there yet.
+// Callers that come while an attempt is under way wait for that attempt.
+func (d *Dialer) Dial(ctx context.Context, to ceph.Endpoint, as ceph.Credentials) (ceph.Cluster, error) {
+	if len(to.Monitors) == 0 || as.User == "" || as.Key.Reveal() == "" {
+		return nil, fault.New(fault.Invalid, "connect to cluster %s: monitors, a user and its key are needed", to.ID)
+	}
+	s, err := d.slotFor(to, as)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-s.ready:
+		return s.cluster, s.asError(to, as)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("connect to cluster %s: %w", to.ID, ctx.Err())
+	}
+}
+
+func (s *slot) asError(to ceph.Endpoint, as ceph.Credentials) error {
+	if s.err == nil {
+		return nil
+	}
+	return fmt.Errorf("connect to cluster %s at %s as client.%s: %w", to.ID, strings.Join(to.Monitors, ","), as.User, s.err)
+}
+
+func (d *Dialer) slotFor(to ceph.Endpoint, as ceph.Credentials) (*slot, error) {
+	sum := sha256.Sum256([]byte(strings.Join([]string{string(to.ID), strings.Join(to.Monitors, ","), as.User, as.Key.Reveal()}, "\x00")))
+	key := hex.EncodeToString(sum[:])
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, fault.New(fault.Unavailable, "connect to cluster %s: shutting down", to.ID)
+	}
+	if s, ok := d.slots[key]; ok {
+		return s, nil
+	}
+	s := &slot{ready: make(chan struct{})}
+	d.slots[key] = s
+	d.calls.Add(1)
+	go func() {
+		defer d.calls.Done()
+		conn, err := d.connect(to, as)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if err != nil {
+			s.err = err
+			delete(d.slots, key)
+		} else {
+			s.cluster = &cluster{conn: conn, dialer: d, forget: func() { d.forget(key, s) }}
+		}
+		close(s.ready)
+	}()
+	return s, nil
+}
+
+// forget drops a connection that has become useless (its client is blocklisted), so
+// that the next Dial makes a new one. Its calls under way end by themselves.
+func (d *Dialer) forget(key string, s *slot) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.slots[key] == s {
+		delete(d.slots, key)
+		d.dead = append(d.dead, s.cluster.conn)
+	}
+}
+
+func (d *Dialer) connect(to ceph.Endpoint, as ceph.Credentials) (*rados.Conn, error) {
+	conn, err := rados.NewConnWithUser(as.User)
+	if err != nil {
+		return nil, classify(err)
+	}
+	seconds := func(t time.Duration) string { return strconv.Itoa(int((t + time.Second - 1) / time.Second)) }
+	options := [][2]string{
+		{"mon_host", strings.Join(to.Monitors, ",")},
+		{"key", as.Key.Reveal()},
+		{"client_mount_timeout", seconds(d.timeouts.Connect)},
+		{"rados_mon_op_timeout", seconds(d.timeouts.Mon)},
+		{"rados_osd_op_timeout", seconds(d.timeouts.OSD)},
+		{"log_to_stderr", "false"}, {"err_to_stderr", "false"}, {"log_file", ""}, {"admin_socket", ""},
+		// The image data of a controller is metadata only: no cache to keep coherent.
+		{"rbd_cache", "false"},
+	}
+	for _, o := range options {
+		if err := conn.SetConfigOption(o[0], o[1]); err != nil {
+			return nil, fmt.Errorf("set ceph option %s: %w", o[0], classify(err))
+		}
+	}
+	if err := conn.Connect(); err != nil {
+		return nil, classify(err)
+	}
+	return conn, nil
+}
+
+// Close ends all connections after the calls under way have returned.
+func (d *Dialer) Close() {
+	d.mu.Lock()
+	d.closed = true
+	slots := d.slots
+	d.slots = map[string]*slot{}
+	d.mu.Unlock()
+	d.calls.Wait()
+	for _, s := range slots {
+		if s.cluster != nil {
+			s.cluster.conn.Shutdown()
+		}
+	}
+	for _, conn := range d.dead {
+		conn.Shutdown()
+	}
+}

@@ -1,0 +1,209 @@
+package native
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"sort"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// images implements ceph.Images on librbd.
+type images struct {
+	cluster         *cluster
+	pool, namespace string
+}
+
+var _ ceph.Images = (*images)(nil)
+
+func (i *images) path(name string) string {
+	if i.namespace == "" {
+		return i.pool + "/" + name
+	}
+	return i.pool + "/" + i.namespace + "/" + name
+}
+
+func (i *images) do(ctx context.Context, verb, name string, fn func(*rados.IOContext) error) error {
+	return do(ctx, i.cluster, verb+" image "+i.path(name), func() error {
+		return i.cluster.withPool(i.pool, i.namespace, fn)
+	})
+}
+
+// open runs fn on the opened image. A read-only open sets no watch, so it does not
+// show among the watchers and does not hold up a removal.
+func (i *images) open(ctx context.Context, verb, name string, readOnly bool, fn func(*rbd.Image) error) error {
+	return i.do(ctx, verb, name, func(ioctx *rados.IOContext) error {
+		opener := rbd.OpenImage
+		if readOnly {
+			opener = rbd.OpenImageReadOnly
+		}
+		image, err := opener(ioctx, name, rbd.NoSnapshot)
+		if err != nil {
+			return err
+		}
+		err = fn(image)
+		if closeErr := image.Close(); err == nil {
+			err = closeErr
+		}
+		return err
+	})
+}
+
+func (i *images) Create(ctx context.Context, name string, spec ceph.ImageSpec) error {
+	options, err := imageOptions(spec)
+	if err != nil {
+		return err
+	}
+	return i.do(ctx, "create", name, func(ioctx *rados.IOContext) error {
+		defer options.Destroy()
+		if err := rbd.CreateImage(ioctx, name, uint64(spec.Size), options); err != nil {
+			return err
+		}
+		return setMetadata(ioctx, name, spec.Metadata)
+	})
+}
+
+func setMetadata(ioctx *rados.IOContext, name string, pairs map[string]string) error {
+	if len(pairs) == 0 {
+		return nil
+	}
+	image, err := rbd.OpenImage(ioctx, name, rbd.NoSnapshot)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	for key, value := range pairs {
+		if err := image.SetMetadata(key, value); err != nil {
+			return fmt.Errorf("set metadata %s: %w", key, err)
+		}
+	}
+	return nil
+}
+
+func imageOptions(spec ceph.ImageSpec) (*rbd.ImageOptions, error) {
+	options := rbd.NewRbdImageOptions()
+	set := func(option rbd.ImageOption, value uint64) error {
+		if value == 0 {
+			return nil
+		}
+		return options.SetUint64(option, value)
+	}
+	features := uint64(rbd.FeatureSetFromNames(spec.Features))
+	order := uint64(0)
+	if spec.ObjectSize > 0 {
+		if spec.ObjectSize&(spec.ObjectSize-1) != 0 {
+			options.Destroy()
+			return nil, fault.New(fault.Invalid, "object size %d is not a power of two", spec.ObjectSize)
+		}
+		order = uint64(bits.TrailingZeros64(uint64(spec.ObjectSize)))
+	}
+	var err error
+	for _, o := range []struct {
+		option rbd.ImageOption
+		value  uint64
+	}{
+		{rbd.ImageOptionFeatures, features},
+		{rbd.ImageOptionOrder, order},
+		{rbd.ImageOptionStripeUnit, uint64(spec.StripeUnit)},
+		{rbd.ImageOptionStripeCount, spec.StripeCount},
+	} {
+		if err == nil {
+			err = set(o.option, o.value)
+		}
+	}
+	if err == nil && spec.DataPool != "" {
+		err = options.SetString(rbd.ImageOptionDataPool, spec.DataPool)
+	}
+	if err != nil {
+		options.Destroy()
+		return nil, fmt.Errorf("set image options: %w", classify(err))
+	}
+	return options, nil
+}
+
+func (i *images) Info(ctx context.Context, name string) (ceph.ImageInfo, error) {
+	var info ceph.ImageInfo
+	err := i.open(ctx, "inspect", name, true, func(image *rbd.Image) error {
+		id, err := image.GetId()
+		if err != nil {
+			return fmt.Errorf("get id: %w", err)
+		}
+		size, err := image.GetSize()
+		if err != nil {
+			return fmt.Errorf("get size: %w", err)
+		}
+		features, err := image.GetFeatures()
+		if err != nil {
+			return fmt.Errorf("get features: %w", err)
+		}
+		dataPool, err := image.GetDataPoolID()
+		if err != nil {
+			return fmt.Errorf("get data pool: %w", err)
+		}
+		set := rbd.FeatureSet(features)
+		info = ceph.ImageInfo{ID: id, Size: storage.Bytes(size), Features: set.Names(), DataPool: dataPool}
+		return nil
+	})
+	return info, err
+}
+
+func (i *images) Resize(ctx context.Context, name string, size storage.Bytes) error {
+	return i.open(ctx, "resize", name, false, func(image *rbd.Image) error {
+		return image.Resize(uint64(size))
+	})
+}
+
+func (i *images) Remove(ctx context.Context, name string) error {
+	return i.do(ctx, "remove", name, func(ioctx *rados.IOContext) error {
+		return rbd.RemoveImage(ioctx, name)
+	})
+}
+
+func (i *images) Watchers(ctx context.Context, name string) ([]ceph.Watcher, error) {
+	var list []ceph.Watcher
+	own := int64(i.cluster.conn.GetInstanceID())
+	err := i.open(ctx, "list watchers of", name, true, func(image *rbd.Image) error {
+		watchers, err := image.ListWatchers()
+		if err != nil {
+			return err
+		}
+		for _, w := range watchers {
+			if w.Id != own {
+				list = append(list, ceph.Watcher{Address: w.Addr, Client: w.Id})
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+func (i *images) Metadata(ctx context.Context, name string) (map[string]string, error) {
+	var pairs map[string]string
+	err := i.open(ctx, "read metadata of", name, true, func(image *rbd.Image) (err error) {
+		pairs, err = image.ListMetadata()
+		return err
+	})
+	return pairs, err
+}
+
+func (i *images) SetMetadata(ctx context.Context, name string, pairs map[string]string) error {
+	return i.do(ctx, "set metadata of", name, func(ioctx *rados.IOContext) error {
+		return setMetadata(ioctx, name, pairs)
+	})
+}
+
+func (i *images) List(ctx context.Context) ([]string, error) {
+	var names []string
+	err := i.do(ctx, "list", "", func(ioctx *rados.IOContext) (err error) {
+		names, err = rbd.GetImageNames(ioctx)
+		return err
+	})
+	sort.Strings(names)
+	return names, err
+}

@@ -1,0 +1,48 @@
+// Package realceph gives tests the real Ceph cluster that the test run started:
+// HOLDFAST_TEST_CLUSTER names its data directory (`make test` sets it). Without one
+// a test is skipped, and in CI it fails: a skipped tier is a hole.
+package realceph
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+)
+
+// Cluster is where the cluster is and who may talk to it.
+type Cluster struct {
+	Dir         string
+	Config      string // path of the cluster map
+	Entry       clustermap.Cluster
+	Credentials ceph.Credentials // the CSI provisioner's
+}
+
+// Need returns the cluster or skips the test.
+func Need(t testing.TB) Cluster {
+	t.Helper()
+	dir := os.Getenv("HOLDFAST_TEST_CLUSTER")
+	if dir == "" {
+		const why = "needs a real Ceph cluster: run `make test`, or `holdfast up` and set HOLDFAST_TEST_CLUSTER to its data directory"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+	config := filepath.Join(dir, "csi", "config.json")
+	clusters, err := clustermap.Open(config, filepath.Join(dir, "csi", "credentials"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := clusters.Clusters()
+	if err != nil || len(list) != 1 {
+		t.Fatalf("cluster map %s: %v, %v", config, list, err)
+	}
+	credentials, err := clusters.Credentials(list[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Cluster{Dir: dir, Config: config, Entry: list[0], Credentials: credentials}
+}
