@@ -1,0 +1,83 @@
+// Package record keeps one self-describing RADOS object for each CSI name (volume;
+// later snapshot and group) in the pool ".holdfast". The object is made before
+// anything it describes and removed after all of it, so a crash leaves a record that
+// says what was begun: the same call finishes it, a delete undoes it. Work on a name
+// holds a lease on its record, and every write is checked against that lease by the
+// OSD: of two controllers alive at once, the one that lost the lease cannot write.
+package record
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// Pool is the pool that holds the records.
+const Pool = ".holdfast"
+
+// State is how far a volume has come.
+type State string
+
+// The states, in the order of a volume's life.
+const (
+	Creating State = "creating" // begun; the backend may have nothing, a part or all of it
+	Ready    State = "ready"
+	Deleting State = "deleting" // the backend may still have all, a part or nothing of it
+)
+
+// KindVolume is the kind of a volume's record.
+const KindVolume = "volume"
+
+// Record describes a volume.
+type Record struct {
+	Version     int               `json:"version"` // 1
+	Kind        string            `json:"kind"`
+	Driver      storage.Driver    `json:"driver"`
+	Name        string            `json:"name"` // the CSI name
+	Incarnation string            `json:"incarnation"`
+	State       State             `json:"state"`
+	PoolID      int64             `json:"poolID"` // of the handle: pool (RBD) or file system (CephFS)
+	Size        storage.Bytes     `json:"size"`
+	Block       bool              `json:"block"`      // raw block, not a file system
+	Parameters  map[string]string `json:"parameters"` // of the StorageClass
+	Context     map[string]string `json:"context"`    // volumeid.Context; what the backend learnt is added when Ready
+	Owner       map[string]string `json:"owner,omitempty"`
+	Created     time.Time         `json:"created"`
+	// Published are the nodes that ControllerPublishVolume let have the volume.
+	Published map[storage.NodeID]Publication `json:"published,omitempty"`
+}
+
+// Publication is how one node has the volume.
+type Publication struct {
+	Mode     string    `json:"mode"` // CSI access mode
+	ReadOnly bool      `json:"readOnly,omitempty"`
+	Since    time.Time `json:"since"`
+}
+
+// Handle returns the volume's handle on cluster.
+func (r *Record) Handle(cluster storage.ClusterID) volumeid.Handle {
+	return volumeid.Handle{
+		Driver: r.Driver, Cluster: cluster, Pool: r.PoolID,
+		NameHash: volumeid.Hash(r.Driver, r.Kind, r.Name), Incarnation: r.Incarnation,
+	}
+}
+
+// BackendName is what the image or subvolume is called.
+func (r *Record) BackendName() string { return volumeid.BackendName(r.Incarnation) }
+
+func encode(r *Record) ([]byte, error) { return json.Marshal(r) }
+
+// decode reads a record and refuses what a newer Holdfast wrote.
+func decode(key string, data []byte) (*Record, error) {
+	var r Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fault.New(fault.Precondition, "record %s is damaged: %w", key, err)
+	}
+	if r.Version != 1 {
+		return nil, fault.New(fault.Precondition, "record %s has version %d, this Holdfast knows version 1", key, r.Version)
+	}
+	return &r, nil
+}
