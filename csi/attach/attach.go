@@ -1,0 +1,97 @@
+// Package attach brings a volume to a node: an RBD image as a block device (by krbd,
+// or by qemu-storage-daemon's FUSE export under a loop device), a CephFS directory as
+// a mount (by the kernel, or by ceph-fuse). Which of them a node can do is found out
+// by looking, see Choose.
+//
+// Invariant: what is attached is found again without this process's memory (in sysfs,
+// in the loop device's own tag, in the keeper's state files), so a restart loses
+// nothing and every call may be repeated. It must not import a CSI service.
+package attach
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/command"
+)
+
+// The ways to attach, as the StorageClass parameter "mounter" names them.
+const (
+	Auto      = "auto"
+	Krbd      = "krbd"
+	FuseLoop  = "fuse-loop"
+	KernelFS  = "kernel"
+	UserFS    = "fuse"
+	tagPrefix = "holdfast:"
+)
+
+// Image says which RBD image is wanted and how.
+type Image struct {
+	Volume      string // the volume's handle: the identity of the attachment
+	FSID        string // of the cluster, so that equal names in two clusters differ
+	Endpoint    ceph.Endpoint
+	Credentials ceph.Credentials
+	Pool        string
+	Namespace   string
+	Name        string
+	Features    []string // as Ceph names them; what the kernel lacks goes to fuse-loop
+	ReadOnly    bool
+	Mounter     string // Krbd, FuseLoop or Auto ("" is Auto)
+	MapOptions  string // krbd's, comma separated
+	UnmapOption string
+}
+
+// Device is an attached image. It holds no secrets and is stored in the node's state.
+type Device struct {
+	Mounter     string `json:"mounter"`
+	Volume      string `json:"volume"`
+	Path        string `json:"path"` // the device node: /dev/rbd0, /dev/loop3
+	FSID        string `json:"fsid"`
+	Pool        string `json:"pool"`
+	Namespace   string `json:"namespace,omitempty"`
+	Image       string `json:"image"`
+	ReadOnly    bool   `json:"readOnly,omitempty"`
+	UnmapOption string `json:"unmapOption,omitempty"`
+}
+
+// Directory says which directory of which CephFS file system is wanted and how.
+type Directory struct {
+	Volume        string
+	FSID          string
+	Endpoint      ceph.Endpoint
+	Credentials   ceph.Credentials
+	Filesystem    string
+	Path          string // from the root of the file system
+	ReadOnly      bool
+	Mounter       string // KernelFS, UserFS or Auto ("" is Auto)
+	KernelOptions string // comma separated
+	FuseOptions   string
+	Options       []string // mount flags of the volume capability
+}
+
+// Mount is a mounted directory. It holds no secrets and is stored in the node's state.
+type Mount struct {
+	Mounter string `json:"mounter"`
+	Volume  string `json:"volume"`
+	Target  string `json:"target"`
+}
+
+// Config wires the attachers.
+type Config struct {
+	Socket string         // of the attach daemon; empty: no user-space attachers
+	Runner command.Runner // for modprobe
+	Log    *slog.Logger
+}
+
+// ID names a volume's attachment in the keeper, in state files and in the loop
+// device's tag: 16 hex digits of SHA-256.
+func ID(volume string) string {
+	sum := sha256.Sum256([]byte(volume))
+	return hex.EncodeToString(sum[:8])
+}
+
+// pollEvery is how often a condition is looked at that nobody announces.
+const pollEvery = 50 * time.Millisecond

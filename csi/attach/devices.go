@@ -1,0 +1,243 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"github.com/holdfast-storage/holdfast/csi/attach/keeper"
+	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// Devices attaches RBD images as block devices.
+type Devices struct {
+	krbd   *krbd
+	keeper *keeper.Client
+	runner command.Runner
+	log    *slog.Logger
+}
+
+// NewDevices returns the attacher of block devices.
+func NewDevices(cfg Config) *Devices {
+	return &Devices{krbd: &krbd{sys: "/sys", dev: "/dev"}, keeper: keeper.NewClient(cfg.Socket), runner: cfg.Runner, log: cfg.Log}
+}
+
+// Close waits for writes to the kernel that their callers gave up on.
+func (d *Devices) Close() { d.krbd.writes.Wait() }
+
+// Find returns the device that the image has on this node already, if any.
+func (d *Devices) Find(ctx context.Context, img Image) (Device, bool, error) {
+	if m, ok, err := d.krbd.find(img.FSID, img.Pool, img.Namespace, img.Name); ok || err != nil {
+		return device(img, Krbd, filepath.Join(d.krbd.dev, "rbd"+m.id)), ok, err
+	}
+	s, ok, err := loopFind(tagPrefix + ID(img.Volume))
+	if !ok || err != nil {
+		return Device{}, false, err
+	}
+	dev := device(img, FuseLoop, s.path)
+	return dev, d.Check(ctx, dev) == nil, nil
+}
+
+// Attach makes the image a block device. Repeated, it returns the same device; what is
+// left of a dead attacher is cleaned up first.
+func (d *Devices) Attach(ctx context.Context, img Image) (Device, error) {
+	mounter, why, err := d.choose(ctx, img)
+	if err != nil {
+		return Device{}, err
+	}
+	d.log.Debug("attacher chosen", obs.KeyVolume, img.Volume, "mounter", mounter, "reason", why)
+	var path string
+	switch mounter {
+	case Krbd:
+		path, err = d.krbd.attach(ctx, img)
+	case FuseLoop:
+		path, err = d.attachLoop(ctx, img)
+	}
+	if err != nil {
+		return Device{}, fmt.Errorf("attach by %s: %w", mounter, err)
+	}
+	return device(img, mounter, path), nil
+}
+
+func device(img Image, mounter, path string) Device {
+	return Device{
+		Mounter: mounter, Volume: img.Volume, Path: path, FSID: img.FSID, Pool: img.Pool, Namespace: img.Namespace,
+		Image: img.Name, ReadOnly: img.ReadOnly, UnmapOption: img.UnmapOption,
+	}
+}
+
+// choose picks krbd where the kernel has it and can do the image's features, FUSE and
+// loop otherwise; a mounter that is asked for by name is taken or refused.
+func (d *Devices) choose(ctx context.Context, img Image) (mounter, why string, err error) {
+	switch img.Mounter {
+	case FuseLoop:
+		return FuseLoop, "asked for", nil
+	case Krbd:
+		if !d.kernelRBD(ctx) {
+			return "", "", fault.New(fault.Unsupported, "mounter krbd: the kernel of this node has no rbd (modprobe rbd); mounter auto or fuse-loop works without")
+		}
+		return Krbd, "asked for", nil
+	case "", Auto:
+	default:
+		return "", "", fault.New(fault.Invalid, "mounter %q is none of auto, krbd, fuse-loop", img.Mounter)
+	}
+	if _, ok, _ := loopFind(tagPrefix + ID(img.Volume)); ok {
+		return FuseLoop, "attached that way already", nil
+	}
+	if !d.kernelRBD(ctx) {
+		return FuseLoop, "the kernel has no rbd", nil
+	}
+	if missing := d.krbd.lacks(img.Features); len(missing) > 0 {
+		return FuseLoop, "the kernel's rbd lacks " + strings.Join(missing, ", "), nil
+	}
+	return Krbd, "the kernel has rbd", nil
+}
+
+func (d *Devices) kernelRBD(ctx context.Context) bool {
+	if d.krbd.available() {
+		return true
+	}
+	if _, err := d.runner.Run(ctx, command.Cmd{Name: "modprobe", Args: []string{"rbd", "single_major=Y"}}); err != nil {
+		return false
+	}
+	return d.krbd.available()
+}
+
+// Describe says how this node attaches images, for logs.
+func (d *Devices) Describe(ctx context.Context) string {
+	if d.kernelRBD(ctx) {
+		return "krbd"
+	}
+	a, err := d.keeper.Ability(ctx)
+	switch {
+	case err != nil:
+		return "none: the kernel has no rbd; " + err.Error()
+	case !a.RBD:
+		return "none: the kernel has no rbd; " + a.Reason
+	}
+	return "fuse-loop (the kernel has no rbd)"
+}
+
+// attachLoop has the keeper export the image as a file and puts a loop device on it.
+func (d *Devices) attachLoop(ctx context.Context, img Image) (string, error) {
+	id := ID(img.Volume)
+	tag := tagPrefix + id
+	old, found, err := loopFind(tag)
+	if err != nil {
+		return "", err
+	}
+	if found {
+		status, err := d.keeper.Describe(ctx, id)
+		if err == nil && status.Alive && old.on(status.Path) && status.Spec.ReadOnly == img.ReadOnly {
+			return old.path, nil
+		}
+		if err != nil && !errors.Is(err, fault.NotFound) {
+			return "", err
+		}
+		if err := loopDetach(ctx, old.path, tag); err != nil {
+			return "", err
+		}
+	}
+	spec := keeper.Spec{
+		ID: id, Kind: keeper.KindRBD, Volume: img.Volume, FSID: img.FSID, Monitors: img.Endpoint.Monitors,
+		User: img.Credentials.User, Key: img.Credentials.Key.Reveal(), ReadOnly: img.ReadOnly,
+		Pool: img.Pool, Namespace: img.Namespace, Image: img.Name,
+	}
+	status, err := d.keeper.Start(ctx, spec)
+	if errors.Is(err, fault.Exists) { // no loop device on it, and another purpose
+		if err = d.keeper.Stop(ctx, id); err == nil {
+			status, err = d.keeper.Start(ctx, spec)
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	path, err := loopAttach(ctx, status.Path, tag, img.ReadOnly)
+	if err != nil {
+		return "", errors.Join(err, d.keeper.Stop(context.WithoutCancel(ctx), id))
+	}
+	return path, nil
+}
+
+// Detach takes the device away; one that is gone is detached. fault.Busy while it is open.
+func (d *Devices) Detach(ctx context.Context, dev Device) error {
+	if dev.Mounter == Krbd {
+		return d.krbd.detach(ctx, dev)
+	}
+	id := ID(dev.Volume)
+	s, found, err := loopFind(tagPrefix + id)
+	if err != nil {
+		return err
+	}
+	if found {
+		if err := loopDetach(ctx, s.path, s.tag); err != nil {
+			return err
+		}
+	}
+	return d.keeper.Stop(ctx, id)
+}
+
+// Grow makes the device show the image's new size, at least want bytes, and returns it.
+// For fuse-loop want must be the image's true size: QEMU sets the image to it.
+func (d *Devices) Grow(ctx context.Context, dev Device, want storage.Bytes) (storage.Bytes, error) {
+	if dev.Mounter == Krbd {
+		return d.krbd.grow(ctx, dev, want)
+	}
+	if err := d.Check(ctx, dev); err != nil {
+		return 0, err
+	}
+	size, err := DeviceSize(dev.Path)
+	if err != nil || size >= int64(want) {
+		return storage.Bytes(size), err
+	}
+	if _, err := d.keeper.Resize(ctx, ID(dev.Volume), int64(want)); err != nil {
+		return 0, err
+	}
+	if err := loopRefresh(dev.Path); err != nil {
+		return 0, err
+	}
+	size, err = DeviceSize(dev.Path)
+	return storage.Bytes(size), err
+}
+
+// Check says what is wrong with an attached device, nil if nothing is: a dead attacher,
+// a mapping that is gone.
+func (d *Devices) Check(ctx context.Context, dev Device) error {
+	if dev.Mounter == Krbd {
+		return d.krbd.check(dev)
+	}
+	s, found, err := loopFind(tagPrefix + ID(dev.Volume))
+	if err != nil {
+		return err
+	}
+	if !found || s.path != dev.Path {
+		return fault.New(fault.Unavailable, "%s is not the volume's device any more; the volume must be staged again", dev.Path)
+	}
+	status, err := d.keeper.Describe(ctx, ID(dev.Volume))
+	switch {
+	case errors.Is(err, fault.NotFound):
+		return fault.New(fault.Unavailable, "the attach daemon knows nothing of the volume; it must be staged again")
+	case err != nil:
+		return err
+	case !status.Alive:
+		return fault.New(fault.Unavailable, "%s; the volume must be staged again", status.Message)
+	case !s.on(status.Path):
+		return fault.New(fault.Unavailable, "%s stands on an export that is gone; the volume must be staged again", dev.Path)
+	}
+	return nil
+}
+
+// Guess finds the device of a volume of which the node's state is lost: by the loop
+// device's tag, or by the name of a mapped image.
+func (d *Devices) Guess(volume, image string) (Device, bool, error) {
+	if s, ok, err := loopFind(tagPrefix + ID(volume)); ok || err != nil {
+		return Device{Mounter: FuseLoop, Volume: volume, Path: s.path, Image: image}, ok, err
+	}
+	return d.krbd.guess(volume, image)
+}

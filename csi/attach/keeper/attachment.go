@@ -1,0 +1,260 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+)
+
+// start attaches, or returns what is attached already. A dead attachment is cleaned up
+// and made anew. fault.Exists: the id is in use for something else.
+func (k *keeper) start(ctx context.Context, s Spec) (Status, error) {
+	if err := s.validate(); err != nil {
+		return Status{}, err
+	}
+	unlock, err := k.locks.lock(ctx, s.ID)
+	if err != nil {
+		return Status{}, err
+	}
+	defer unlock()
+	old, err := k.load(s.ID)
+	switch {
+	case errors.Is(err, fault.NotFound):
+	case err != nil:
+		return Status{}, err
+	case k.healthy(old) == nil && !old.Stopping:
+		if !old.Spec.same(s) {
+			return Status{}, fault.New(fault.Exists, "attachment %s of volume %s is there with other settings", s.ID, old.Spec.Volume)
+		}
+		return k.status(old), nil
+	default:
+		if err := k.clear(ctx, old); err != nil {
+			return Status{}, err
+		}
+	}
+	r, err := k.launch(s)
+	if err == nil {
+		err = k.await(ctx, r)
+	}
+	if err != nil {
+		return Status{}, errors.Join(fmt.Errorf("attach %s: %w", s.Volume, err), k.abandon(ctx, r))
+	}
+	k.cfg.Log.Info("attached", obs.KeyVolume, s.Volume, "kind", s.Kind, "pid", r.Process.PID)
+	return k.status(r), nil
+}
+
+// launch prepares the attachment's directory and starts its helper.
+func (k *keeper) launch(s Spec) (record, error) {
+	r := record{Spec: s}
+	if err := os.MkdirAll(k.dir(s.ID), 0o700); err != nil {
+		return r, fmt.Errorf("make directory: %w", err)
+	}
+	conf, err := k.config(s)
+	if err != nil {
+		return r, err
+	}
+	argv, err := k.arguments(s)
+	if err != nil {
+		return r, err
+	}
+	target := k.target(s)
+	if s.Kind == KindCephFS {
+		err = os.MkdirAll(target, 0o700)
+	} else {
+		err = os.WriteFile(target, nil, 0o600)
+	}
+	err = errors.Join(err, writeFile(filepath.Join(k.dir(s.ID), "ceph.conf"), conf), k.save(r))
+	if err != nil {
+		return r, fmt.Errorf("prepare directory: %w", err)
+	}
+	logPath := filepath.Join(k.dir(s.ID), "log")
+	_ = os.Remove(logPath) // an earlier helper's
+	if r.Process, err = launch(argv, keyring(s), logPath); err != nil {
+		return r, err
+	}
+	return r, k.save(r)
+}
+
+// await returns once the helper's mount stands.
+func (k *keeper) await(ctx context.Context, r record) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	err := poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		r.Process.reap()
+		if !r.Process.alive() {
+			return false, fault.New(fault.Unavailable, "%s ended: %s", r.Process.Name, tail(filepath.Join(k.dir(r.Spec.ID), "log")))
+		}
+		return k.mounted(r.Spec), nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fault.As(fault.Unavailable, fmt.Errorf("%s does not come up, the cluster may be unreachable: %w: %s",
+			r.Process.Name, err, tail(filepath.Join(k.dir(r.Spec.ID), "log"))))
+	}
+	return err
+}
+
+// mounted reports whether the helper's FUSE mount stands on the target.
+func (k *keeper) mounted(s Spec) bool {
+	var parent, self unix.Stat_t
+	if unix.Stat(k.dir(s.ID), &parent) != nil || unix.Stat(k.target(s), &self) != nil {
+		return false
+	}
+	return parent.Dev != self.Dev
+}
+
+// abandon undoes a start that did not work; its ctx may have ended already.
+func (k *keeper) abandon(ctx context.Context, r record) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return k.clear(ctx, r)
+}
+
+// stop ends an attachment. One that is not there is stopped already. fault.Busy: it is
+// still in use (its mount is bound elsewhere, or does not end).
+func (k *keeper) stop(ctx context.Context, id string) error {
+	unlock, err := k.locks.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := k.load(id)
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.Stopping = true
+	if err := k.save(r); err != nil {
+		return err
+	}
+	if err := k.clear(ctx, r); err != nil {
+		return fmt.Errorf("detach %s: %w", r.Spec.Volume, err)
+	}
+	k.cfg.Log.Info("detached", obs.KeyVolume, r.Spec.Volume, "kind", r.Spec.Kind)
+	return nil
+}
+
+// clear ends the helper, writes back what it has, and removes every trace.
+func (k *keeper) clear(ctx context.Context, r record) error {
+	target := k.target(r.Spec)
+	if r.Process.alive() {
+		// ceph-fuse writes back and ends once its last mount is gone; qemu-storage-daemon
+		// flushes and unmounts on SIGTERM.
+		if r.Spec.Kind == KindCephFS {
+			if err := unmountAll(target); err != nil {
+				return err
+			}
+			short, cancel := context.WithTimeout(ctx, 15*time.Second)
+			_ = r.Process.wait(short) // SIGTERM follows
+			cancel()
+		}
+		short, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := r.Process.stop(short, syscall.SIGTERM); err != nil {
+			return err
+		}
+	}
+	r.Process.reap()
+	if err := errors.Join(unmountAll(filepath.Join(k.dir(r.Spec.ID), "mnt")), unmountAll(filepath.Join(k.dir(r.Spec.ID), "image"))); err != nil {
+		return err
+	}
+	for _, name := range []string{"mnt", "image", "qmp.sock", "ceph.conf", "log", "state.json.tmp", "ceph.conf.tmp", "state.json"} {
+		// Not RemoveAll: if something is still mounted there, its files are a volume's.
+		if err := os.Remove(filepath.Join(k.dir(r.Spec.ID), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("clean up: %w", err)
+		}
+	}
+	if err := os.Remove(k.dir(r.Spec.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	return nil
+}
+
+// healthy says what is wrong with an attachment.
+func (k *keeper) healthy(r record) error {
+	switch {
+	case !r.Process.alive():
+		return fault.New(fault.Unavailable, "the attacher process (%s, pid %d) is dead", r.Process.Name, r.Process.PID)
+	case !k.mounted(r.Spec):
+		return fault.New(fault.Unavailable, "the FUSE mount at %s is gone", k.target(r.Spec))
+	}
+	return nil
+}
+
+func (k *keeper) status(r record) Status {
+	s := Status{Spec: r.Spec, PID: r.Process.PID, Path: k.target(r.Spec), Alive: true}
+	s.Spec.Key = ""
+	if err := k.healthy(r); err != nil {
+		s.Alive, s.Message = false, err.Error()
+	}
+	return s
+}
+
+func (k *keeper) describe(id string) (Status, error) {
+	r, err := k.load(id)
+	if err != nil {
+		return Status{}, err
+	}
+	return k.status(r), nil
+}
+
+func (k *keeper) list() []Status {
+	list := []Status{}
+	for _, r := range k.records() {
+		list = append(list, k.status(r))
+	}
+	return list
+}
+
+// resize makes an exported image show size bytes. QEMU truncates the image itself to
+// that size, so a smaller one than now is refused.
+func (k *keeper) resize(ctx context.Context, id string, size int64) (Status, error) {
+	unlock, err := k.locks.lock(ctx, id)
+	if err != nil {
+		return Status{}, err
+	}
+	defer unlock()
+	r, err := k.load(id)
+	if err != nil {
+		return Status{}, err
+	}
+	if err := k.healthy(r); err != nil {
+		return Status{}, err
+	}
+	path := k.target(r.Spec)
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return Status{}, fmt.Errorf("resize: %w", err)
+	case r.Spec.Kind != KindRBD:
+		return Status{}, fault.New(fault.Unsupported, "attachment %s is no block device", id)
+	case size < info.Size():
+		return Status{}, fault.New(fault.Range, "shrinking from %d to %d bytes would lose data", info.Size(), size)
+	case size == info.Size():
+		return k.status(r), nil
+	}
+	arguments := map[string]any{"node-name": diskNode, "size": size}
+	if err := qmp(ctx, filepath.Join(k.dir(id), "qmp.sock"), "block_resize", arguments); err != nil {
+		return Status{}, fmt.Errorf("resize %s: %w", r.Spec.Volume, err)
+	}
+	// FUSE caches attributes for up to a second.
+	err = poll(ctx, 50*time.Millisecond, func() (bool, error) {
+		info, err := os.Stat(path)
+		return err == nil && info.Size() >= size, err
+	})
+	if err != nil {
+		return Status{}, fmt.Errorf("resize %s: wait for the new size: %w", r.Spec.Volume, err)
+	}
+	k.cfg.Log.Info("resized", obs.KeyVolume, r.Spec.Volume, "bytes", size)
+	return k.status(r), nil
+}

@@ -1,0 +1,128 @@
+package keeper
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+const (
+	qemuProgram = "qemu-storage-daemon"
+	fuseProgram = "ceph-fuse"
+	diskNode    = "disk"
+)
+
+// ability looks for the programs and for FUSE.
+func ability() Ability {
+	var a Ability
+	var missing []string
+	_, err := os.Stat("/dev/fuse")
+	fuse := err == nil
+	if !fuse {
+		missing = append(missing, "/dev/fuse is missing (modprobe fuse)")
+	}
+	_, err = exec.LookPath(qemuProgram)
+	a.RBD = fuse && err == nil
+	if err != nil {
+		missing = append(missing, qemuProgram+" is missing (apt-get install qemu-system-common qemu-block-extra)")
+	}
+	_, err = exec.LookPath(fuseProgram)
+	a.CephFS = fuse && err == nil
+	if err != nil {
+		missing = append(missing, fuseProgram+" is missing (apt-get install ceph-fuse)")
+	}
+	a.Reason = strings.Join(missing, "; ")
+	return a
+}
+
+// program returns the helper of a kind.
+func program(kind string) string {
+	if kind == KindCephFS {
+		return fuseProgram
+	}
+	return qemuProgram
+}
+
+// arguments returns a helper's command line. It holds no secret.
+func (k *keeper) arguments(s Spec) ([]string, error) {
+	conf, dir := filepath.Join(k.dir(s.ID), "ceph.conf"), k.dir(s.ID)
+	if s.Kind == KindCephFS {
+		options := []string{"fsname=holdfast"}
+		if s.ReadOnly {
+			options = append(options, "ro")
+		}
+		if s.Options != "" {
+			options = append(options, s.Options)
+		}
+		return []string{fuseProgram, "-f", "-c", conf, "--id", s.User, k.target(s), "-o", strings.Join(options, ",")}, nil
+	}
+	// JSON instead of key=value: a comma or a space in a name stays what it is.
+	blockdev, err := json.Marshal(map[string]any{
+		"driver": "rbd", "node-name": diskNode, "pool": s.Pool, "image": s.Image, "user": s.User,
+		"conf": conf, "discard": "unmap", "read-only": s.ReadOnly,
+	})
+	if err == nil && s.Namespace != "" {
+		var m map[string]any
+		if err = json.Unmarshal(blockdev, &m); err == nil {
+			m["namespace"] = s.Namespace
+			blockdev, err = json.Marshal(m)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode block device: %w", err)
+	}
+	export, err := json.Marshal(map[string]any{
+		"type": "fuse", "id": "export", "node-name": diskNode, "mountpoint": k.target(s), "writable": !s.ReadOnly,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode export: %w", err)
+	}
+	return []string{
+		qemuProgram,
+		"--blockdev", string(blockdev),
+		"--chardev", "socket,id=qmp,path=" + strings.ReplaceAll(filepath.Join(dir, "qmp.sock"), ",", ",,") + ",server=on,wait=off",
+		"--monitor", "chardev=qmp",
+		"--export", string(export),
+	}, nil
+}
+
+// config is the helper's ceph.conf: how the cluster is reached, where the key is (not
+// the key), and bounds on operations.
+func (k *keeper) config(s Spec) ([]byte, error) {
+	for _, v := range append([]string{s.User, s.Filesystem, s.Directory}, s.Monitors...) {
+		if strings.ContainsAny(v, "\n\r\x00") {
+			return nil, fault.New(fault.Invalid, "attachment %s: a line break in %q", s.ID, v)
+		}
+	}
+	timeout := int(k.cfg.OpTimeout / time.Second)
+	var b strings.Builder
+	fmt.Fprintf(&b, "[global]\nmon host = %s\nkeyring = %s\nlog to stderr = true\nerr to stderr = true\nlog file =\nadmin socket =\n", strings.Join(s.Monitors, ","), keyPath)
+	if s.FSID != "" {
+		fmt.Fprintf(&b, "fsid = %s\n", s.FSID)
+	}
+	fmt.Fprintf(&b, "[client]\nrados osd op timeout = %d\nrados mon op timeout = 30\nrbd cache = true\nclient quota = true\n", timeout)
+	if s.Kind == KindCephFS {
+		// A mount that cannot be made must fail within the caller's patience.
+		fmt.Fprintf(&b, "client mount timeout = 30\nclient mountpoint = %s\n", quote(s.Directory))
+		if s.Filesystem != "" {
+			fmt.Fprintf(&b, "client fs = %s\nclient mds namespace = %s\n", quote(s.Filesystem), quote(s.Filesystem))
+		}
+	}
+	return []byte(b.String()), nil
+}
+
+// quote writes a value of ceph.conf such that ';' and '#' begin no comment.
+func quote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// keyring is what the helper reads from its inherited file.
+func keyring(s Spec) []byte {
+	return fmt.Appendf(nil, "[client.%s]\nkey = %s\n", s.User, s.Key)
+}

@@ -1,0 +1,344 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// krbd maps images through sysfs:
+// https://docs.kernel.org/admin-guide/abi-testing.html (sysfs-bus-rbd). The key goes
+// through the write alone; the rbd command would take seconds and need a keyring file.
+type krbd struct {
+	sys    string // "/sys", elsewhere in tests
+	dev    string // "/dev"
+	writes sync.WaitGroup
+}
+
+// A map that finds no monitor gives up after this many seconds, not the kernel's 60.
+const krbdMountTimeout = 30
+
+func (k *krbd) bus(parts ...string) string {
+	return filepath.Join(append([]string{k.sys, "bus/rbd"}, parts...)...)
+}
+
+// addFile is the file that maps; "single major" is what all kernels since 3.14 have.
+func (k *krbd) available() bool {
+	_, err := os.Stat(k.bus("add_single_major"))
+	return err == nil
+}
+
+// featureBits are the image features by name; include/rbd/features.h of Ceph.
+var featureBits = map[string]uint64{
+	"layering": 1, "striping": 2, "exclusive-lock": 4, "object-map": 8, "fast-diff": 16,
+	"deep-flatten": 32, "journaling": 64, "data-pool": 128, "operations": 256, "migrating": 512, "non-primary": 1024,
+}
+
+// lacks returns the features that this kernel cannot do.
+func (k *krbd) lacks(features []string) []string {
+	data, err := os.ReadFile(k.bus("supported_features"))
+	if err != nil {
+		return nil // kernels before 4.11: the map itself will tell
+	}
+	mask, err := strconv.ParseUint(strings.TrimSpace(string(data)), 0, 64)
+	if err != nil {
+		return nil
+	}
+	var missing []string
+	for _, f := range features {
+		if bit, ok := featureBits[f]; !ok || mask&bit == 0 {
+			missing = append(missing, f)
+		}
+	}
+	return missing
+}
+
+// mapping is a mapped image as sysfs shows it.
+type mapping struct {
+	id       string
+	readOnly bool
+}
+
+// find looks for a mapping of the image's head.
+func (k *krbd) find(fsid, pool, namespace, image string) (mapping, bool, error) {
+	entries, err := os.ReadDir(k.bus("devices"))
+	if errors.Is(err, os.ErrNotExist) {
+		return mapping{}, false, nil
+	}
+	if err != nil {
+		return mapping{}, false, fmt.Errorf("list mapped images: %w", err)
+	}
+	for _, e := range entries {
+		attr := func(name string) string {
+			data, _ := os.ReadFile(k.bus("devices", e.Name(), name))
+			return strings.TrimSuffix(string(data), "\n")
+		}
+		if attr("name") != image || attr("pool") != pool || attr("pool_ns") != namespace || attr("current_snap") != "-" {
+			continue
+		}
+		if have := attr("cluster_fsid"); fsid != "" && have != "" && have != fsid {
+			continue
+		}
+		ro, _ := os.ReadFile(filepath.Join(k.sys, "block/rbd"+e.Name(), "ro"))
+		return mapping{id: e.Name(), readOnly: strings.TrimSpace(string(ro)) == "1"}, true, nil
+	}
+	return mapping{}, false, nil
+}
+
+// attach maps the image, or returns the mapping that is there.
+func (k *krbd) attach(ctx context.Context, img Image) (string, error) {
+	m, found, err := k.find(img.FSID, img.Pool, img.Namespace, img.Name)
+	if err != nil {
+		return "", err
+	}
+	if found && m.readOnly != img.ReadOnly {
+		if err := k.remove(ctx, m.id, ""); err != nil {
+			return "", err
+		}
+		found = false
+	}
+	if !found {
+		line, err := krbdLine(ctx, img)
+		if err != nil {
+			return "", err
+		}
+		if err := k.write(ctx, k.bus("add_single_major"), line); err != nil {
+			return "", krbdError(img, err)
+		}
+		if m, found, err = k.find(img.FSID, img.Pool, img.Namespace, img.Name); err != nil || !found {
+			return "", errors.Join(fmt.Errorf("map %s/%s: the kernel took it but shows no device", img.Pool, img.Name), err)
+		}
+	}
+	path := filepath.Join(k.dev, "rbd"+m.id)
+	err = poll(ctx, pollEvery, func() (bool, error) {
+		_, err := os.Stat(path)
+		return err == nil, nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("wait for %s: %w", path, err)
+	}
+	return path, nil
+}
+
+// krbdLine is what is written to sysfs: "addrs options pool image snapshot".
+func krbdLine(ctx context.Context, img Image) (string, error) {
+	options, err := krbdOptions(img.MapOptions)
+	if err != nil {
+		return "", err
+	}
+	addrs, options, err := kernelMonitors(img.Endpoint.Monitors, options)
+	if err != nil {
+		return "", err
+	}
+	if addrs, err = resolve(ctx, addrs); err != nil {
+		return "", err
+	}
+	for _, word := range []string{img.Pool, img.Namespace, img.Name, img.Credentials.User, img.Credentials.Key.Reveal()} {
+		if strings.ContainsAny(word, " \t\n,") {
+			return "", fault.New(fault.Invalid, "map %s/%s: the kernel takes no name of a pool, namespace, image or user with spaces or commas", img.Pool, img.Name)
+		}
+	}
+	all := []string{"name=" + img.Credentials.User, "secret=" + img.Credentials.Key.Reveal(), "noshare"}
+	if img.ReadOnly {
+		all = append(all, "ro")
+	}
+	if img.Namespace != "" {
+		all = append(all, "_pool_ns="+img.Namespace)
+	}
+	if !hasOption(options, "mount_timeout") {
+		all = append(all, "mount_timeout="+strconv.Itoa(krbdMountTimeout))
+	}
+	all = append(all, options...)
+	return fmt.Sprintf("%s %s %s %s -", strings.Join(addrs, ","), strings.Join(all, ","), img.Pool, img.Name), nil
+}
+
+// krbdOptions reads mapOptions in ceph-csi's form, "krbd:a,b;nbd:c" or "a,b", and
+// refuses those that would change who maps what.
+func krbdOptions(s string) ([]string, error) {
+	var out []string
+	for _, section := range strings.Split(s, ";") {
+		name, list, found := strings.Cut(section, ":")
+		if !found || strings.ContainsAny(name, ",=") {
+			list = section
+		} else if strings.TrimSpace(name) != "krbd" {
+			continue
+		}
+		for _, o := range strings.Split(list, ",") {
+			o = strings.TrimSpace(o)
+			key, _, _ := strings.Cut(o, "=")
+			switch key {
+			case "":
+				continue
+			case "name", "secret", "key", "_pool_ns", "ip", "share", "noshare":
+				return nil, fault.New(fault.Invalid, "mapOptions %q: option %q is set by Holdfast itself", s, key)
+			}
+			if strings.ContainsAny(o, " \t\n") {
+				return nil, fault.New(fault.Invalid, "mapOptions %q: no spaces within %q", s, o)
+			}
+			out = append(out, o)
+		}
+	}
+	return out, nil
+}
+
+func hasOption(options []string, key string) bool {
+	for _, o := range options {
+		if name, _, _ := strings.Cut(o, "="); name == key {
+			return true
+		}
+	}
+	return false
+}
+
+// write writes a line to sysfs, which can block for krbdMountTimeout. When ctx ends first it
+// returns; the write runs out on its own (wait waits for it) and what it made is found by the next call.
+func (k *krbd) write(ctx context.Context, path, line string) error {
+	done := make(chan error, 1)
+	k.writes.Add(1)
+	go func() {
+		defer k.writes.Done()
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString(line)
+			err = errors.Join(err, f.Close())
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// krbdError says what an errno of a map means. The line that was written is never part
+// of it: it holds the key.
+func krbdError(img Image, err error) error {
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return fmt.Errorf("map %s/%s: %w", img.Pool, img.Name, err)
+	}
+	class, advice := fault.Unavailable, "the cluster does not answer; see dmesg"
+	switch errno {
+	case unix.ENOENT:
+		class, advice = fault.NotFound, "no such pool, namespace or image"
+	case unix.EPERM, unix.EACCES:
+		class, advice = fault.Denied, "the cluster refuses user "+img.Credentials.User
+	case unix.EINVAL:
+		class, advice = fault.Invalid, "the kernel refuses the map options, or the key is no valid one; see dmesg"
+	case unix.ENXIO:
+		class, advice = fault.Unsupported, "the kernel lacks a feature of the image or the cluster; use mounter: fuse-loop"
+	case unix.EBUSY, unix.EEXIST:
+		class, advice = fault.Busy, "the image is in use"
+	case unix.EROFS:
+		class, advice = fault.Precondition, "the image can only be mapped read-only"
+	}
+	return fault.New(class, "map %s/%s: %s: %w", img.Pool, img.Name, advice, errno)
+}
+
+// detach unmaps a device if it still is this image.
+func (k *krbd) detach(ctx context.Context, d Device) error {
+	m, found, err := k.find(d.FSID, d.Pool, d.Namespace, d.Image)
+	if err != nil || !found {
+		return err
+	}
+	return k.remove(ctx, m.id, d.UnmapOption)
+}
+
+// remove unmaps, again while the device is open, until ctx ends (fault.Busy).
+func (k *krbd) remove(ctx context.Context, id, options string) error {
+	line := id
+	if hasOption(strings.Split(strings.TrimPrefix(options, "krbd:"), ","), "force") {
+		line += " force"
+	}
+	err := poll(ctx, 100*time.Millisecond, func() (bool, error) {
+		err := k.write(ctx, k.bus("remove_single_major"), line)
+		if errors.Is(err, unix.EBUSY) {
+			return false, nil
+		}
+		return err == nil, ignore(err, unix.ENOENT)
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fault.As(fault.Busy, fmt.Errorf("unmap rbd%s: the device is still open or mounted: %w", id, err))
+	}
+	if err != nil {
+		return fmt.Errorf("unmap rbd%s: %w", id, err)
+	}
+	return nil
+}
+
+// grow waits until the kernel has seen the image's new size; it learns of it by the
+// image's watch, and the refresh hurries it.
+func (k *krbd) grow(ctx context.Context, d Device, want storage.Bytes) (storage.Bytes, error) {
+	id := strings.TrimPrefix(filepath.Base(d.Path), "rbd")
+	size := int64(0)
+	err := poll(ctx, 200*time.Millisecond, func() (bool, error) {
+		if err := k.write(ctx, k.bus("devices", id, "refresh"), "1"); err != nil {
+			return false, fmt.Errorf("refresh rbd%s: %w", id, err)
+		}
+		var err error
+		size, err = k.size(id)
+		return size >= int64(want), err
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fault.New(fault.Precondition, "rbd%s has %d bytes, not the %d that are wanted: is the image expanded?", id, size, want)
+	}
+	return storage.Bytes(size), err
+}
+
+func (k *krbd) size(id string) (int64, error) {
+	data, err := os.ReadFile(filepath.Join(k.sys, "block/rbd"+id, "size"))
+	if err != nil {
+		return 0, fmt.Errorf("size of rbd%s: %w", id, err)
+	}
+	sectors, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	return sectors * 512, err
+}
+
+// check says what is wrong with a mapped device.
+func (k *krbd) check(d Device) error {
+	m, found, err := k.find(d.FSID, d.Pool, d.Namespace, d.Image)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return fault.New(fault.Unavailable, "%s/%s is not mapped on this node any more; the volume must be staged again", d.Pool, d.Image)
+	case filepath.Join(k.dev, "rbd"+m.id) != d.Path:
+		return fault.New(fault.Unavailable, "%s/%s is mapped as rbd%s, not as %s", d.Pool, d.Image, m.id, d.Path)
+	}
+	return nil
+}
+
+// guess finds a mapping by the image's name alone, which is unique (it holds a random id).
+func (k *krbd) guess(volume, image string) (Device, bool, error) {
+	names, err := filepath.Glob(k.bus("devices", "*", "name"))
+	if err != nil {
+		return Device{}, false, err
+	}
+	for _, name := range names {
+		dir := filepath.Dir(name)
+		attr := func(file string) string {
+			data, _ := os.ReadFile(filepath.Join(dir, file))
+			return strings.TrimSuffix(string(data), "\n")
+		}
+		if attr("name") == image && attr("current_snap") == "-" {
+			return Device{
+				Mounter: Krbd, Volume: volume, Path: filepath.Join(k.dev, "rbd"+filepath.Base(dir)), FSID: attr("cluster_fsid"),
+				Pool: attr("pool"), Namespace: attr("pool_ns"), Image: image,
+			}, true, nil
+		}
+	}
+	return Device{}, false, nil
+}

@@ -1,0 +1,227 @@
+package attach
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// Loop devices, by loop(4). Each of ours carries a tag in lo_file_name, so that it is
+// found whatever became of the file under it. Autoclear is off: a loop device lives
+// until it is detached by name.
+
+// loopAttach puts a loop device with direct I/O on file and returns its path.
+func loopAttach(ctx context.Context, file, tag string, readOnly bool) (string, error) {
+	mode := os.O_RDWR
+	if readOnly {
+		mode = os.O_RDONLY
+	}
+	backing, err := os.OpenFile(file, mode, 0)
+	if err != nil {
+		return "", fmt.Errorf("open %s: %w", file, err)
+	}
+	defer backing.Close()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return "", fault.As(fault.Unsupported, fmt.Errorf("no loop devices here (modprobe loop): %w", err))
+	}
+	defer control.Close()
+	path := ""
+	err = poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return false, fmt.Errorf("find a free loop device: %w", err)
+		}
+		path = fmt.Sprintf("/dev/loop%d", n)
+		err = loopConfigure(path, n, int(backing.Fd()), tag, readOnly)
+		return err == nil, ignore(err, unix.EBUSY) // another process was faster: the next one
+	})
+	if err != nil {
+		return "", fmt.Errorf("set up loop device on %s: %w", file, err)
+	}
+	return path, nil
+}
+
+func loopConfigure(path string, n, backing int, tag string, readOnly bool) error {
+	device, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) { // a /dev without devtmpfs
+		if err = unix.Mknod(path, unix.S_IFBLK|0o660, int(unix.Mkdev(7, uint32(n)))); err == nil { //nolint:gosec // minor numbers are small
+			device, err = os.OpenFile(path, os.O_RDWR, 0)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer device.Close()
+	config := unix.LoopConfig{Fd: uint32(backing)} //nolint:gosec // a file descriptor
+	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO
+	if readOnly {
+		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY
+	}
+	copy(config.Info.File_name[:], tag)
+	if err := unix.IoctlLoopConfigure(int(device.Fd()), &config); err != nil {
+		return fmt.Errorf("configure %s: %w", path, err)
+	}
+	return nil
+}
+
+// loopStatus is what the kernel tells about a loop device in use.
+type loopStatus struct {
+	path  string
+	tag   string
+	dev   uint64 // of the file under it
+	inode uint64
+}
+
+// loops lists the loop devices in use whose tag starts with prefix.
+func loops(prefix string) ([]loopStatus, error) {
+	paths, err := filepath.Glob("/sys/block/loop*/loop")
+	if err != nil {
+		return nil, err
+	}
+	var list []loopStatus
+	for _, p := range paths {
+		s, err := loopGet("/dev/" + filepath.Base(filepath.Dir(p)))
+		if err == nil && strings.HasPrefix(s.tag, prefix) {
+			list = append(list, s)
+		}
+	}
+	return list, nil
+}
+
+// loopGet returns a loop device's state, an error (ENXIO) if it is not in use.
+func loopGet(path string) (loopStatus, error) {
+	device, err := os.Open(path)
+	if err != nil {
+		return loopStatus{}, err
+	}
+	defer device.Close()
+	info, err := unix.IoctlLoopGetStatus64(int(device.Fd()))
+	if err != nil {
+		return loopStatus{}, fmt.Errorf("status of %s: %w", path, err)
+	}
+	name, _, _ := bytes.Cut(info.File_name[:], []byte{0})
+	return loopStatus{path: path, tag: string(name), dev: info.Device, inode: info.Inode}, nil
+}
+
+// loopFind returns the device with the tag.
+func loopFind(tag string) (loopStatus, bool, error) {
+	list, err := loops(tag)
+	if err != nil {
+		return loopStatus{}, false, err
+	}
+	for _, s := range list {
+		if s.tag == tag {
+			return s, true, nil
+		}
+	}
+	return loopStatus{}, false, nil
+}
+
+// on reports whether the device stands on this very file: a FUSE mount made anew has
+// another device number.
+func (s loopStatus) on(file string) bool {
+	var st unix.Stat_t
+	if unix.Stat(file, &st) != nil {
+		return false
+	}
+	return st.Ino == s.inode && st.Dev == s.dev
+}
+
+// loopDetach frees the device if it still carries the tag, and waits until it is free.
+// A device that is mounted or open stays: fault.Busy when ctx ends.
+func loopDetach(ctx context.Context, path, tag string) error {
+	err := poll(ctx, pollEvery, func() (bool, error) {
+		s, err := loopGet(path)
+		if errors.Is(err, unix.ENXIO) || errors.Is(err, os.ErrNotExist) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if s.tag != tag {
+			return true, nil // freed and in use for something else
+		}
+		return false, loopClear(path)
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fault.As(fault.Busy, fmt.Errorf("detach %s: it is still mounted or open: %w", path, err))
+	}
+	if err != nil {
+		return fmt.Errorf("detach %s: %w", path, err)
+	}
+	return nil
+}
+
+// loopClear asks for the device to be freed; while it is open elsewhere the kernel does
+// so on the last close.
+func loopClear(path string) error {
+	device, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer device.Close()
+	_, err = unix.IoctlRetInt(int(device.Fd()), unix.LOOP_CLR_FD)
+	return ignore(ignore(err, unix.ENXIO), unix.EBUSY)
+}
+
+// loopRefresh makes the device as large as the file under it.
+func loopRefresh(path string) error {
+	device, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer device.Close()
+	if _, err := unix.IoctlRetInt(int(device.Fd()), unix.LOOP_SET_CAPACITY); err != nil {
+		return fmt.Errorf("grow %s: %w", path, err)
+	}
+	return nil
+}
+
+// DeviceSize returns a block device's size in bytes, as sysfs has it (sectors of 512).
+func DeviceSize(path string) (int64, error) {
+	data, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path), "size"))
+	if err != nil {
+		return 0, fmt.Errorf("size of %s: %w", path, err)
+	}
+	sectors, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("size of %s: %w", path, err)
+	}
+	return sectors * 512, nil
+}
+
+// ignore turns one errno into no error.
+func ignore(err error, errno unix.Errno) error {
+	if errors.Is(err, errno) {
+		return nil
+	}
+	return err
+}
+
+// poll calls done at once and then every interval until it reports true or fails.
+func poll(ctx context.Context, interval time.Duration, done func() (bool, error)) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
