@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Names of the pools and the file system that a cluster starts with.
+const (
+	PoolRBD        = "rbd"
+	PoolRecords    = ".holdfast"
+	PoolMeta       = "cephfs.meta"
+	PoolData       = "cephfs.data"
+	Filesystem     = "cephfs"
+	SubvolumeGroup = "csi"
+)
+
+// The Ceph users of CSI.
+const (
+	Admin       = "client.admin"
+	Provisioner = "client.hf-csi-provisioner"
+	Node        = "client.hf-csi-node"
+)
+
+// MonCaps, MgrCaps, OSDCaps and MDSCaps are what the daemons themselves may do: the
+// capabilities of Ceph's own manual deployment guide.
+func monCaps() Caps { return Caps{"mon": "allow *"} }
+func mgrCaps() Caps { return Caps{"mon": "allow profile mgr", "osd": "allow *", "mds": "allow *"} }
+func osdCaps() Caps {
+	return Caps{"mon": "allow profile osd", "mgr": "allow profile osd", "osd": "allow *"}
+}
+func adminCaps() Caps {
+	return Caps{"mon": "allow *", "mgr": "allow *", "osd": "allow *", "mds": "allow *"}
+}
+func mdsCaps() Caps {
+	return Caps{"mon": "allow profile mds", "mgr": "allow profile mds", "osd": "allow rw tag cephfs *=*", "mds": "allow"}
+}
+
+// subvolumeCommands are the manager commands of the controller's CephFS backend. Named
+// one by one: "allow module volumes rw" would also allow `fs volume rm`, which deletes a
+// whole file system.
+var subvolumeCommands = [...]string{
+	"fs subvolumegroup create",
+	"fs subvolume create", "fs subvolume info", "fs subvolume ls", "fs subvolume resize", "fs subvolume rm",
+}
+
+// ProvisionerCaps are what the CSI controller needs: images of the RBD pools, the
+// records, and subvolumes, which the mgr's volumes module makes on its behalf. It can
+// neither read the files of a CephFS volume nor change pools, users or settings.
+func ProvisionerCaps(filesystem string, rbdPools ...string) Caps {
+	var osd, mgr []string
+	for _, pool := range rbdPools {
+		osd = append(osd, "profile rbd pool="+pool)
+	}
+	for _, name := range subvolumeCommands {
+		mgr = append(mgr, fmt.Sprintf("allow command '%s' with vol_name=%s", name, filesystem))
+	}
+	return Caps{
+		"mon": "profile rbd, allow r fsname=" + filesystem,
+		"osd": strings.Join(append(osd, "allow rwx pool="+PoolRecords), ", "),
+		"mgr": strings.Join(mgr, ", "),
+	}
+}
+
+// NodeCaps are what a node needs: to open the images of the RBD pools and to read and
+// write below /volumes of the file system. It cannot see the records.
+func NodeCaps(filesystem string, rbdPools ...string) Caps {
+	var osd []string
+	for _, pool := range rbdPools {
+		osd = append(osd, "profile rbd pool="+pool)
+	}
+	return Caps{
+		"mon": "profile rbd, allow r fsname=" + filesystem,
+		"osd": strings.Join(append(osd, "allow rw tag cephfs data="+filesystem), ", "),
+		"mds": fmt.Sprintf("allow rw fsname=%s path=/volumes", filesystem),
+	}
+}
+
+// Entities returns every entity of a cluster with these daemons, without keys.
+func Entities(daemons []Ref) []Entity {
+	list := []Entity{
+		{Name: "mon.", Caps: monCaps()},
+		{Name: Admin, Caps: adminCaps()},
+		{Name: Provisioner, Caps: ProvisionerCaps(Filesystem, PoolRBD)},
+		{Name: Node, Caps: NodeCaps(Filesystem, PoolRBD)},
+	}
+	for _, d := range daemons {
+		switch d.Kind {
+		case Mgr:
+			list = append(list, Entity{Name: d.Name(), Caps: mgrCaps()})
+		case OSD:
+			list = append(list, Entity{Name: d.Name(), Caps: osdCaps()})
+		case MDS:
+			list = append(list, Entity{Name: d.Name(), Caps: mdsCaps()})
+		}
+	}
+	return list
+}

@@ -1,0 +1,85 @@
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/holdfast-storage/holdfast/pkg/daemon"
+)
+
+func (s *Supervisor) osdsMade(context.Context) (bool, error) {
+	for _, osd := range s.state.OSDs {
+		if !s.isMade(daemon.OSDRef(osd.ID)) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// makeOSDs makes the stores that are missing, all at once.
+func (s *Supervisor) makeOSDs(ctx context.Context) error {
+	if err := s.takeDisks(); err != nil {
+		return err
+	}
+	errs := make([]error, len(s.state.OSDs))
+	var wg sync.WaitGroup
+	for i, osd := range s.state.OSDs {
+		if !s.isMade(daemon.OSDRef(osd.ID)) {
+			wg.Go(func() { errs[i] = s.makeOSD(ctx, osd) })
+		}
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// makeOSD makes one store. What a mkfs that was cut off left goes first: an OSD without
+// the mark never ran.
+func (s *Supervisor) makeOSD(ctx context.Context, osd OSDState) error {
+	r := daemon.OSDRef(osd.ID)
+	data := s.paths.Data(r)
+	if err := os.RemoveAll(data); err != nil {
+		return fmt.Errorf("clear the unfinished store of %s: %w", r.Name(), err)
+	}
+	if err := os.Mkdir(data, 0o750); err != nil {
+		return fmt.Errorf("make the store of %s: %w", r.Name(), err)
+	}
+	if osd.Disk != "" {
+		if err := os.Symlink(osd.Disk, filepath.Join(data, "block")); err != nil {
+			return fmt.Errorf("make the store of %s: %w", r.Name(), err)
+		}
+	}
+	if _, err := s.tools.Runner.Run(ctx, s.config.OSDMkfsCommand(r, osd.UUID)); err != nil {
+		return fmt.Errorf("make the store of %s: %w", r.Name(), err)
+	}
+	return writeFile(s.made(r), nil, 0o644)
+}
+
+// takeDisks looks at every disk that no mkfs was begun on, refuses those that are not
+// blank, and writes down that they are taken before anything is written to them.
+func (s *Supervisor) takeDisks() error {
+	changed := false
+	for i := range s.state.OSDs {
+		osd := &s.state.OSDs[i]
+		if osd.Disk == "" || s.isMade(daemon.OSDRef(osd.ID)) {
+			continue
+		}
+		if osd.Taken {
+			if err := checkOurDisk(osd.Disk, osd.UUID); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := checkBlankDisk(osd.Disk); err != nil {
+			return err
+		}
+		osd.Taken, changed = true, true
+	}
+	if changed {
+		return s.state.save(s.dir)
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package standalone
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/holdfast-storage/holdfast/pkg/daemon"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// State is cluster.json: what was decided at the first `up` and holds from then on. It
+// carries no secrets.
+type State struct {
+	localapi.Identity
+	Address  string        `json:"ceph_address"`
+	NodeName string        `json:"node_name"`
+	Mons     []MonState    `json:"mons"`
+	PortLow  int           `json:"port_low"`
+	PortHigh int           `json:"port_high"`
+	OSDs     []OSDState    `json:"osds"`
+	OSDSize  storage.Bytes `json:"osd_size_bytes"`
+	Formed   bool          `json:"formed"` // bring-up came to its end once
+}
+
+// MonState is a monitor's name and ports.
+type MonState struct {
+	ID string `json:"id"`
+	V2 int    `json:"v2_port"`
+	V1 int    `json:"v1_port"`
+}
+
+// OSDState is an OSD's identity and where its data lies.
+type OSDState struct {
+	ID   int    `json:"id"`
+	UUID string `json:"uuid"`
+	Disk string `json:"disk,omitempty"` // by-id or by-path; empty: a file
+	// Taken is set, and is on stable storage, before the first write to Disk: the disk
+	// was found blank. From then on a store with UUID on it is ours to finish or redo.
+	Taken bool `json:"taken,omitempty"`
+}
+
+const stateVersion = 1
+
+// loadState reads cluster.json: fault.NotFound when there is none, fault.Invalid when
+// it is not Holdfast's or of a later version.
+func loadState(dir string) (*State, error) {
+	id, err := localapi.ReadIdentity(dir)
+	if err != nil {
+		return nil, err
+	}
+	path := localapi.StateFile(dir)
+	if id.Version > stateVersion {
+		return nil, fault.New(fault.Invalid, "%s was written by a newer holdfast (version %d, this one knows %d): use that one", path, id.Version, stateVersion)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read cluster state: %w", err)
+	}
+	var state State
+	if err := json.Unmarshal(data, &state); err != nil {
+		return nil, fault.New(fault.Invalid, "%s: %w", path, err)
+	}
+	return &state, nil
+}
+
+func (s *State) save(dir string) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode cluster state: %w", err)
+	}
+	return writeFile(localapi.StateFile(dir), append(data, '\n'), 0o644)
+}
+
+// config derives the daemons' configuration.
+func (s *State) config(dir string) daemon.Config {
+	c := daemon.Config{
+		FSID: s.FSID, Paths: daemon.Paths{Dir: dir}, Address: s.Address,
+		PortLow: s.PortLow, PortHigh: s.PortHigh, OSDs: len(s.OSDs), OSDSize: s.OSDSize, NodeName: s.NodeName,
+	}
+	for _, m := range s.Mons {
+		c.Monitors = append(c.Monitors, daemon.Monitor{Ref: daemon.Ref{Kind: daemon.Mon, ID: m.ID}, V2: m.V2, V1: m.V1})
+	}
+	return c
+}
+
+// mgrRef and mdsRef are the only ones of their kind: restarting one takes a second.
+func mgrRef() daemon.Ref { return daemon.Ref{Kind: daemon.Mgr, ID: "x"} }
+func mdsRef() daemon.Ref { return daemon.Ref{Kind: daemon.MDS, ID: "a"} }
+
+// daemons lists Ceph's daemons in the order in which they start.
+func (s *State) daemons() []daemon.Ref {
+	var list []daemon.Ref
+	for _, m := range s.Mons {
+		list = append(list, daemon.Ref{Kind: daemon.Mon, ID: m.ID})
+	}
+	list = append(list, mgrRef())
+	for _, o := range s.OSDs {
+		list = append(list, daemon.OSDRef(o.ID))
+	}
+	return append(list, mdsRef())
+}
+
+// writeFile replaces path as a whole: a reader, or a machine that lost its power, sees
+// the old content or the new.
+func writeFile(path string, data []byte, mode os.FileMode) error {
+	dir := filepath.Dir(path)
+	temporary, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(temporary.Name()) // does nothing after the rename
+	_, err = temporary.Write(data)
+	err = errors.Join(err, temporary.Chmod(mode), temporary.Sync(), temporary.Close())
+	if err == nil {
+		err = os.Rename(temporary.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	err = errors.Join(d.Sync(), d.Close())
+	if err != nil {
+		return fmt.Errorf("sync directory %s: %w", dir, err)
+	}
+	return nil
+}
+
+// writeIfChanged writes only where the content differs, so that a repeated `up` leaves
+// files, and whoever watches them, alone.
+func writeIfChanged(path string, data []byte, mode os.FileMode) error {
+	old, err := os.ReadFile(path)
+	if err == nil && string(old) == string(data) {
+		if info, statErr := os.Stat(path); statErr == nil && info.Mode().Perm() == mode {
+			return nil
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return writeFile(path, data, mode)
+}
