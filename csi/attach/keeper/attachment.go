@@ -21,7 +21,7 @@ func (k *keeper) start(ctx context.Context, s Spec) (Status, error) {
 	if err := s.validate(); err != nil {
 		return Status{}, err
 	}
-	unlock, err := k.locks.lock(ctx, s.ID)
+	unlock, err := k.locks.Lock(ctx, s.ID)
 	if err != nil {
 		return Status{}, err
 	}
@@ -121,7 +121,7 @@ func (k *keeper) abandon(ctx context.Context, r record) error {
 // stop ends an attachment. One that is not there is stopped already. fault.Busy: it is
 // still in use (its mount is bound elsewhere, or does not end).
 func (k *keeper) stop(ctx context.Context, id string) error {
-	unlock, err := k.locks.lock(ctx, id)
+	unlock, err := k.locks.Lock(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (k *keeper) list() []Status {
 // resize makes an exported image show size bytes. QEMU truncates the image itself to
 // that size, so a smaller one than now is refused.
 func (k *keeper) resize(ctx context.Context, id string, size int64) (Status, error) {
-	unlock, err := k.locks.lock(ctx, id)
+	unlock, err := k.locks.Lock(ctx, id)
 	if err != nil {
 		return Status{}, err
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/keylock"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 )
 
@@ -43,7 +44,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
-	k := &keeper{cfg: cfg, locks: newKeyLock()}
+	k := &keeper{cfg: cfg, locks: keylock.New()}
 	listener, err := listen(ctx, cfg.Socket)
 	if err != nil {
 		return err
@@ -87,7 +88,7 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 
 type keeper struct {
 	cfg   Config
-	locks *keyLock
+	locks *keylock.Locks
 }
 
 // report says at the start which helpers of an earlier keeper still run.

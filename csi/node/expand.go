@@ -1,0 +1,100 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-storage/holdfast/csi/attach"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// NodeExpandVolume makes device and file system as large as the image, online. For
+// CephFS there is nothing to do: the quota is in force already.
+func (s *Server) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, fault.New(fault.Invalid, "volume_id is missing")
+	}
+	if req.GetVolumePath() == "" {
+		return nil, fault.New(fault.Invalid, "volume_path is missing")
+	}
+	handle, err := s.readID(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	want := storage.Bytes(req.GetCapacityRange().GetRequiredBytes())
+	if limit := storage.Bytes(req.GetCapacityRange().GetLimitBytes()); want < 0 || limit < 0 || limit > 0 && limit < want {
+		return nil, fault.New(fault.Range, "capacity_range: required_bytes %d and limit_bytes %d do not fit together", want, limit)
+	}
+	unlock, err := s.locks.Lock(ctx, req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	v, err := s.at(req.GetVolumeId(), resolvePath(req.GetVolumePath()))
+	if err != nil {
+		return nil, err
+	}
+	if v.Device == nil {
+		return &csi.NodeExpandVolumeResponse{CapacityBytes: int64(want)}, nil
+	}
+	size, err := s.expand(ctx, v, handle, want, req.GetSecrets())
+	if err != nil {
+		return nil, fmt.Errorf("expand volume %s: %w", req.GetVolumeId(), err)
+	}
+	return &csi.NodeExpandVolumeResponse{CapacityBytes: int64(size)}, nil
+}
+
+func (s *Server) expand(ctx context.Context, v *staged, handle volumeid.Handle, want storage.Bytes, secrets map[string]string) (storage.Bytes, error) {
+	if err := s.trouble(ctx, v); err != nil {
+		return 0, err
+	}
+	if v.ReadOnly {
+		size, err := attach.DeviceSize(v.Device.Path)
+		return storage.Bytes(size), err
+	}
+	start := time.Now()
+	actual, err := s.imageSize(ctx, v, handle, secrets)
+	if err != nil && want == 0 {
+		return 0, err // nobody knows the size
+	}
+	// The image may be larger than asked for, and must not be cut to what was asked for.
+	size, err := s.cfg.Devices.Grow(ctx, *v.Device, max(want, actual))
+	if err != nil {
+		return 0, err
+	}
+	if !v.Block {
+		if err := s.fs.grow(ctx, v.Device.Path, v.FS, v.Staging); err != nil {
+			return 0, err
+		}
+	}
+	s.cfg.Log.Info("volume expanded", obs.KeyVolume, v.Volume, "size", size.String(), obs.KeyTook, time.Since(start))
+	return size, nil
+}
+
+// imageSize asks the cluster; it needs credentials, from the call or the service's own.
+func (s *Server) imageSize(ctx context.Context, v *staged, handle volumeid.Handle, secrets map[string]string) (storage.Bytes, error) {
+	site, err := s.cfg.Clusters.Cluster(handle.Cluster)
+	if err != nil {
+		return 0, err
+	}
+	creds, err := s.credentials(secrets, handle.Cluster)
+	if err != nil {
+		return 0, err
+	}
+	conn, err := s.cfg.Dialer.Dial(ctx, site.Endpoint(), creds)
+	if err != nil {
+		return 0, err
+	}
+	info, err := conn.Images(v.Device.Pool, v.Device.Namespace).Info(ctx, v.Device.Image)
+	if errors.Is(err, fault.NotFound) {
+		return 0, fault.New(fault.NotFound, "image %s/%s is gone", v.Device.Pool, v.Device.Image)
+	}
+	return info.Size, err
+}

@@ -1,0 +1,229 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// Keys in an image's metadata. They say how far the making of its file system came;
+// "done" stands there before the first mount.
+const (
+	metaState = "holdfast.mkfs.state"
+	metaFS    = "holdfast.mkfs.fs"
+	metaNode  = "holdfast.mkfs.node"
+
+	stateStarted = "started"
+	stateDone    = "done"
+	stateNone    = "none" // the image was given out as a raw device
+)
+
+const (
+	formatLease = "holdfast.mkfs"
+	formatTTL   = 30 * time.Second
+)
+
+// formatting is one image's file system, decided and made under the image's lease.
+type formatting struct {
+	s        *Server
+	cluster  ceph.Cluster
+	pool     string
+	ns       string
+	image    string
+	info     ceph.ImageInfo
+	device   string
+	size     storage.Bytes
+	want     string // file system asked for; "" any
+	options  string
+	readOnly bool
+}
+
+// ensure returns the file system that the device carries, made now if the image never
+// had one. The rule (DESIGN.md): never over a signature or over data, except over what
+// an unfinished mkfs of ours left on an image that was never mounted.
+func (f *formatting) ensure(ctx context.Context) (string, error) {
+	images := f.cluster.Images(f.pool, f.ns)
+	meta, err := images.Metadata(ctx, f.image)
+	if err != nil {
+		return "", err
+	}
+	if meta[metaState] == stateDone || f.readOnly {
+		return f.existing(ctx, meta)
+	}
+	objects := f.cluster.Objects(f.pool, f.ns)
+	lease := ceph.Lease{Name: formatLease, Cookie: randomCookie(), Description: f.s.cfg.NodeID, TTL: formatTTL}
+	header := "rbd_header." + f.info.ID
+	if err := takeLease(ctx, objects, header, lease); err != nil {
+		return "", fmt.Errorf("lock %s/%s for mkfs: %w", f.pool, f.image, err)
+	}
+	fs := ""
+	err = withLease(ctx, objects, header, lease, func(ctx context.Context) error {
+		meta, err := images.Metadata(ctx, f.image) // again, now that nobody else changes it
+		if err == nil {
+			fs, err = f.decide(ctx, images, meta)
+		}
+		return err
+	})
+	return fs, err
+}
+
+// existing: the image has its file system, or is not ours to give one.
+func (f *formatting) existing(ctx context.Context, meta map[string]string) (string, error) {
+	found, err := f.s.fs.probe(ctx, f.device)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case found.fs != "":
+		return f.fits(found.fs)
+	case found.what != "":
+		return "", fault.New(fault.Precondition, "image %s/%s holds %s, no file system", f.pool, f.image, found.what)
+	case meta[metaState] == stateDone:
+		return "", fault.New(fault.Precondition, "image %s/%s had a file system (%s, made by node %s) and now has none: its data is lost or overwritten; "+
+			"restore it from a snapshot or backup. Holdfast makes no new file system here", f.pool, f.image, meta[metaFS], meta[metaNode])
+	}
+	return "", fault.New(fault.Precondition, "image %s/%s has no file system yet and is wanted read-only: mount it once for writing first", f.pool, f.image)
+}
+
+// fits refuses a file system that was not asked for.
+func (f *formatting) fits(fs string) (string, error) {
+	if fs != "ext4" && fs != "xfs" {
+		return "", fault.New(fault.Precondition, "image %s/%s holds a file system of type %s; Holdfast mounts ext4 and xfs", f.pool, f.image, fs)
+	}
+	if f.want != "" && f.want != fs {
+		return "", fault.New(fault.Precondition, "image %s/%s holds %s, but fs_type asks for %s", f.pool, f.image, fs, f.want)
+	}
+	return fs, nil
+}
+
+// decide makes the file system if that is safe. It runs under the image's lease.
+func (f *formatting) decide(ctx context.Context, images ceph.Images, meta map[string]string) (string, error) {
+	if meta[metaState] == stateDone { // by whoever held the lease before
+		return f.existing(ctx, meta)
+	}
+	found, err := f.s.fs.probe(ctx, f.device)
+	if err != nil {
+		return "", err
+	}
+	redo := meta[metaState] == stateStarted
+	switch {
+	case redo && (found.what == "" || found.fs == meta[metaFS]):
+		// An mkfs that was begun and never mounted: what is there is what it left.
+		return f.make(ctx, images, true)
+	case found.fs != "":
+		fs, err := f.fits(found.fs)
+		if err != nil {
+			return "", err
+		}
+		return fs, images.SetMetadata(ctx, f.image, map[string]string{metaState: stateDone, metaFS: fs, metaNode: f.s.cfg.NodeID})
+	case found.what != "":
+		return "", fault.New(fault.Precondition, "image %s/%s holds %s: Holdfast makes no file system over it", f.pool, f.image, found.what)
+	}
+	empty, err := blank(f.device)
+	if err != nil {
+		return "", err
+	}
+	if !empty {
+		return "", fault.New(fault.Precondition, "image %s/%s carries no known signature, but it holds data: Holdfast makes no file system over it", f.pool, f.image)
+	}
+	return f.make(ctx, images, false)
+}
+
+func (f *formatting) make(ctx context.Context, images ceph.Images, force bool) (string, error) {
+	fs := f.want
+	if fs == "" {
+		fs = defaultFS(f.size)
+	}
+	if fs == "xfs" && f.size < xfsMinimum {
+		return "", fault.New(fault.Invalid, "fs_type xfs needs a volume of %s or more, this one has %s; take ext4", xfsMinimum, f.size)
+	}
+	if err := images.SetMetadata(ctx, f.image, map[string]string{metaState: stateStarted, metaFS: fs, metaNode: f.s.cfg.NodeID}); err != nil {
+		return "", err
+	}
+	start := time.Now()
+	err := f.s.fs.make(ctx, f.device, fs, f.options, force)
+	f.s.cfg.Observer.Formatted(fs, time.Since(start), err)
+	if err != nil {
+		return "", err
+	}
+	if err := images.SetMetadata(ctx, f.image, map[string]string{metaState: stateDone}); err != nil {
+		return "", err
+	}
+	f.s.cfg.Log.Info("file system made", obs.KeyPool, f.pool, "image", f.image, "fs", fs, obs.KeyTook, time.Since(start))
+	return fs, nil
+}
+
+// takeLease waits for the lease until ctx ends: another node may be at it.
+func takeLease(ctx context.Context, objects ceph.Objects, name string, lease ceph.Lease) error {
+	return poll(ctx, 500*time.Millisecond, func() (bool, error) {
+		err := objects.Lock(ctx, name, lease)
+		if errors.Is(err, fault.Busy) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+}
+
+// withLease runs work and renews the lease meanwhile; work's context ends when the
+// lease is lost. The lease is let go of in the end.
+func withLease(ctx context.Context, objects ceph.Objects, name string, lease ceph.Lease, work func(context.Context) error) error {
+	inner, cancel := context.WithCancelCause(ctx)
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		ticker := time.NewTicker(lease.TTL / 3)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-inner.Done():
+				return
+			case <-ticker.C:
+				if err := objects.Lock(inner, name, lease); err != nil {
+					cancel(fault.As(fault.Aborted, fmt.Errorf("the image's lease is lost: %w", err)))
+					return
+				}
+			}
+		}
+	}()
+	err := work(inner)
+	if err != nil && inner.Err() != nil && ctx.Err() == nil {
+		err = errors.Join(context.Cause(inner), err)
+	}
+	cancel(nil)
+	<-renewed
+	release, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer stop()
+	_ = objects.Unlock(release, name, lease) // else it runs out by itself
+	return err
+}
+
+func randomCookie() string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // crypto/rand never fails
+	return hex.EncodeToString(b)
+}
+
+// poll calls done at once and then every interval until it reports true or fails.
+func poll(ctx context.Context, interval time.Duration, done func() (bool, error)) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}

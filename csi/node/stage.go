@@ -1,0 +1,214 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-storage/holdfast/csi/attach"
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// staging is a NodeStageVolume call, read and checked.
+type staging struct {
+	handle  volumeid.Handle
+	volume  string
+	target  string
+	cap     capability
+	context volumeid.Context
+	secrets map[string]string
+
+	// Filled by connect.
+	site  clustermap.Cluster
+	creds ceph.Credentials
+	conn  ceph.Cluster
+	fsid  string
+}
+
+// NodeStageVolume attaches the volume and mounts it on the staging path (for a raw
+// block volume: attaches it alone).
+func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+	st, err := s.readStaging(req)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := s.locks.Lock(ctx, st.volume)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	start := time.Now()
+	v, err := s.stage(ctx, st)
+	if err != nil {
+		return nil, fmt.Errorf("stage volume %s: %w", st.volume, err)
+	}
+	if v != nil {
+		s.cfg.Log.Info("volume staged", obs.KeyVolume, st.volume, obs.KeyName, st.context.Name, "mounter", v.mounter(),
+			"fs", v.FS, obs.KeyPath, st.target, obs.KeyTook, time.Since(start))
+	}
+	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+func (s *Server) readStaging(req *csi.NodeStageVolumeRequest) (*staging, error) {
+	if req.GetVolumeId() == "" {
+		return nil, fault.New(fault.Invalid, "volume_id is missing")
+	}
+	target, err := readPath("staging_target_path", req.GetStagingTargetPath())
+	if err != nil {
+		return nil, err
+	}
+	c, err := readCapability(s.cfg.Driver, req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
+	}
+	handle, err := s.readID(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	vctx, err := volumeid.ParseContext(req.GetVolumeContext())
+	if err != nil {
+		return nil, err
+	}
+	if vctx.ClusterID == "" {
+		vctx.ClusterID = string(handle.Cluster)
+	}
+	if vctx.ClusterID != string(handle.Cluster) {
+		return nil, fault.New(fault.Invalid, "volume_context names cluster %q, the volume id cluster %q", vctx.ClusterID, handle.Cluster)
+	}
+	return &staging{handle: handle, volume: req.GetVolumeId(), target: target, cap: c, context: vctx, secrets: req.GetSecrets()}, nil
+}
+
+// stage returns nil, nil when the volume is staged so already.
+func (s *Server) stage(ctx context.Context, st *staging) (*staged, error) {
+	old, err := s.current(st.volume)
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		ready, err := s.restage(ctx, st, old)
+		if ready || err != nil {
+			return nil, err
+		}
+	}
+	if err := s.connect(ctx, st); err != nil {
+		return nil, err
+	}
+	v := &staged{
+		Volume: st.volume, Boot: s.boot, Cluster: st.handle.Cluster, Staging: st.target, Block: st.cap.block,
+		Mode: st.cap.mode.String(), ReadOnly: st.cap.readOnly(), Published: map[string]published{},
+	}
+	if err := os.MkdirAll(st.target, 0o750); err != nil && !dead(st.target) {
+		return nil, fmt.Errorf("make staging path: %w", err)
+	}
+	if s.cfg.Driver == storage.CephFS {
+		err = s.stageDirectory(ctx, st, v)
+	} else {
+		err = s.stageImage(ctx, st, v)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v, s.state.save(v)
+}
+
+// current returns the volume's record if it is of this boot; after a reboot nothing of
+// it is attached any more.
+func (s *Server) current(volume string) (*staged, error) {
+	v, err := s.state.load(volume)
+	if err != nil || v == nil || v.Boot != s.boot {
+		return nil, err
+	}
+	return v, nil
+}
+
+// restage decides what to do with a volume that is staged: true if it is fine as it
+// is. What is broken is taken down, so that it can be staged anew.
+func (s *Server) restage(ctx context.Context, st *staging, old *staged) (bool, error) {
+	trouble := s.trouble(ctx, old)
+	switch {
+	case trouble == nil && old.Staging != st.target:
+		return false, fault.New(fault.Precondition, "the volume is staged at %s on this node: unstage it there first", old.Staging)
+	case trouble == nil && (old.Block != st.cap.block || old.Mode != st.cap.mode.String()):
+		return false, fault.New(fault.Exists, "the volume is staged with access mode %s (block: %t), not %s (block: %t)", old.Mode, old.Block, st.cap.mode, st.cap.block)
+	case trouble == nil && st.cap.fs != "" && old.FS != "" && st.cap.fs != old.FS:
+		return false, fault.New(fault.Exists, "the volume is staged with %s, not %s", old.FS, st.cap.fs)
+	case trouble == nil:
+		return true, nil
+	case errors.Is(trouble, context.Canceled), errors.Is(trouble, context.DeadlineExceeded):
+		return false, trouble
+	}
+	s.cfg.Log.Warn("staged volume is broken; staging it anew", obs.KeyVolume, st.volume, obs.KeyError, trouble)
+	if err := s.mounts.Drop(old.Staging); err != nil {
+		return false, err
+	}
+	return false, s.state.remove(old.Volume)
+}
+
+// trouble says what is wrong with a staged volume, nil if nothing is.
+func (s *Server) trouble(ctx context.Context, v *staged) error {
+	var err error
+	switch {
+	case v.Device != nil:
+		err = s.cfg.Devices.Check(ctx, *v.Device)
+	case v.Mount != nil:
+		err = s.cfg.Directories.Check(ctx, *v.Mount)
+	}
+	if err != nil || v.Block {
+		return err
+	}
+	at, err := s.mounts.At(v.Staging)
+	switch {
+	case err != nil:
+		return err
+	case at == nil:
+		return fault.New(fault.Unavailable, "nothing is mounted on %s any more; the volume must be staged again", v.Staging)
+	case v.Device != nil && at.Source != v.Device.Path:
+		return fault.New(fault.Unavailable, "%s is mounted on %s, not %s", at.Source, v.Staging, v.Device.Path)
+	}
+	return s.answers(ctx, v.Staging)
+}
+
+// connect reaches the volume's cluster.
+func (s *Server) connect(ctx context.Context, st *staging) error {
+	var err error
+	if st.site, err = s.cfg.Clusters.Cluster(st.handle.Cluster); err != nil {
+		return err
+	}
+	if st.creds, err = s.credentials(st.secrets, st.handle.Cluster); err != nil {
+		return err
+	}
+	if st.conn, err = s.cfg.Dialer.Dial(ctx, st.site.Endpoint(), st.creds); err != nil {
+		return err
+	}
+	st.fsid, err = st.conn.FSID(ctx)
+	return err
+}
+
+// stageDirectory mounts a CephFS volume.
+func (s *Server) stageDirectory(ctx context.Context, st *staging, v *staged) error {
+	if st.context.SubvolumePath == "" {
+		return fault.New(fault.Invalid, "volume_context lacks subvolumePath")
+	}
+	// Without a record whatever is mounted there is of no use: it may be dead.
+	if err := s.mounts.Drop(st.target); err != nil {
+		return err
+	}
+	start := time.Now()
+	m, err := s.cfg.Directories.Mount(ctx, attach.Directory{
+		Volume: st.volume, FSID: st.fsid, Endpoint: st.site.Endpoint(), Credentials: st.creds,
+		Filesystem: st.context.Filesystem, Path: st.context.SubvolumePath, ReadOnly: st.cap.readOnly(), Mounter: st.context.Mounter,
+		KernelOptions: st.context.KernelMountOptions, FuseOptions: st.context.FuseMountOptions, Options: st.cap.flags,
+	}, st.target)
+	s.cfg.Observer.Attached(s.cfg.Driver, m.Mounter, time.Since(start), err)
+	v.Mount = &m
+	return err
+}

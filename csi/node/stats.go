@@ -1,0 +1,130 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-storage/holdfast/csi/attach"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// answerTimeout bounds a look at a file system whose server may be dead.
+const answerTimeout = 5 * time.Second
+
+// NodeGetVolumeStats tells how full the volume is and whether it is well. A volume
+// that does not answer is abnormal, not an error.
+func (s *Server) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, fault.New(fault.Invalid, "volume_id is missing")
+	}
+	if req.GetVolumePath() == "" {
+		return nil, fault.New(fault.Invalid, "volume_path is missing")
+	}
+	if _, err := s.readID(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	path := resolvePath(req.GetVolumePath())
+	v, err := s.at(req.GetVolumeId(), path)
+	if err != nil {
+		return nil, err
+	}
+	if trouble := s.trouble(ctx, v); trouble != nil {
+		return abnormal(trouble), nil
+	}
+	if v.Block {
+		size, err := attach.DeviceSize(v.Device.Path)
+		if err != nil {
+			return abnormal(err), nil
+		}
+		return normal(&csi.VolumeUsage{Unit: csi.VolumeUsage_BYTES, Total: size}), nil
+	}
+	st, err := s.statfs(ctx, path)
+	if err != nil {
+		return abnormal(fmt.Errorf("%s does not answer: %w", path, err)), nil
+	}
+	block := int64(st.Frsize)
+	usage := []*csi.VolumeUsage{
+		{
+			Unit: csi.VolumeUsage_BYTES, Total: int64(st.Blocks) * block, Available: int64(st.Bavail) * block, //nolint:gosec // sizes fit
+			Used: int64(st.Blocks-st.Bfree) * block, //nolint:gosec // sizes fit
+		},
+		{Unit: csi.VolumeUsage_INODES, Total: int64(st.Files), Available: int64(st.Ffree), Used: max(0, int64(st.Files)-int64(st.Ffree))}, //nolint:gosec // counts fit
+	}
+	if st.Flags&unix.ST_RDONLY != 0 && !v.ReadOnly && !v.Published[path].ReadOnly {
+		return &csi.NodeGetVolumeStatsResponse{Usage: usage, VolumeCondition: &csi.VolumeCondition{
+			Abnormal: true, Message: "the file system has turned read-only after an error: see dmesg on the node, then restart the pod (it is checked when staged)",
+		}}, nil
+	}
+	return normal(usage...), nil
+}
+
+func normal(usage ...*csi.VolumeUsage) *csi.NodeGetVolumeStatsResponse {
+	return &csi.NodeGetVolumeStatsResponse{Usage: usage, VolumeCondition: &csi.VolumeCondition{Message: "the volume is well"}}
+}
+
+func abnormal(err error) *csi.NodeGetVolumeStatsResponse {
+	return &csi.NodeGetVolumeStatsResponse{VolumeCondition: &csi.VolumeCondition{Abnormal: true, Message: err.Error()}}
+}
+
+// at returns the volume that is staged or published at path: fault.NotFound otherwise.
+func (s *Server) at(volume, path string) (*staged, error) {
+	v, err := s.current(volume)
+	if err != nil {
+		return nil, err
+	}
+	if v != nil && v.Staging == path {
+		return v, nil
+	}
+	if v != nil {
+		if _, ok := v.Published[path]; ok {
+			return v, nil
+		}
+	}
+	return nil, fault.New(fault.NotFound, "volume %s is neither staged nor published at %s on this node", volume, path)
+}
+
+// answers reports whether the file system at path answers.
+func (s *Server) answers(ctx context.Context, path string) error {
+	_, err := s.statfs(ctx, path)
+	return err
+}
+
+// statfs asks a file system that may never answer. The question then hangs in the
+// kernel; there is one for each path at most, and the next call says so at once.
+func (s *Server) statfs(ctx context.Context, path string) (unix.Statfs_t, error) {
+	if _, hangs := s.probes.LoadOrStore(path, struct{}{}); hangs {
+		return unix.Statfs_t{}, fault.New(fault.Unavailable, "the file system at %s does not answer", path)
+	}
+	type answer struct {
+		st  unix.Statfs_t
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() { // ends with the kernel's answer; probes holds its place until then
+		defer s.probes.Delete(path)
+		var a answer
+		if a.err = unix.Statfs(path, &a.st); a.err == nil {
+			_, a.err = os.Stat(path) // ceph-fuse answers statfs from memory
+		}
+		done <- a
+	}()
+	timeout := time.NewTimer(answerTimeout)
+	defer timeout.Stop()
+	select {
+	case a := <-done:
+		if a.err != nil {
+			return a.st, fault.As(fault.Unavailable, fmt.Errorf("look at %s: %w", path, a.err))
+		}
+		return a.st, nil
+	case <-timeout.C:
+		return unix.Statfs_t{}, fault.New(fault.Unavailable, "the file system at %s does not answer within %s", path, answerTimeout)
+	case <-ctx.Done():
+		return unix.Statfs_t{}, errors.Join(fault.New(fault.Unavailable, "the file system at %s does not answer", path), ctx.Err())
+	}
+}
