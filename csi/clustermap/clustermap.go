@@ -38,6 +38,12 @@ func (c Cluster) Endpoint() ceph.Endpoint {
 	return ceph.Endpoint{ID: c.ID, Monitors: c.Monitors}
 }
 
+// Site is a cluster of the map with a connection to it.
+type Site struct {
+	Cluster ceph.Cluster
+	Entry   Cluster
+}
+
 type entry struct {
 	ClusterID string   `json:"clusterID"`
 	Monitors  []string `json:"monitors"`

@@ -7,6 +7,7 @@
 package record
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 
@@ -68,7 +69,20 @@ func (r *Record) Handle(cluster storage.ClusterID) volumeid.Handle {
 // BackendName is what the image or subvolume is called.
 func (r *Record) BackendName() string { return volumeid.BackendName(r.Incarnation) }
 
-func encode(r *Record) ([]byte, error) { return json.Marshal(r) }
+// granule is what a record's length is a multiple of, in bytes. A full pool refuses
+// writes that make an object longer (Ceph: PrimaryLogPG, "full try"); one that only
+// changes the state must pass, so that volumes of a full cluster can be deleted.
+const granule = 1024
+
+// encode returns r as JSON, filled up with spaces.
+func encode(r *Record) ([]byte, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	missing := (granule - len(data)%granule) % granule
+	return append(data, bytes.Repeat([]byte(" "), missing)...), nil
+}
 
 // decode reads a record and refuses what a newer Holdfast wrote.
 func decode(key string, data []byte) (*Record, error) {

@@ -37,3 +37,9 @@ func (s Secret) GoString() string { return "[secret]" }
 
 // MarshalText hides the value from encoders (slog's and JSON's among them).
 func (s Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }
+
+// Condition is a volume's health in a sentence.
+type Condition struct {
+	Abnormal bool
+	Message  string
+}

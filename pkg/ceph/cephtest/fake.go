@@ -214,3 +214,11 @@ func under[V any](m map[string]V, prefix string) []string {
 	sort.Strings(names)
 	return names
 }
+
+// Advance moves the cluster's clock, by which leases run out.
+func (f *Fake) Advance(by time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.now
+	f.now = func() time.Time { return now().Add(by) }
+}

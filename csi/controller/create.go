@@ -1,0 +1,253 @@
+package controller
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"maps"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/flight"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// DefaultSize is a volume's size when the request names none.
+const DefaultSize = storage.GiB
+
+// maxName is CSI's limit for a name, in bytes.
+const maxName = 128
+
+// ownerPrefix marks parameters that external-provisioner adds (--extra-create-metadata).
+const ownerPrefix = "csi.storage.k8s.io/"
+
+// CreateVolume makes a volume, finishes one that was begun, or returns the one there is.
+func (s *Server) CreateVolume(ctx context.Context, request *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
+	fresh, cluster, err := s.freshRecord(request)
+	if err != nil {
+		return nil, err
+	}
+	key := volumeid.Hash(fresh.Driver, fresh.Kind, fresh.Name)
+	r, err := flight.Do(ctx, s.flights, key, func(ctx context.Context) (*record.Record, error) {
+		site, err := s.connect(ctx, cluster, request.GetSecrets())
+		if err != nil {
+			return nil, err
+		}
+		return s.create(ctx, site, key, fresh, request.GetCapacityRange())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &csi.CreateVolumeResponse{Volume: volumeOf(r, cluster)}, nil
+}
+
+// freshRecord validates the request and returns the record of the volume that it asks for.
+func (s *Server) freshRecord(request *csi.CreateVolumeRequest) (*record.Record, storage.ClusterID, error) {
+	if err := checkName(request.GetName()); err != nil {
+		return nil, "", err
+	}
+	block, err := checkCapabilities(s.Backend.Driver(), request.GetVolumeCapabilities())
+	if err != nil {
+		return nil, "", err
+	}
+	if request.GetVolumeContentSource() != nil {
+		return nil, "", fault.New(fault.Invalid, "volume content source: this driver does not announce snapshots or clones")
+	}
+	if len(request.GetMutableParameters()) > 0 {
+		return nil, "", fault.New(fault.Invalid, "mutable parameters: this driver does not announce MODIFY_VOLUME")
+	}
+	parameters, owner := splitParameters(request.GetParameters())
+	if err := s.Backend.Check(parameters); err != nil {
+		return nil, "", err
+	}
+	cluster, err := s.clusterOf(parameters)
+	if err != nil {
+		return nil, "", err
+	}
+	size, err := s.sizeFor(request.GetCapacityRange())
+	if err != nil {
+		return nil, "", err
+	}
+	return &record.Record{
+		Version: 1, Kind: record.KindVolume, Driver: s.Backend.Driver(), Name: request.GetName(),
+		Incarnation: newIncarnation(), State: record.Creating, Size: size, Block: block,
+		Parameters: parameters, Owner: owner, Created: s.Now().UTC(),
+	}, cluster, nil
+}
+
+func newIncarnation() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // crypto/rand never fails (it ends the program)
+	return hex.EncodeToString(id[:])
+}
+
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return fault.New(fault.Invalid, "name is missing")
+	case len(name) > maxName:
+		return fault.New(fault.Invalid, "name has %d bytes, CSI allows %d", len(name), maxName)
+	case !utf8.ValidString(name):
+		return fault.New(fault.Invalid, "name is not UTF-8")
+	}
+	for _, r := range name {
+		if r < ' ' || r == 0x7f {
+			return fault.New(fault.Invalid, "name %q has a control character", name)
+		}
+	}
+	return nil
+}
+
+// splitParameters parts what the StorageClass says from what the provisioner adds
+// about the claim.
+func splitParameters(all map[string]string) (parameters, owner map[string]string) {
+	parameters, owner = map[string]string{}, map[string]string{}
+	for key, value := range all {
+		if rest, ok := strings.CutPrefix(key, ownerPrefix); ok {
+			owner[rest] = value
+		} else {
+			parameters[key] = value
+		}
+	}
+	return parameters, owner
+}
+
+// clusterOf returns the cluster that the parameters name; with one cluster in the map
+// they need not.
+func (s *Server) clusterOf(parameters map[string]string) (storage.ClusterID, error) {
+	if id := parameters["clusterID"]; id != "" {
+		cluster, err := s.Clusters.Cluster(storage.ClusterID(id))
+		return cluster.ID, err
+	}
+	list, err := s.Clusters.Clusters()
+	if err != nil {
+		return "", err
+	}
+	if len(list) != 1 {
+		return "", fault.New(fault.Invalid, "parameter \"clusterID\" is missing, and the cluster map has %d clusters to choose from", len(list))
+	}
+	return list[0].ID, nil
+}
+
+// sizeFor returns the size for a capacity range, rounded up as the backend needs.
+func (s *Server) sizeFor(r *csi.CapacityRange) (storage.Bytes, error) {
+	required, limit := storage.Bytes(r.GetRequiredBytes()), storage.Bytes(r.GetLimitBytes())
+	switch {
+	case required < 0 || limit < 0:
+		return 0, fault.New(fault.Range, "capacity range %d to %d is negative", required, limit)
+	case limit > 0 && required > limit:
+		return 0, fault.New(fault.Range, "required_bytes %d is above limit_bytes %d", required, limit)
+	case required == 0 && limit > 0 && limit < DefaultSize:
+		required = 1
+	case required == 0:
+		required = DefaultSize
+	}
+	size := s.Backend.Round(required)
+	if size < required || limit > 0 && size > limit {
+		return 0, fault.New(fault.Range, "a volume of %d bytes would round up to %d, which is above limit_bytes %d", required, size, limit)
+	}
+	return size, nil
+}
+
+// create takes the record and brings the volume to Ready.
+func (s *Server) create(ctx context.Context, site clustermap.Site, key string, fresh *record.Record, asked *csi.CapacityRange) (*record.Record, error) {
+	// A volume that is there already is returned whatever its pool has become since.
+	if existing, err := s.store(site).Read(ctx, key); err == nil && existing.State == record.Ready {
+		return existing, compatible(existing, fresh, asked)
+	} else if err != nil && !errors.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	if err := s.Backend.Plan(ctx, site, fresh); err != nil {
+		return nil, err
+	}
+	held, made, err := s.store(site).Acquire(ctx, key, fresh)
+	if err != nil {
+		return nil, err
+	}
+	if !made && held.Record.State == record.Deleting {
+		// A deletion was cut off and nobody asked for it again: finish it, begin anew.
+		err := s.finishDelete(ctx, site, held)
+		held.Release(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return s.create(ctx, site, key, fresh, asked)
+	}
+	defer held.Release(ctx)
+	if !made {
+		if err := compatible(held.Record, fresh, asked); err != nil {
+			return nil, err
+		}
+	}
+	if held.Record.State == record.Ready {
+		return held.Record, nil
+	}
+	if err := s.finishCreate(ctx, site, held); err != nil {
+		return nil, err
+	}
+	s.log(held.Record).Info("volume created")
+	return held.Record, nil
+}
+
+// finishCreate makes what the record describes. After an error that a retry cannot
+// mend it takes back what it made, so that nothing is left of a volume that will
+// never be asked for again.
+func (s *Server) finishCreate(ctx context.Context, site clustermap.Site, held *record.Held) error {
+	err := s.Backend.Create(ctx, site, held.Record)
+	if err == nil {
+		held.Record.State = record.Ready
+		return held.Save(ctx)
+	}
+	if passing(err) {
+		return err
+	}
+	if undo := s.finishDelete(ctx, site, held); undo != nil {
+		return errors.Join(err, undo)
+	}
+	return err
+}
+
+// passing reports whether a retry of the same call may succeed. The classes are those
+// after which external-provisioner asks again rather than forget the volume.
+func passing(err error) bool {
+	for _, class := range []error{fault.Unavailable, fault.Aborted, context.DeadlineExceeded, context.Canceled} {
+		if errors.Is(err, class) {
+			return true
+		}
+	}
+	return false
+}
+
+// compatible reports whether the volume there is is the one asked for: fault.Exists
+// naming the difference if not.
+func compatible(have, want *record.Record, asked *csi.CapacityRange) error {
+	differs := func(what string, is, asked any) error {
+		return fault.New(fault.Exists, "volume %q exists with %s %v, asked for was %v", want.Name, what, is, asked)
+	}
+	required, limit := storage.Bytes(asked.GetRequiredBytes()), storage.Bytes(asked.GetLimitBytes())
+	switch {
+	case have.Size < required:
+		return differs("size in bytes", int64(have.Size), int64(required))
+	case limit > 0 && have.Size > limit:
+		return differs("size in bytes", int64(have.Size), int64(limit))
+	case have.Block != want.Block:
+		return differs("raw block access", have.Block, want.Block)
+	case !maps.Equal(have.Parameters, want.Parameters):
+		return differs("parameters", have.Parameters, want.Parameters)
+	}
+	return nil
+}
+
+// volumeOf is CSI's form of a ready volume.
+func volumeOf(r *record.Record, cluster storage.ClusterID) *csi.Volume {
+	return &csi.Volume{
+		VolumeId: r.Handle(cluster).String(), CapacityBytes: int64(r.Size), VolumeContext: r.Context,
+	}
+}

@@ -1,0 +1,196 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"maps"
+	"regexp"
+	"slices"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// lookers bounds the volumes whose condition is looked at in parallel.
+const lookers = 16
+
+// tokenPattern is <cluster>/<name hash>: where the next page begins.
+var tokenPattern = regexp.MustCompile(`^([A-Za-z0-9_-]{1,40})/([0-9a-f]{32})$`)
+
+// ListVolumes lists the volumes of all clusters in the map, in the order of cluster
+// and name hash, with the service's own credentials. A volume made or deleted between
+// two pages may or may not be seen; all others are, once.
+func (s *Server) ListVolumes(ctx context.Context, request *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
+	if request.GetMaxEntries() < 0 {
+		return nil, fault.New(fault.Invalid, "max_entries %d is negative", request.GetMaxEntries())
+	}
+	var fromCluster, fromKey string
+	if token := request.GetStartingToken(); token != "" {
+		parts := tokenPattern.FindStringSubmatch(token)
+		if parts == nil {
+			return nil, fault.New(fault.Token, "starting_token %q was not given out by this service", token)
+		}
+		fromCluster, fromKey = parts[1], parts[2]
+	}
+	clusters, err := s.Clusters.Clusters()
+	if err != nil {
+		return nil, err
+	}
+	page := page{room: int(request.GetMaxEntries())}
+	for _, c := range clusters {
+		if string(c.ID) < fromCluster || page.next != "" {
+			continue
+		}
+		from := ""
+		if string(c.ID) == fromCluster {
+			from = fromKey
+		}
+		if err := s.listCluster(ctx, c.ID, from, &page); err != nil {
+			return nil, err
+		}
+	}
+	return &csi.ListVolumesResponse{Entries: page.entries, NextToken: page.next}, nil
+}
+
+// page collects entries until room is used up (0: no bound).
+type page struct {
+	room    int
+	entries []*csi.ListVolumesResponse_Entry
+	next    string
+}
+
+func (p *page) full() bool { return p.room > 0 && len(p.entries) >= p.room }
+
+// batch is how many records are read at a time.
+const batch = 256
+
+// listCluster adds a cluster's volumes from key `from` on to the page.
+func (s *Server) listCluster(ctx context.Context, id storage.ClusterID, from string, p *page) error {
+	site, err := s.connect(ctx, id, nil)
+	if err != nil {
+		return err
+	}
+	store := s.store(site)
+	keys, err := store.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	start, _ := slices.BinarySearch(keys, from)
+	keys = keys[start:]
+	for len(keys) > 0 {
+		if p.full() {
+			p.next = string(id) + "/" + keys[0]
+			return nil
+		}
+		n := min(len(keys), batch)
+		if p.room > 0 {
+			n = min(n, p.room-len(p.entries))
+		}
+		records, err := store.ReadAll(ctx, keys[:n])
+		if err != nil {
+			return err
+		}
+		keys = keys[n:]
+		entries, err := s.entries(ctx, site, records)
+		if err != nil {
+			return err
+		}
+		p.entries = append(p.entries, entries...)
+	}
+	return nil
+}
+
+// entries turns records into entries; those of volumes not yet made are passed over.
+func (s *Server) entries(ctx context.Context, site clustermap.Site, records []*record.Record) ([]*csi.ListVolumesResponse_Entry, error) {
+	made := slices.DeleteFunc(slices.Clone(records), func(r *record.Record) bool {
+		return r == nil || r.State == record.Creating
+	})
+	entries := make([]*csi.ListVolumesResponse_Entry, len(made))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(lookers)
+	for i, r := range made {
+		group.Go(func() error {
+			condition, err := s.condition(ctx, site, r)
+			if err != nil {
+				return err
+			}
+			entries[i] = &csi.ListVolumesResponse_Entry{
+				Volume: volumeOf(r, site.Entry.ID),
+				Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: publishedNodes(r), VolumeCondition: condition},
+			}
+			return nil
+		})
+	}
+	return entries, group.Wait()
+}
+
+func publishedNodes(r *record.Record) []string {
+	var nodes []string
+	for _, n := range slices.Sorted(maps.Keys(r.Published)) {
+		nodes = append(nodes, string(n))
+	}
+	return nodes
+}
+
+// condition is a volume's condition by its record and by what the backend sees.
+func (s *Server) condition(ctx context.Context, site clustermap.Site, r *record.Record) (*csi.VolumeCondition, error) {
+	if r.State == record.Deleting {
+		return &csi.VolumeCondition{Abnormal: true, Message: "the volume is being deleted"}, nil
+	}
+	c, err := s.Backend.Condition(ctx, site, r)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.VolumeCondition{Abnormal: c.Abnormal, Message: c.Message}, nil
+}
+
+// ControllerGetVolume returns one volume with its condition and nodes.
+func (s *Server) ControllerGetVolume(ctx context.Context, request *csi.ControllerGetVolumeRequest) (*csi.ControllerGetVolumeResponse, error) {
+	h, err := s.handle(request.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	site, r, err := s.find(ctx, h, nil)
+	if err != nil {
+		return nil, err
+	}
+	condition, err := s.condition(ctx, site, r)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.ControllerGetVolumeResponse{
+		Volume: volumeOf(r, h.Cluster),
+		Status: &csi.ControllerGetVolumeResponse_VolumeStatus{PublishedNodeIds: publishedNodes(r), VolumeCondition: condition},
+	}, nil
+}
+
+// GetCapacity tells what can still be provisioned with the given parameters.
+func (s *Server) GetCapacity(ctx context.Context, request *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
+	if len(request.GetVolumeCapabilities()) > 0 {
+		if _, err := checkCapabilities(s.Backend.Driver(), request.GetVolumeCapabilities()); err != nil {
+			return &csi.GetCapacityResponse{}, nil // none of it can be provisioned
+		}
+	}
+	parameters, _ := splitParameters(request.GetParameters())
+	cluster, err := s.clusterOf(parameters)
+	if err != nil {
+		return nil, err
+	}
+	site, err := s.connect(ctx, cluster, nil)
+	if err != nil {
+		return nil, err
+	}
+	available, err := s.Backend.Capacity(ctx, site, parameters)
+	if errors.Is(err, fault.Exhausted) {
+		available, err = 0, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &csi.GetCapacityResponse{AvailableCapacity: int64(available)}, nil
+}

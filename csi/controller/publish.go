@@ -1,0 +1,113 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// nodePrefix begins every node id that Holdfast's node service gives out.
+const nodePrefix = "hf1:"
+
+// ControllerPublishVolume lets a node have the volume, and keeps that in the record.
+// A volume of a single-node access mode goes to one node at a time.
+func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
+	h, err := s.handle(request.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	if request.GetNodeId() == "" {
+		return nil, fault.New(fault.Invalid, "node id is missing")
+	}
+	if err := checkCapability(s.Backend.Driver(), request.GetVolumeCapability()); err != nil {
+		return nil, err
+	}
+	node := storage.NodeID(request.GetNodeId())
+	if !strings.HasPrefix(string(node), nodePrefix) {
+		return nil, fault.New(fault.NotFound, "node %q does not exist: ids of this driver's nodes begin with %q", node, nodePrefix)
+	}
+	return edit(ctx, s, h, request.GetSecrets(), func(ctx context.Context, _ clustermap.Site, held *record.Held) (*csi.ControllerPublishVolumeResponse, error) {
+		mode := request.GetVolumeCapability().GetAccessMode().GetMode()
+		wanted := record.Publication{Mode: accessModeName(mode), ReadOnly: request.GetReadonly(), Since: s.Now().UTC()}
+		r := held.Record
+		if err := admit(r, node, mode, wanted); err != nil {
+			return nil, err
+		}
+		if _, there := r.Published[node]; there {
+			return &csi.ControllerPublishVolumeResponse{}, nil
+		}
+		published := maps.Clone(r.Published)
+		if published == nil {
+			published = map[storage.NodeID]record.Publication{}
+		}
+		published[node] = wanted
+		r.Published = published
+		if err := held.Save(ctx); err != nil {
+			return nil, err
+		}
+		s.log(r).Info("volume published", obs.KeyNode, node)
+		return &csi.ControllerPublishVolumeResponse{}, nil
+	})
+}
+
+// admit decides whether node may have the volume.
+func admit(r *record.Record, node storage.NodeID, mode accessMode, wanted record.Publication) error {
+	for _, other := range slices.Sorted(maps.Keys(r.Published)) {
+		have := r.Published[other]
+		if other == node {
+			if have.Mode != wanted.Mode || have.ReadOnly != wanted.ReadOnly {
+				return fault.New(fault.Exists, "volume %q is published to %s as %s (read-only %v), asked for was %s (read-only %v)",
+					r.Name, node, have.Mode, have.ReadOnly, wanted.Mode, wanted.ReadOnly)
+			}
+			continue
+		}
+		haveMode := accessMode(csi.VolumeCapability_AccessMode_Mode_value[have.Mode])
+		if singleNode(mode) || singleNode(haveMode) {
+			return fault.New(fault.Precondition, "volume %q is published to %s as %s: it must be unpublished there before %s can have it",
+				r.Name, other, have.Mode, node)
+		}
+	}
+	return nil
+}
+
+// ControllerUnpublishVolume takes the volume from a node, or from all nodes when none
+// is named. A volume that is gone is no error.
+func (s *Server) ControllerUnpublishVolume(ctx context.Context, request *csi.ControllerUnpublishVolumeRequest) (*csi.ControllerUnpublishVolumeResponse, error) {
+	done := &csi.ControllerUnpublishVolumeResponse{}
+	h, err := s.handle(request.GetVolumeId())
+	if errors.Is(err, fault.NotFound) {
+		return done, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	node := storage.NodeID(request.GetNodeId())
+	response, err := edit(ctx, s, h, request.GetSecrets(), func(ctx context.Context, _ clustermap.Site, held *record.Held) (*csi.ControllerUnpublishVolumeResponse, error) {
+		r := held.Record
+		left := maps.Clone(r.Published)
+		maps.DeleteFunc(left, func(n storage.NodeID, _ record.Publication) bool { return node == "" || n == node })
+		if len(left) == len(r.Published) {
+			return done, nil
+		}
+		r.Published = left
+		if err := held.Save(ctx); err != nil {
+			return nil, err
+		}
+		s.log(r).Info("volume unpublished", obs.KeyNode, node)
+		return done, nil
+	})
+	if errors.Is(err, fault.NotFound) {
+		return done, nil
+	}
+	return response, err
+}

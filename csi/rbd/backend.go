@@ -1,0 +1,197 @@
+// Package rbd keeps CSI volumes as RBD images named "hf-<incarnation>". It imports
+// ceph's contract and the records; it decides nothing about names or order of work,
+// which are the controller's.
+package rbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// granule is what an image's size is a multiple of.
+const granule = storage.MiB
+
+// Backend satisfies controller.Backend for RBD. It has no state.
+type Backend struct{}
+
+// Driver names the driver.
+func (b *Backend) Driver() storage.Driver { return storage.RBD }
+
+// Round rounds up to whole MiB.
+func (b *Backend) Round(size storage.Bytes) storage.Bytes {
+	return (size + granule - 1) / granule * granule
+}
+
+// images returns the images of the pool and namespace that the record names.
+func images(site clustermap.Site, r *record.Record) ceph.Images {
+	return site.Cluster.Images(r.Context["pool"], r.Context["radosNamespace"])
+}
+
+// Plan resolves the pool and writes the volume's context.
+func (b *Backend) Plan(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	pools, err := site.Cluster.Pools(ctx)
+	if err != nil {
+		return err
+	}
+	pool, err := pick(pools, "pool", r.Parameters["pool"])
+	if err != nil {
+		return err
+	}
+	where := pool
+	if name := r.Parameters["dataPool"]; name != "" {
+		if where, err = pick(pools, "dataPool", name); err != nil {
+			return err
+		}
+	}
+	if pool.Full || where.Full {
+		return fault.New(fault.Exhausted, "pool %q is full: add OSDs or delete volumes", where.Name)
+	}
+	r.PoolID = pool.ID
+	described := volumeid.Context{
+		ClusterID: string(site.Entry.ID), Name: r.Name, Pool: pool.Name, RadosNamespace: site.Entry.RadosNamespace,
+		Image: r.BackendName(), Mounter: r.Parameters["mounter"], MapOptions: r.Parameters["mapOptions"],
+		UnmapOptions: r.Parameters["unmapOptions"], MkfsOptions: r.Parameters["mkfsOptions"],
+	}
+	r.Context = described.Map()
+	return nil
+}
+
+// pick finds a pool by name; the error names the pools there are.
+func pick(pools []ceph.PoolInfo, parameter, name string) (ceph.PoolInfo, error) {
+	var names []string
+	for _, p := range pools {
+		if p.Name == name {
+			return p, nil
+		}
+		names = append(names, p.Name)
+	}
+	return ceph.PoolInfo{}, fault.New(fault.Invalid, "parameter %q: pool %q does not exist; there are %s", parameter, name, strings.Join(names, ", "))
+}
+
+// Create makes the image; one that is there already is the record's own (its name is
+// random), made by a call that was cut off.
+func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	spec, err := specOf(r.Parameters)
+	if err != nil {
+		return err
+	}
+	spec.Size = r.Size
+	err = images(site, r).Create(ctx, r.BackendName(), spec)
+	if !errors.Is(err, fault.Exists) {
+		return err
+	}
+	_, err = images(site, r).Info(ctx, r.BackendName())
+	if errors.Is(err, fault.NotFound) {
+		// librbd was cut off in mid-create: a name without an image. Clear it, begin anew.
+		if err := b.Delete(ctx, site, r); err != nil {
+			return err
+		}
+		return images(site, r).Create(ctx, r.BackendName(), spec)
+	}
+	return err
+}
+
+// Delete removes the image.
+func (b *Backend) Delete(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	err := images(site, r).Remove(ctx, r.BackendName())
+	switch {
+	case errors.Is(err, fault.NotFound):
+		return nil
+	case errors.Is(err, fault.Busy):
+		return fmt.Errorf("%w%s", err, b.users(ctx, site, r))
+	default:
+		return err
+	}
+}
+
+// users says who has the image open, for an error message.
+func (b *Backend) users(ctx context.Context, site clustermap.Site, r *record.Record) string {
+	watchers, err := images(site, r).Watchers(ctx, r.BackendName())
+	if err != nil || len(watchers) == 0 {
+		return ""
+	}
+	var addresses []string
+	for _, w := range watchers {
+		addresses = append(addresses, w.Address)
+	}
+	return ": in use by the client at " + strings.Join(addresses, ", ") + "; unmount the volume there"
+}
+
+// Expand grows the image; the node then grows what is on it.
+func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Record, size storage.Bytes) (bool, error) {
+	info, err := images(site, r).Info(ctx, r.BackendName())
+	if err != nil {
+		return false, err
+	}
+	if info.Size >= size {
+		return true, nil
+	}
+	pools, err := site.Cluster.Pools(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range pools {
+		if (p.Name == r.Context["pool"] || p.ID == info.DataPool) && p.Full {
+			return false, fault.New(fault.Exhausted, "pool %q is full: add OSDs or delete volumes", p.Name)
+		}
+	}
+	return true, images(site, r).Resize(ctx, r.BackendName(), size)
+}
+
+// Condition reports an image that is missing or smaller than the volume.
+func (b *Backend) Condition(ctx context.Context, site clustermap.Site, r *record.Record) (storage.Condition, error) {
+	info, err := images(site, r).Info(ctx, r.BackendName())
+	switch {
+	case errors.Is(err, fault.NotFound):
+		return storage.Condition{Abnormal: true, Message: fmt.Sprintf("image %s/%s is missing: it was removed behind Holdfast's back", r.Context["pool"], r.BackendName())}, nil
+	case err != nil:
+		return storage.Condition{}, err
+	case info.Size < r.Size:
+		return storage.Condition{Abnormal: true, Message: fmt.Sprintf("image has %d bytes, the volume %d: it was shrunk behind Holdfast's back", info.Size, r.Size)}, nil
+	default:
+		return storage.Condition{Message: "the image is there in full size"}, nil
+	}
+}
+
+// Capacity is what Ceph says can still be written to the pool that takes the data.
+// Without a pool in the parameters it is the roomiest RBD pool's.
+func (b *Backend) Capacity(ctx context.Context, site clustermap.Site, parameters map[string]string) (storage.Bytes, error) {
+	pools, err := site.Cluster.Pools(ctx)
+	if err != nil {
+		return 0, err
+	}
+	name := parameters["dataPool"]
+	if name == "" {
+		name = parameters["pool"]
+	}
+	var most storage.Bytes
+	for _, p := range pools {
+		if p.Name == name || name == "" && hasApplication(p, "rbd") {
+			most = max(most, p.MaxAvail)
+		}
+	}
+	if name != "" {
+		if _, err := pick(pools, "pool", name); err != nil {
+			return 0, err
+		}
+	}
+	return most, nil
+}
+
+func hasApplication(p ceph.PoolInfo, application string) bool {
+	for _, a := range p.Applications {
+		if a == application {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,102 @@
+// Package server is the gRPC plumbing that the CSI services share: the socket, a
+// request id and a log line for each call, metrics, deadlines, and the one place
+// where errors become gRPC codes. Requests and responses are never logged whole:
+// they carry secrets.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"google.golang.org/grpc"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+)
+
+// Server is one CSI endpoint.
+type Server struct {
+	grpc     *grpc.Server
+	listener net.Listener
+	log      *slog.Logger
+}
+
+// maxSocketPath is the longest path of a Unix socket (unix(7): 108 bytes with the NUL).
+const maxSocketPath = 107
+
+// Listen opens endpoint, "unix:///path" or a path. A socket file that nobody listens
+// on is removed first; one in use is fault.Busy.
+func Listen(ctx context.Context, endpoint string, log *slog.Logger, metrics *Metrics, driver string) (*Server, error) {
+	path := strings.TrimPrefix(endpoint, "unix://")
+	if !filepath.IsAbs(path) {
+		return nil, fault.New(fault.Invalid, "endpoint %q: want unix:///absolute/path", endpoint)
+	}
+	if len(path) > maxSocketPath {
+		return nil, fault.New(fault.Invalid, "endpoint %q: the path has %d bytes, a Unix socket takes %d", endpoint, len(path), maxSocketPath)
+	}
+	if err := removeDeadSocket(ctx, path); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make the socket's directory: %w", err)
+	}
+	// The socket is made under a mask, so that there is no moment when others may connect.
+	old := syscall.Umask(0o177)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	syscall.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	calls := &interceptor{log: log.With(obs.KeyDriver, driver), metrics: metrics, driver: driver}
+	return &Server{
+		grpc:     grpc.NewServer(grpc.UnaryInterceptor(calls.intercept)),
+		listener: listener, log: log,
+	}, nil
+}
+
+func removeDeadSocket(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	if info.Mode()&fs.ModeSocket == 0 {
+		return fault.New(fault.Precondition, "%s is there and is no socket: it is left alone", path)
+	}
+	if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
+		conn.Close()
+		return fault.New(fault.Busy, "another process listens on %s", path)
+	}
+	return os.Remove(path)
+}
+
+// Registrar is where the services are registered.
+func (s *Server) Registrar() grpc.ServiceRegistrar { return s.grpc }
+
+// Serve answers calls until ctx ends, then lets the calls under way finish.
+func (s *Server) Serve(ctx context.Context) error {
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		s.grpc.GracefulStop()
+	})
+	s.log.Info("listening", obs.KeyPath, s.listener.Addr().String())
+	err := s.grpc.Serve(s.listener)
+	if !stop() {
+		<-stopped
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
