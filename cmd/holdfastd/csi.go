@@ -1,5 +1,215 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
 
-func csiCommand() *cobra.Command { return &cobra.Command{Use: "csi"} }
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-storage/holdfast/csi/attach"
+	"github.com/holdfast-storage/holdfast/csi/cephfs"
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/controller"
+	"github.com/holdfast-storage/holdfast/csi/identity"
+	"github.com/holdfast-storage/holdfast/csi/node"
+	"github.com/holdfast-storage/holdfast/csi/rbd"
+	"github.com/holdfast-storage/holdfast/csi/registration"
+	"github.com/holdfast-storage/holdfast/csi/server"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/ceph/native"
+	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// What the parts promise each other.
+var (
+	_ controller.Backend  = (*rbd.Backend)(nil)
+	_ controller.Backend  = (*cephfs.Backend)(nil)
+	_ controller.Clusters = (*clustermap.Map)(nil)
+	_ node.Clusters       = (*clustermap.Map)(nil)
+	_ node.Devices        = (*attach.Devices)(nil)
+	_ node.Directories    = (*attach.Directories)(nil)
+	_ node.Observer       = (*server.Metrics)(nil)
+)
+
+type csiFlags struct {
+	services, drivers []string
+	endpoints         map[storage.Driver]*string
+	nodeID            string
+	config            string
+	credentialsDir    string
+	stateDir          string
+	attachSocket      string
+	metricsListen     string
+	pluginRegistry    string
+	kubeletSocketDir  string
+	maxVolumes        int64
+}
+
+func csiCommand() *cobra.Command {
+	var rbdEndpoint, cephfsEndpoint string
+	f := csiFlags{endpoints: map[storage.Driver]*string{storage.RBD: &rbdEndpoint, storage.CephFS: &cephfsEndpoint}}
+	cmd := &cobra.Command{
+		Use:   "csi",
+		Short: "Serve CSI for RBD and CephFS volumes",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&f.services, "services", []string{"controller", "node"}, "services to serve: controller, node")
+	flags.StringSliceVar(&f.drivers, "drivers", []string{"rbd", "cephfs"}, "drivers to serve: rbd, cephfs")
+	flags.StringVar(&rbdEndpoint, "rbd-endpoint", "unix:///run/holdfast/rbd.sock", "socket of the RBD driver")
+	flags.StringVar(&cephfsEndpoint, "cephfs-endpoint", "unix:///run/holdfast/cephfs.sock", "socket of the CephFS driver")
+	flags.StringVar(&f.nodeID, "node-id", "", "the node's name (default: the host name)")
+	flags.StringVar(&f.config, "config", "/etc/holdfast/config.json", "cluster map, in the form of ceph-csi's config.json; followed when it changes")
+	flags.StringVar(&f.credentialsDir, "credentials-dir", "", "directory with <clusterID>/userID and userKey, for calls that carry no secrets")
+	flags.StringVar(&f.stateDir, "state-dir", "/var/lib/holdfast/node", "directory of the node service's state")
+	flags.StringVar(&f.attachSocket, "attach-socket", "/run/holdfast/attach.sock", "socket of `holdfastd attach`, home of user-space attachers")
+	flags.StringVar(&f.metricsListen, "metrics-listen", "", "loopback host:port or unix:///path for /metrics and /healthz (default: none)")
+	flags.StringVar(&f.pluginRegistry, "kubelet-plugin-registry", "", "kubelet's plugins_registry directory; registers the drivers there (default: no registration)")
+	flags.StringVar(&f.kubeletSocketDir, "kubelet-socket-dir", "", "directory of the endpoints as kubelet sees it (default: as this process does)")
+	flags.Int64Var(&f.maxVolumes, "max-volumes", 0, "volumes of a driver that the node takes (0: no limit)")
+	return cmd
+}
+
+// driverOf maps the flag's words to drivers.
+var driverOf = map[string]storage.Driver{"rbd": storage.RBD, "cephfs": storage.CephFS}
+
+func (f *csiFlags) check() error {
+	for _, s := range f.services {
+		if s != "controller" && s != "node" {
+			return fmt.Errorf("--services: %q is neither controller nor node", s)
+		}
+	}
+	for _, d := range f.drivers {
+		if _, ok := driverOf[d]; !ok {
+			return fmt.Errorf("--drivers: %q is neither rbd nor cephfs", d)
+		}
+	}
+	if len(f.services) == 0 || len(f.drivers) == 0 {
+		return errors.New("--services and --drivers must not be empty")
+	}
+	if f.nodeID == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("find the host name: %w", err)
+		}
+		f.nodeID = name
+	}
+	return nil
+}
+
+// csiParts are what the services of one process share.
+type csiParts struct {
+	flags    *csiFlags
+	version  string
+	log      *slog.Logger
+	dialer   ceph.Dialer
+	clusters *clustermap.Map
+	metrics  *server.Metrics
+}
+
+func (f *csiFlags) run(cmd *cobra.Command) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	log, err := loggerOf(cmd)
+	if err != nil {
+		return err
+	}
+	clusters, err := clustermap.Open(f.config, f.credentialsDir)
+	if err != nil {
+		return err
+	}
+	dialer := native.NewDialer()
+	defer dialer.Close()
+	p := &csiParts{flags: f, version: version, log: log, dialer: dialer, clusters: clusters, metrics: server.NewMetrics(version)}
+	group, ctx := errgroup.WithContext(cmd.Context())
+	for _, name := range f.drivers {
+		group.Go(func() error { return p.serve(ctx, driverOf[name]) })
+	}
+	if f.metricsListen != "" {
+		group.Go(func() error {
+			return p.metrics.Serve(ctx, f.metricsListen, func(context.Context) error { return clusters.Err() })
+		})
+	}
+	return group.Wait()
+}
+
+// serve runs one driver's services until ctx ends and their work is done.
+func (p *csiParts) serve(ctx context.Context, driver storage.Driver) error {
+	endpoint := *p.flags.endpoints[driver]
+	s, err := server.Listen(ctx, endpoint, p.log, p.metrics, string(driver))
+	if err != nil {
+		return err
+	}
+	withController := slices.Contains(p.flags.services, "controller")
+	csi.RegisterIdentityServer(s.Registrar(), &identity.Server{Driver: driver, Version: p.version, Controller: withController})
+	if withController {
+		c := p.controller(driver)
+		defer c.Close()
+		csi.RegisterControllerServer(s.Registrar(), c)
+	}
+	if slices.Contains(p.flags.services, "node") {
+		n, closeNode, err := p.node(driver)
+		if err != nil {
+			return err
+		}
+		defer closeNode()
+		csi.RegisterNodeServer(s.Registrar(), n)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.Serve(ctx) })
+	if p.flags.pluginRegistry != "" {
+		group.Go(func() error { return p.register(ctx, driver, endpoint) })
+	}
+	return group.Wait()
+}
+
+func (p *csiParts) controller(driver storage.Driver) *controller.Server {
+	var backend controller.Backend = &rbd.Backend{}
+	if driver == storage.CephFS {
+		backend = &cephfs.Backend{}
+	}
+	return controller.New(controller.Config{
+		Backend: backend, Dialer: p.dialer, Clusters: p.clusters, Now: time.Now,
+		Owner: fmt.Sprintf("controller on %s, pid %d", p.flags.nodeID, os.Getpid()), Log: p.log,
+	})
+}
+
+func (p *csiParts) node(driver storage.Driver) (*node.Server, func(), error) {
+	attachers := attach.Config{Socket: p.flags.attachSocket, Runner: command.System{}, Log: p.log}
+	devices, directories := attach.NewDevices(attachers), attach.NewDirectories(attachers)
+	n, err := node.New(node.Config{
+		Driver: driver, NodeID: p.flags.nodeID, Dialer: p.dialer, Clusters: p.clusters,
+		Devices: devices, Directories: directories, Runner: command.System{},
+		StateDir: p.flags.stateDir, MaxVolumes: p.flags.maxVolumes, Log: p.log, Observer: p.metrics,
+	})
+	return n, devices.Close, err
+}
+
+// register tells kubelet where the driver listens.
+func (p *csiParts) register(ctx context.Context, driver storage.Driver, endpoint string) error {
+	seen := server.SocketPath(endpoint)
+	if dir := p.flags.kubeletSocketDir; dir != "" {
+		seen = filepath.Join(dir, filepath.Base(seen))
+	}
+	return registration.Serve(ctx, registration.Config{
+		Registry: p.flags.pluginRegistry, Driver: driver, Endpoint: seen, Log: p.log,
+	})
+}
+
+func loggerOf(cmd *cobra.Command) (*slog.Logger, error) {
+	format, _ := cmd.Flags().GetString("log-format")
+	level, _ := cmd.Flags().GetString("log-level")
+	return obs.NewLogger(os.Stderr, format, level)
+}

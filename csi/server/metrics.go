@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -116,18 +114,8 @@ func (m *Metrics) Serve(ctx context.Context, address string, healthy func(contex
 }
 
 func listenHTTP(ctx context.Context, address string) (net.Listener, error) {
-	path, isUnix := strings.CutPrefix(address, "unix://")
-	if !isUnix {
-		return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if path, isUnix := strings.CutPrefix(address, "unix://"); isUnix {
+		return ListenUnix(ctx, path)
 	}
-	if err := removeDeadSocket(ctx, path); err != nil {
-		return nil, err
-	}
-	old := syscall.Umask(0o177)
-	defer syscall.Umask(old)
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
-	if err != nil && os.IsPermission(err) {
-		return nil, fmt.Errorf("%w (is the directory writable?)", err)
-	}
-	return listener, err
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 }

@@ -32,15 +32,27 @@ type Server struct {
 // maxSocketPath is the longest path of a Unix socket (unix(7): 108 bytes with the NUL).
 const maxSocketPath = 107
 
-// Listen opens endpoint, "unix:///path" or a path. A socket file that nobody listens
-// on is removed first; one in use is fault.Busy.
+// SocketPath returns the path of an endpoint, "unix:///path" or the path itself.
+func SocketPath(endpoint string) string { return strings.TrimPrefix(endpoint, "unix://") }
+
+// Listen opens endpoint for a driver; see ListenUnix.
 func Listen(ctx context.Context, endpoint string, log *slog.Logger, metrics *Metrics, driver string) (*Server, error) {
-	path := strings.TrimPrefix(endpoint, "unix://")
+	listener, err := ListenUnix(ctx, SocketPath(endpoint))
+	if err != nil {
+		return nil, err
+	}
+	calls := &interceptor{log: log.With(obs.KeyDriver, driver), metrics: metrics, driver: driver}
+	return &Server{grpc: grpc.NewServer(grpc.UnaryInterceptor(calls.intercept)), listener: listener, log: log}, nil
+}
+
+// ListenUnix listens on a socket that only this user can open. A socket file that
+// nobody listens on is removed first; one in use is fault.Busy.
+func ListenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if !filepath.IsAbs(path) {
-		return nil, fault.New(fault.Invalid, "endpoint %q: want unix:///absolute/path", endpoint)
+		return nil, fault.New(fault.Invalid, "socket %q: want an absolute path", path)
 	}
 	if len(path) > maxSocketPath {
-		return nil, fault.New(fault.Invalid, "endpoint %q: the path has %d bytes, a Unix socket takes %d", endpoint, len(path), maxSocketPath)
+		return nil, fault.New(fault.Invalid, "socket %q: the path has %d bytes, a Unix socket takes %d", path, len(path), maxSocketPath)
 	}
 	if err := removeDeadSocket(ctx, path); err != nil {
 		return nil, err
@@ -48,18 +60,11 @@ func Listen(ctx context.Context, endpoint string, log *slog.Logger, metrics *Met
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make the socket's directory: %w", err)
 	}
-	// The socket is made under a mask, so that there is no moment when others may connect.
-	old := syscall.Umask(0o177)
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
-	syscall.Umask(old)
+	listener, err := (&net.ListenConfig{Control: private}).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	calls := &interceptor{log: log.With(obs.KeyDriver, driver), metrics: metrics, driver: driver}
-	return &Server{
-		grpc:     grpc.NewServer(grpc.UnaryInterceptor(calls.intercept)),
-		listener: listener, log: log,
-	}, nil
+	return listener, nil
 }
 
 func removeDeadSocket(ctx context.Context, path string) error {
@@ -74,10 +79,18 @@ func removeDeadSocket(ctx context.Context, path string) error {
 		return fault.New(fault.Precondition, "%s is there and is no socket: it is left alone", path)
 	}
 	if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
-		conn.Close()
+		_ = conn.Close()
 		return fault.New(fault.Busy, "another process listens on %s", path)
 	}
 	return os.Remove(path)
+}
+
+// private sets the socket's mode before it is bound, so that there is no moment when
+// others may connect: bind(2) gives the file the mode of the socket, less the umask.
+func private(_, _ string, raw syscall.RawConn) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) { failed = syscall.Fchmod(int(fd), 0o600) })
+	return errors.Join(err, failed)
 }
 
 // Registrar is where the services are registered.
