@@ -120,6 +120,9 @@ func (c *Cluster) Up(ctx context.Context) error {
 	if err := c.Down(ctx); err != nil {
 		return fmt.Errorf("clean what an earlier run left: %w", err)
 	}
+	if err := os.RemoveAll(c.logDir()); err != nil {
+		return fmt.Errorf("remove old logs: %w", err)
+	}
 	for _, dir := range []string{c.logDir(), c.imageDir(), c.cephDir()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("create state directory: %w", err)

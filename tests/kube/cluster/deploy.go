@@ -3,20 +3,24 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"io"
 	"path/filepath"
 )
 
-// Deploy installs Holdfast: what `holdfast up` wrote for this Ceph, then deploy/.
+// SystemNamespace is where deploy/ puts Holdfast.
+const SystemNamespace = "holdfast-system"
+
+// Deploy installs Holdfast: the namespace, what `holdfast up` wrote for this Ceph (cluster map
+// and keys), then all of deploy/. It returns when every pod is ready.
 func (c *Cluster) Deploy(ctx context.Context) error {
-	for _, arguments := range [][]string{
-		{"apply", "--kustomize", filepath.Join(c.Repo, "deploy")},
+	steps := [][]string{
+		{"apply", "--filename", filepath.Join(c.Repo, "deploy", "common.yaml")},
 		{"apply", "--filename", filepath.Join(c.cephDir(), "csi", "kubernetes.yaml")},
-		{"--namespace", "holdfast-system", "rollout", "status", "--timeout=120s", "daemonset/holdfast-csi-attach"},
-		{"--namespace", "holdfast-system", "rollout", "status", "--timeout=120s", "daemonset/holdfast-csi-node"},
-		{"--namespace", "holdfast-system", "rollout", "status", "--timeout=120s", "deployment/holdfast-csi-rbd"},
-		{"--namespace", "holdfast-system", "rollout", "status", "--timeout=120s", "deployment/holdfast-csi-cephfs"},
-	} {
+		{"apply", "--kustomize", filepath.Join(c.Repo, "deploy")},
+	}
+	for _, workload := range []string{"daemonset/holdfast-csi-attach", "daemonset/holdfast-csi-node", "deployment/holdfast-csi-rbd", "deployment/holdfast-csi-cephfs"} {
+		steps = append(steps, []string{"--namespace", SystemNamespace, "rollout", "status", "--timeout=120s", workload})
+	}
+	for _, arguments := range steps {
 		if _, err := c.Kubectl(ctx, arguments...); err != nil {
 			return fmt.Errorf("install Holdfast: %w", err)
 		}
@@ -24,6 +28,3 @@ func (c *Cluster) Deploy(ctx context.Context) error {
 	c.Log.Info("Holdfast is installed")
 	return nil
 }
-
-// Demo is written in demo.go.
-func (c *Cluster) Demo(ctx context.Context, out io.Writer) error { return fmt.Errorf("not yet") }

@@ -27,7 +27,7 @@ func (c *Cluster) Down(ctx context.Context) error {
 		failures = append(failures, c.forget(p))
 	}
 	// A node that was killed could not detach its own.
-	node.DetachLoops("-", "/var/lib/kubelet/", "/var/lib/holdfast/")
+	node.DetachLoops("-", "/var/lib/kubelet/", "/run/holdfast/")
 	failures = append(failures, c.stopCeph(ctx), c.removeCgroups(ctx), c.networkDown(ctx))
 	if err := errors.Join(failures...); err != nil {
 		return fmt.Errorf("take the test cluster down: %w", err)
@@ -35,20 +35,10 @@ func (c *Cluster) Down(ctx context.Context) error {
 	return c.removeState()
 }
 
-// removeState removes all but the logs.
+// removeState removes what Up made in the state directory, all but the logs.
 func (c *Cluster) removeState() error {
-	entries, err := os.ReadDir(c.Dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read state directory: %w", err)
-	}
-	for _, entry := range entries {
-		if entry.Name() == "log" {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(c.Dir, entry.Name())); err != nil {
+	for _, path := range []string{c.imageDir(), c.pkiDir(), c.cephDir(), c.nodeDir(NodeA), c.nodeDir(NodeB), filepath.Join(c.Dir, "etcd"), c.state.path} {
+		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("remove state: %w", err)
 		}
 	}

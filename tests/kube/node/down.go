@@ -24,14 +24,14 @@ func takeDown(ctx context.Context, log *slog.Logger) {
 	killExcept(backends) // what a shim had just started
 	for attempt := 0; attempt < 10; attempt++ {
 		left := unmountBelow("/var/lib/kubelet/", log)
-		if DetachLoops("", "/var/lib/kubelet/", "/var/lib/holdfast/") && left == 0 {
+		if DetachLoops("", "/var/lib/kubelet/", "/run/holdfast/") && left == 0 {
 			break
 		}
 		if !wait(ctx, 200*time.Millisecond) {
 			break
 		}
 	}
-	unmountBelow("/var/lib/holdfast/", log)
+	unmountBelow("/run/holdfast/", log)
 	log.Info("node is down")
 }
 
