@@ -61,8 +61,9 @@ func (s *Server) expand(ctx context.Context, v *staged, handle volumeid.Handle, 
 	}
 	start := time.Now()
 	actual, err := s.imageSize(ctx, v, handle, secrets)
-	if err != nil && want == 0 {
-		return 0, err // nobody knows the size
+	if err != nil && (want == 0 || v.Device.Mounter == attach.FuseLoop) {
+		// Nobody knows the size; and QEMU would cut a larger image down to what it is told.
+		return 0, fmt.Errorf("ask for the image's size (a node-expand secret, or --credentials-dir, is needed): %w", err)
 	}
 	// The image may be larger than asked for, and must not be cut to what was asked for.
 	size, err := s.cfg.Devices.Grow(ctx, *v.Device, max(want, actual))

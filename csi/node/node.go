@@ -89,7 +89,7 @@ type Server struct {
 	state  *store
 	locks  *keylock.Locks
 	boot   string
-	probes sync.Map // path -> struct{}: statfs calls that hang
+	probes sync.Map // path -> *probe: file systems that are being asked
 }
 
 var _ csi.NodeServer = (*Server)(nil)

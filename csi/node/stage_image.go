@@ -43,7 +43,7 @@ func (s *Server) stageImage(ctx context.Context, st *staging, v *staged) error {
 		return err
 	}
 	if !found && st.cap.singleNode() {
-		if err := s.awaitFree(ctx, st.conn.Images(c.Pool, c.RadosNamespace), c.Image); err != nil {
+		if err := s.AwaitFree(ctx, st.conn.Images(c.Pool, c.RadosNamespace), c.Image, ownWatcherGrace); err != nil {
 			return err
 		}
 	}
@@ -135,8 +135,9 @@ func (s *Server) mountImage(v *staged, flags []string) error {
 	return mountError(v.FS, v.Device.Path, err)
 }
 
-// awaitFree refuses an image that another client has open, after a short patience.
-func (s *Server) awaitFree(ctx context.Context, images ceph.Images, image string) error {
+// AwaitFree refuses an image that another client has open (fault.Precondition), after
+// a short patience: patience at most, less when a client of another machine has it.
+func (s *Server) AwaitFree(ctx context.Context, images ceph.Images, image string, patience time.Duration) error {
 	own := ownAddresses()
 	start := time.Now()
 	return poll(ctx, 500*time.Millisecond, func() (bool, error) {
@@ -144,12 +145,12 @@ func (s *Server) awaitFree(ctx context.Context, images ceph.Images, image string
 		if err != nil || len(watchers) == 0 {
 			return err == nil, err
 		}
-		grace := ownWatcherGrace
+		grace := patience
 		var addresses []string
 		for _, w := range watchers {
 			addresses = append(addresses, w.Address)
 			if !own[hostOf(w.Address)] {
-				grace = otherWatcherGrace
+				grace = min(patience, otherWatcherGrace)
 			}
 		}
 		if deadline, ok := ctx.Deadline(); ok {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -95,36 +94,43 @@ func (s *Server) answers(ctx context.Context, path string) error {
 	return err
 }
 
+// probe is a question to a file system, shared by all who ask at the same time.
+type probe struct {
+	asked time.Time
+	done  chan struct{} // closed when st and err are there
+	st    unix.Statfs_t
+	err   error
+}
+
 // statfs asks a file system that may never answer. The question then hangs in the
-// kernel; there is one for each path at most, and the next call says so at once.
+// kernel; there is one for each path at most, and who comes later is told at once.
 func (s *Server) statfs(ctx context.Context, path string) (unix.Statfs_t, error) {
-	if _, hangs := s.probes.LoadOrStore(path, struct{}{}); hangs {
-		return unix.Statfs_t{}, fault.New(fault.Unavailable, "the file system at %s does not answer", path)
+	p := &probe{asked: time.Now(), done: make(chan struct{})}
+	if other, asked := s.probes.LoadOrStore(path, p); asked {
+		p = other.(*probe) //nolint:forcetypeassert // nothing else is stored
+	} else {
+		go p.ask(path, func() { s.probes.Delete(path) })
 	}
-	type answer struct {
-		st  unix.Statfs_t
-		err error
-	}
-	done := make(chan answer, 1)
-	go func() { // ends with the kernel's answer; probes holds its place until then
-		defer s.probes.Delete(path)
-		var a answer
-		if a.err = unix.Statfs(path, &a.st); a.err == nil {
-			_, a.err = os.Stat(path) // ceph-fuse answers statfs from memory
-		}
-		done <- a
-	}()
-	timeout := time.NewTimer(answerTimeout)
+	timeout := time.NewTimer(answerTimeout - time.Since(p.asked))
 	defer timeout.Stop()
 	select {
-	case a := <-done:
-		if a.err != nil {
-			return a.st, fault.As(fault.Unavailable, fmt.Errorf("look at %s: %w", path, a.err))
+	case <-p.done:
+		if p.err != nil {
+			return p.st, fault.As(fault.Unavailable, fmt.Errorf("look at %s: %w", path, p.err))
 		}
-		return a.st, nil
+		return p.st, nil
 	case <-timeout.C:
-		return unix.Statfs_t{}, fault.New(fault.Unavailable, "the file system at %s does not answer within %s", path, answerTimeout)
+		return unix.Statfs_t{}, fault.New(fault.Unavailable, "the file system at %s has not answered for %s", path, time.Since(p.asked).Round(time.Second))
 	case <-ctx.Done():
-		return unix.Statfs_t{}, errors.Join(fault.New(fault.Unavailable, "the file system at %s does not answer", path), ctx.Err())
+		return unix.Statfs_t{}, ctx.Err()
 	}
+}
+
+// ask ends with the kernel's answer, whenever that comes.
+func (p *probe) ask(path string, forget func()) {
+	if p.err = unix.Statfs(path, &p.st); p.err == nil {
+		_, p.err = os.Stat(path) // ceph-fuse answers statfs from memory
+	}
+	forget()
+	close(p.done)
 }
