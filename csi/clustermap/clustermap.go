@@ -197,16 +197,23 @@ func names(clusters map[storage.ClusterID]Cluster) string {
 }
 
 // Credentials returns the service's own credentials for a cluster, or fault.Denied
-// saying where they are looked for.
+// saying where they are looked for: DIR/<clusterID>/userID and userKey, or
+// DIR/<clusterID>.userID and <clusterID>.userKey, since the keys of one Kubernetes Secret
+// for all clusters cannot hold a slash.
 func (m *Map) Credentials(id storage.ClusterID) (ceph.Credentials, error) {
 	if m.credentialsDir == "" {
 		return ceph.Credentials{}, fault.New(fault.Denied, "the call carries no secrets and the service has no --credentials-dir")
 	}
-	dir := filepath.Join(m.credentialsDir, string(id))
-	user, err := os.ReadFile(filepath.Join(dir, "userID"))
+	prefix := filepath.Join(m.credentialsDir, string(id))
+	separator := "/"
+	user, err := os.ReadFile(prefix + separator + "userID")
+	if errors.Is(err, fs.ErrNotExist) {
+		separator = "."
+		user, err = os.ReadFile(prefix + separator + "userID")
+	}
 	if err == nil {
 		var key []byte
-		if key, err = os.ReadFile(filepath.Join(dir, "userKey")); err == nil {
+		if key, err = os.ReadFile(prefix + separator + "userKey"); err == nil {
 			return ceph.Credentials{
 				User: strings.TrimSpace(string(user)),
 				Key:  storage.NewSecret(strings.TrimSpace(string(key))),

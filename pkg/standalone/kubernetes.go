@@ -37,8 +37,16 @@ func kubernetesObjects(fsid string, clusterMap []byte, users map[string]daemon.E
 	secret := func(name, user string) kubernetesObject {
 		return kubernetesObject{APIVersion: "v1", Kind: "Secret", Metadata: meta(name), Type: "Opaque", StringData: credentials(users[user])}
 	}
+	// One secret for the credentials of all clusters, told apart by their keys: its name is in deploy/.
+	perCluster := secret("holdfast-csi-credentials", daemon.Provisioner)
+	for key, value := range credentials(users[daemon.Provisioner]) {
+		delete(perCluster.StringData, key)
+		perCluster.StringData[fsid+"."+key] = value
+	}
 	objects := []kubernetesObject{
-		{APIVersion: "v1", Kind: "Namespace", Metadata: kubernetesMeta{Name: namespace}},
+		{APIVersion: "v1", Kind: "Namespace", Metadata: kubernetesMeta{
+			Name: namespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "privileged"}, // as deploy/ has it
+		}},
 		{
 			APIVersion: "v1", Kind: "ConfigMap", Metadata: meta("holdfast-csi-config"),
 			Data: map[string]string{"config.json": string(clusterMap)},
@@ -47,7 +55,7 @@ func kubernetesObjects(fsid string, clusterMap []byte, users map[string]daemon.E
 		secret("holdfast-csi-rbd-node", daemon.Node),
 		secret("holdfast-csi-cephfs-provisioner", daemon.Provisioner),
 		secret("holdfast-csi-cephfs-node", daemon.Node),
-		secret("holdfast-csi-credentials-"+fsid, daemon.Provisioner),
+		perCluster,
 	}
 	var out bytes.Buffer
 	for _, object := range objects {
