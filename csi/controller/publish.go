@@ -22,12 +22,15 @@ const nodePrefix = "hf1:"
 // ControllerPublishVolume lets a node have the volume, and keeps that in the record.
 // A volume of a single-node access mode goes to one node at a time.
 func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
+	if request.GetNodeId() == "" {
+		return nil, fault.New(fault.Invalid, "node id is missing")
+	}
+	if request.GetVolumeCapability() == nil {
+		return nil, fault.New(fault.Invalid, "volume capability is missing")
+	}
 	h, err := s.handle(request.GetVolumeId())
 	if err != nil {
 		return nil, err
-	}
-	if request.GetNodeId() == "" {
-		return nil, fault.New(fault.Invalid, "node id is missing")
 	}
 	if err := checkCapability(s.Backend.Driver(), request.GetVolumeCapability()); err != nil {
 		return nil, err
