@@ -37,11 +37,11 @@ func (s *Supervisor) steps() []step {
 		{name: "file system", check: never, do: s.makeFilesystem, verify: s.awaitMDS},
 		{name: "manager", check: never, do: s.makeGroup},
 		{name: "users", check: never, do: s.ensureUsers},
+		// Also without the CSI services: then they run elsewhere, in Kubernetes say.
+		{name: "CSI files", check: never, do: s.writeCSIFiles},
 	}
 	if s.state.CSI {
-		list = append(list,
-			step{name: "CSI files", check: never, do: s.writeCSIFiles},
-			step{name: "CSI services", check: never, do: s.startCSI, verify: s.awaitCSI})
+		list = append(list, step{name: "CSI services", check: never, do: s.startCSI, verify: s.awaitCSI})
 	}
 	return append(list, step{name: "health", check: s.healthy, do: s.awaitHealth})
 }
