@@ -3,7 +3,10 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
@@ -27,8 +30,11 @@ func (c *Cluster) stopCeph(ctx context.Context) error {
 	if !c.state.snapshot().Ceph {
 		return nil
 	}
+	if _, err := os.Stat(filepath.Join(c.cephDir(), "cluster.json")); errors.Is(err, fs.ErrNotExist) {
+		return c.state.update(func(s *stateData) { s.Ceph = false }) // it never came so far
+	}
 	if _, err := c.Runner.Run(ctx, command.Cmd{
-		Name: filepath.Join(c.Bin, "holdfast"), Args: []string{"down", "--wipe", "--data-dir", c.cephDir()},
+		Name: filepath.Join(c.Bin, "holdfast"), Args: []string{"down", "--wipe", "--yes", "--data-dir", c.cephDir()},
 	}); err != nil {
 		return fmt.Errorf("take Ceph down: %w", err)
 	}

@@ -170,22 +170,21 @@ func (c *Cluster) pkiDir() string          { return filepath.Join(c.Dir, "pki") 
 func (c *Cluster) cephDir() string         { return filepath.Join(c.Dir, "ceph") }
 func (c *Cluster) nodeDir(n string) string { return filepath.Join(c.Dir, n) }
 
-// together runs the functions at once, waits for all and returns what failed; the first failure
-// ends the context of the others.
+// together runs the functions at once, waits for all and returns the first failure, which ends
+// the context of the others.
 func together(ctx context.Context, functions ...func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	failures := make([]error, len(functions))
+	limited, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var group sync.WaitGroup
-	for i, function := range functions {
+	for _, function := range functions {
 		group.Go(func() {
-			if failures[i] = function(ctx); failures[i] != nil {
-				cancel()
+			if err := function(limited); err != nil {
+				cancel(err) // the first counts: the others fail because of it
 			}
 		})
 	}
 	group.Wait()
-	return errors.Join(failures...)
+	return context.Cause(limited)
 }
 
 // poll calls done every interval until it says true, fails, or ctx ends; it then says what was

@@ -17,7 +17,11 @@ func (c *Cluster) Deploy(ctx context.Context) error {
 		{"apply", "--filename", filepath.Join(c.cephDir(), "csi", "kubernetes.yaml")},
 		{"apply", "--kustomize", filepath.Join(c.Repo, "deploy")},
 	}
-	for _, workload := range []string{"daemonset/holdfast-csi-attach", "daemonset/holdfast-csi-node", "deployment/holdfast-csi-rbd", "deployment/holdfast-csi-cephfs"} {
+	// kubectl has no rollout status for updates on deletion.
+	steps = append(steps, []string{
+		"--namespace", SystemNamespace, "wait", "daemonset/holdfast-csi-attach", "--for=jsonpath={.status.numberReady}=2", "--timeout=120s",
+	})
+	for _, workload := range []string{"daemonset/holdfast-csi-node", "deployment/holdfast-csi-rbd", "deployment/holdfast-csi-cephfs"} {
 		steps = append(steps, []string{"--namespace", SystemNamespace, "rollout", "status", "--timeout=120s", workload})
 	}
 	for _, arguments := range steps {
