@@ -31,9 +31,10 @@ import (
 type Env struct {
 	Dialer      ceph.Dialer
 	Entry       clustermap.Cluster
-	Credentials ceph.Credentials
-	Dir         string // short, empty; everything is made below it
-	Pool        string // of images
+	Credentials ceph.Credentials // a provisioner's: makes the volumes
+	Node        ceph.Credentials // a node's; the provisioner's if empty
+	Dir         string           // short, empty; everything is made below it
+	Pool        string           // of images
 	Filesystem  string
 	RBDMounter  string // attach.Krbd or attach.FuseLoop
 	FSMounter   string // attach.KernelFS or attach.UserFS
@@ -67,6 +68,15 @@ func (c oneCluster) Credentials(storage.ClusterID) (ceph.Credentials, error) {
 func newBench(t *testing.T, env Env) *bench {
 	t.Helper()
 	env.Dir = filepath.Join(env.Dir, random(2))
+	return openBench(t, env)
+}
+
+// openBench is newBench on a directory that may have been used before.
+func openBench(t *testing.T, env Env) *bench {
+	t.Helper()
+	if env.Node.User == "" {
+		env.Node = env.Credentials
+	}
 	if err := os.MkdirAll(env.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +117,7 @@ func (b *bench) newNode(name string, driver storage.Driver) *node.Server {
 	b.t.Helper()
 	cfg := attach.Config{Socket: b.socket, Runner: command.System{}, Log: b.log}
 	s, err := node.New(node.Config{
-		Driver: driver, NodeID: name, Dialer: b.Dialer, Clusters: oneCluster{b.Entry, b.Credentials},
+		Driver: driver, NodeID: name, Dialer: b.Dialer, Clusters: oneCluster{b.Entry, b.Node},
 		Devices: attach.NewDevices(cfg), Directories: attach.NewDirectories(cfg), Runner: command.System{},
 		StateDir: filepath.Join(b.Dir, "node-"+name), MaxVolumes: 110, Log: b.log,
 	})
@@ -177,7 +187,7 @@ func (b *bench) images() ceph.Images { return b.cluster.Images(b.Pool, b.Entry.R
 func (b *bench) path(name string) string { return filepath.Join(b.Dir, "볼륨 😀", name) }
 
 func (v *volume) secrets() map[string]string {
-	return map[string]string{"userID": v.b.Credentials.User, "userKey": v.b.Credentials.Key.Reveal()}
+	return map[string]string{"userID": v.b.Node.User, "userKey": v.b.Node.Key.Reveal()}
 }
 
 // stage, publish and the rest call the RPC with what the suite varies.
