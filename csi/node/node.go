@@ -147,7 +147,10 @@ func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 
 // NodeGetInfo names this node.
 func (s *Server) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: idPrefix + strings.TrimPrefix(s.cfg.NodeID, idPrefix), MaxVolumesPerNode: s.cfg.MaxVolumes}, nil
+	return &csi.NodeGetInfoResponse{
+		NodeId: idPrefix + strings.TrimPrefix(s.cfg.NodeID, idPrefix), MaxVolumesPerNode: s.cfg.MaxVolumes,
+		AccessibleTopology: accessibleTopology(),
+	}, nil
 }
 
 // bootID identifies the running boot (random(4)).

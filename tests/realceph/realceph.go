@@ -6,6 +6,7 @@ package realceph
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
@@ -25,11 +26,7 @@ func Need(t testing.TB) Cluster {
 	t.Helper()
 	dir := os.Getenv("HOLDFAST_TEST_CLUSTER")
 	if dir == "" {
-		const why = "needs a real Ceph cluster: run `make test`, or `holdfast up` and set HOLDFAST_TEST_CLUSTER to its data directory"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
+		Missing(t, "needs a real Ceph cluster: run `make test`, or `holdfast up` and set HOLDFAST_TEST_CLUSTER to its data directory")
 	}
 	config := filepath.Join(dir, "csi", "config.json")
 	clusters, err := clustermap.Open(config, filepath.Join(dir, "csi", "credentials"))
@@ -45,4 +42,28 @@ func Need(t testing.TB) Cluster {
 		t.Fatal(err)
 	}
 	return Cluster{Dir: dir, Config: config, Entry: list[0], Credentials: credentials}
+}
+
+// Missing skips the test for want of something; in CI it fails it.
+func Missing(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// Binary returns the path of a program of this tree, built by `make build`.
+func Binary(t testing.TB, name string) string {
+	t.Helper()
+	dir := os.Getenv("HOLDFAST_BIN")
+	if dir == "" {
+		_, file, _, _ := runtime.Caller(0)
+		dir = filepath.Join(filepath.Dir(file), "..", "..", "bin")
+	}
+	path := filepath.Join(dir, name)
+	if _, err := os.Stat(path); err != nil {
+		Missing(t, "needs bin/"+name+": run `make build`")
+	}
+	return path
 }

@@ -1,0 +1,97 @@
+// Package sanity runs the CSI project's conformance suite, csi-sanity, against both
+// drivers on the real Ceph cluster: once against a service that stays up, once with
+// controller and node service killed and started anew before every single call.
+package sanity
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-storage/holdfast/tests/realceph"
+)
+
+// binaries are the suites: the one for the spec that Kubernetes 1.36 speaks (v1.12.0),
+// and the newest (spec v1.13.0). tests/run.sh builds them and says where they are.
+var binaries = map[string]string{
+	"v5.4.0": "HOLDFAST_CSI_SANITY",
+	"v5.6.0": "HOLDFAST_CSI_SANITY_NEXT",
+}
+
+// notAnnounced are the words in the names of specs that csi-sanity skips because the
+// capability is not announced (README: "What csi-sanity skips"). Any other skip fails.
+var notAnnounced = regexp.MustCompile(`Snapshot|snapshot|Group|ModifyVolume|modify|CLONE|clone|existing source volume|VolumeHealth|ListVolumeHealth`)
+
+func TestDriversPassCSISanity(t *testing.T) {
+	cluster := realceph.Need(t)
+	for version, variable := range binaries {
+		for _, driver := range []string{"rbd", "cephfs"} {
+			t.Run(version+"/"+driver, func(t *testing.T) {
+				services := startServices(t, cluster)
+				runSuite(t, cluster, variable, driver, services.socket(driver))
+			})
+		}
+	}
+}
+
+func TestDriversPassCSISanityWithServicesKilledBeforeEveryCall(t *testing.T) {
+	cluster := realceph.Need(t)
+	for _, driver := range []string{"rbd", "cephfs"} {
+		t.Run(driver, func(t *testing.T) {
+			services := startServices(t, cluster)
+			proxy := startProxy(t, services, driver)
+			runSuite(t, cluster, "HOLDFAST_CSI_SANITY", driver, proxy.socket)
+			t.Logf("services killed %d times", proxy.calls.Load())
+		})
+	}
+}
+
+func runSuite(t *testing.T, cluster realceph.Cluster, variable, driver, socket string) {
+	t.Helper()
+	binary := os.Getenv(variable)
+	if binary == "" {
+		realceph.Missing(t, variable+" does not name a csi-sanity binary: run `make test`")
+	}
+	dir := t.TempDir()
+	report := filepath.Join(dir, "report.xml")
+	files := filepath.Join(cluster.Dir, "csi")
+	cmd := exec.CommandContext(t.Context(), binary, "--csi.endpoint="+socket,
+		"--csi.secrets="+filepath.Join(files, "secrets.yaml"),
+		"--csi.testvolumeparameters="+filepath.Join(files, driver+"-params.yaml"),
+		"--csi.mountdir="+filepath.Join(dir, "mount"), "--csi.stagingdir="+filepath.Join(dir, "stage"),
+		"--csi.junitfile="+report, "--ginkgo.no-color")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if err != nil {
+		t.Fatalf("csi-sanity: %v\n%s", err, out.String())
+	}
+	checkReport(t, report)
+}
+
+// checkReport fails on a skip that is not by a capability left out.
+func checkReport(t *testing.T, path string) {
+	t.Helper()
+	suite := readReport(t, path)
+	passed, skipped := 0, 0
+	for _, c := range suite {
+		switch {
+		case c.Skipped == nil:
+			passed++
+		case notAnnounced.MatchString(c.Name):
+			skipped++
+		case strings.Contains(c.Skipped.Message, "pending") || c.Status == "pending":
+			skipped++
+		default:
+			t.Errorf("skipped without a reason that the README gives: %s (%s)", c.Name, c.Skipped.Message)
+		}
+	}
+	t.Logf("%d specs passed, %d skipped for capabilities not announced", passed, skipped)
+	if passed < 40 {
+		t.Errorf("only %d specs ran", passed)
+	}
+}
