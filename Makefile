@@ -1,0 +1,75 @@
+# `make` lists what there is. Every target installs what it needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# go-ceph is compiled for the Ceph release of Debian 12 (16.2); what newer clusters add
+# is found out at run time.
+export GOFLAGS := -tags=pacific,ceph_preview -buildvcs=false
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+TOOLS   := $(CURDIR)/.work/bin
+
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.0
+GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.1.4
+
+.PHONY: help deps build generate lint vuln test-unit test bench demo demo-kube image clean
+
+##@ Use
+demo: build ## bring a cluster up on this machine, make volumes, use them
+	@tests/deps.sh run
+	@tests/demo.sh
+
+demo-kube: build ## the same on a real Kubernetes of two nodes, with a shared registry
+	@tests/deps.sh test
+	go run ./tests/kube/hfkube demo
+
+##@ Build
+deps: ## install all Debian packages that building, running and testing need
+	@tests/deps.sh test
+
+build: ## build bin/holdfast (static) and bin/holdfastd
+	@tests/deps.sh build
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast ./cmd/holdfast
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfastd ./cmd/holdfastd
+
+generate: ## make generated files anew (there are none yet; CI fails on a difference)
+	go generate ./...
+
+image: build ## write the container image of both programs to .work/holdfast-image.tar
+	@tests/deps.sh test
+	go run ./images/build -out .work/holdfast-image.tar
+
+##@ Check
+lint: $(TOOLS)/golangci-lint ## run golangci-lint and look for known vulnerabilities
+	$(TOOLS)/golangci-lint run ./...
+	@$(MAKE) --no-print-directory vuln
+
+vuln: $(TOOLS)/govulncheck ## look for known vulnerabilities (needs the vulnerability database)
+	@$(TOOLS)/govulncheck ./... || { code=$$?; [ $$code = 3 ] && exit 3; \
+	  echo "govulncheck: not run to its end (no vulnerability database here?), exit status $$code"; }
+
+test-unit: ## tests without root and without a cluster, with the race detector
+	@tests/deps.sh build
+	go test -race $$(go list ./... | grep -v /tests/) ./tests/arch
+
+test: ## everything, on real Ceph, User Mode Linux and Kubernetes (as root)
+	@tests/deps.sh test
+	@tests/run.sh
+
+bench: build ## ratios to bare librbd and to the manager, interleaved
+	@tests/deps.sh run
+	@tests/bench.sh
+
+##@ Clean
+clean: ## remove what building made
+	rm -rf bin .work
+
+$(TOOLS)/golangci-lint: Makefile
+	GOFLAGS=-buildvcs=false GOBIN=$(TOOLS) CGO_ENABLED=0 go install $(GOLANGCI_LINT)
+
+$(TOOLS)/govulncheck: Makefile
+	GOFLAGS=-buildvcs=false GOBIN=$(TOOLS) CGO_ENABLED=0 go install $(GOVULNCHECK)
+
+help: ## show this list
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

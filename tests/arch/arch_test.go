@@ -1,0 +1,204 @@
+// Package arch holds the rules of who may import whom. Imports point down only; two
+// packages of one layer may meet where the table of neighbours says so.
+package arch
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/holdfast-storage/holdfast/"
+
+// layers, from the top. Every package of the module has a place; images and tests are
+// outside of it (they may import anything and nothing may import them).
+var layers = [][]string{
+	{"cmd/holdfast", "cmd/holdfastd"},
+	// Services. They talk to each other over sockets, never by import.
+	{"pkg/cli", "pkg/standalone", "csi/controller", "csi/identity", "csi/node"},
+	// Drivers, which combine adapters.
+	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration"},
+	// Adapters, each of which wraps one outside thing.
+	{"csi/attach/keeper", "csi/clustermap", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi"},
+	// Pure: no files, no network, no clock, no chance.
+	{"csi/capability", "csi/parameter", "csi/volumeid", "pkg/flight", "pkg/keylock", "pkg/obs/codes"},
+	// The domain.
+	{"pkg/fault", "pkg/storage"},
+}
+
+const (
+	pureLayer   = 4
+	domainLayer = 5
+)
+
+// neighbours may be imported from within their own layer, by the packages named, or
+// by all ("*").
+var neighbours = map[string][]string{
+	"pkg/ceph":    {"csi/clustermap", "csi/record", "pkg/ceph/native"},
+	"pkg/command": {"*"},
+	"pkg/obs":     {"*"},
+	"pkg/keylock": {"pkg/flight"},
+}
+
+// outside says who alone may import a module from outside.
+var outside = map[string][]string{
+	"github.com/ceph/go-ceph":             {"pkg/ceph/native"},
+	"github.com/spf13/cobra":              {"cmd/holdfast", "cmd/holdfastd", "pkg/cli"},
+	"github.com/prometheus/client_golang": {"csi/server", "pkg/standalone"},
+	"os/exec":                             {"pkg/command", "csi/attach/keeper", "pkg/standalone", "pkg/cli"},
+	"C":                                   {},
+}
+
+// impure is what pure packages must not import.
+var impure = []string{"os", "net", "net/http", "math/rand", "math/rand/v2", "crypto/rand", "os/exec", "io/ioutil"}
+
+type pkg struct {
+	ImportPath, Dir string
+	Imports         []string
+	GoFiles         []string
+}
+
+func packages(t *testing.T) map[string]pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Dir,Imports,GoFiles", "./...")
+	cmd.Dir = filepath.Join("..", "..")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	all := map[string]pkg{}
+	decoder := json.NewDecoder(strings.NewReader(string(out)))
+	for decoder.More() {
+		var p pkg
+		if err := decoder.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if !offLayers(name) && len(p.GoFiles) > 0 {
+			all[name] = p
+		}
+	}
+	return all
+}
+
+// offLayers are the packages beside the layers: tests, test suites and image tools.
+func offLayers(name string) bool {
+	return strings.HasPrefix(name, "tests/") || strings.HasPrefix(name, "images/") || strings.HasSuffix(name, "test")
+}
+
+func layerOf(name string) int {
+	return slices.IndexFunc(layers, func(names []string) bool { return slices.Contains(names, name) })
+}
+
+func TestImportsPointDown(t *testing.T) {
+	all := packages(t)
+	for name, p := range all {
+		from := layerOf(name)
+		if from < 0 {
+			t.Errorf("%s has no layer: give it one in tests/arch", name)
+			continue
+		}
+		for _, path := range p.Imports {
+			imported, own := strings.CutPrefix(path, module)
+			if !own {
+				continue
+			}
+			to := layerOf(imported)
+			switch {
+			case offLayers(imported):
+				t.Errorf("%s imports %s, which is for tests", name, imported)
+			case to > from:
+			case to == from && mayMeet(name, imported):
+			default:
+				t.Errorf("%s imports %s: imports point down only", name, imported)
+			}
+		}
+	}
+	for _, names := range layers {
+		for _, name := range names {
+			if _, ok := all[name]; !ok {
+				t.Errorf("the layers name %s, which is not there", name)
+			}
+		}
+	}
+}
+
+func mayMeet(from, to string) bool {
+	return slices.Contains(neighbours[to], from) || slices.Contains(neighbours[to], "*")
+}
+
+func TestOutsideThingsHaveOneDoor(t *testing.T) {
+	for name, p := range packages(t) {
+		for _, path := range p.Imports {
+			for thing, doors := range outside {
+				if (path == thing || strings.HasPrefix(path, thing+"/")) && !slices.Contains(doors, name) {
+					t.Errorf("%s imports %s: only %v may", name, path, doors)
+				}
+			}
+		}
+	}
+}
+
+func TestPurePackagesArePure(t *testing.T) {
+	for name, p := range packages(t) {
+		layer := layerOf(name)
+		if layer < pureLayer {
+			continue
+		}
+		for _, path := range p.Imports {
+			if slices.Contains(impure, path) {
+				t.Errorf("%s is pure and imports %s", name, path)
+			}
+			if layer == domainLayer && strings.Contains(path, ".") && !strings.HasPrefix(path, "google.golang.org/grpc/") {
+				t.Errorf("%s is of the domain and imports %s", name, path)
+			}
+		}
+		for _, file := range p.GoFiles {
+			readsClock(t, filepath.Join(p.Dir, file))
+		}
+	}
+}
+
+// readsClock reports calls of time.Now, time.Since and time.Sleep.
+func readsClock(t *testing.T, file string) {
+	t.Helper()
+	tree, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(tree, func(n ast.Node) bool {
+		selector, ok := n.(*ast.SelectorExpr)
+		if !ok {
+			return true
+		}
+		if x, ok := selector.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains([]string{"Now", "Since", "Until", "Sleep"}, selector.Sel.Name) {
+			t.Errorf("%s reads the clock: time.%s", file, selector.Sel.Name)
+		}
+		return true
+	})
+}
+
+func TestProductionCodeDoesNotSleep(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, file := range p.GoFiles {
+			path := filepath.Join(p.Dir, file)
+			tree, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(tree, func(n ast.Node) bool {
+				selector, ok := n.(*ast.SelectorExpr)
+				if ok && selector.Sel.Name == "Sleep" {
+					t.Errorf("%s sleeps: wait on a timer and the context", path)
+				}
+				return true
+			})
+		}
+	}
+}

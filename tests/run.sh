@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# The whole test run (`make test`): builds, brings one real cluster up for the tests that
+# share it, runs every tier, takes everything down. Ends with go test's own lines.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+state=${HOLDFAST_TEST_STATE:-/var/tmp/hf-test}  # short: Unix sockets end at 107 bytes
+export HOLDFAST_KUBE_DIR=${HOLDFAST_KUBE_DIR:-$state/kube}
+cluster=$state/c
+mkdir -p "$state"
+
+step() { printf '\n== %s (%(%H:%M:%S)T, %d s in)\n' "$*" -1 "$SECONDS"; }
+
+down() {
+  code=$?
+  step "take the shared cluster down"
+  bin/holdfast down --data-dir "$cluster" --force --wipe --yes || true
+  exit $code
+}
+
+step "build"
+make --no-print-directory build
+step "check format, vet and lint"
+test -z "$(gofmt -l cmd csi images pkg tests | tee /dev/stderr)"
+go vet ./...
+make --no-print-directory lint
+
+step "build Kubernetes, the sidecars and csi-sanity (minutes the first time)"
+go run ./tests/kube/hfkube build
+export HOLDFAST_CSI_SANITY=$HOLDFAST_KUBE_DIR/bin/csi-sanity
+export HOLDFAST_CSI_SANITY_NEXT=$state/csi-sanity-next
+(cd tests/sanity56 && CGO_ENABLED=0 GOFLAGS=-buildvcs=false \
+  go build -trimpath -o "$HOLDFAST_CSI_SANITY_NEXT" github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity)
+
+step "bring the shared cluster up"
+[ ! -e "$cluster" ] || bin/holdfast down --data-dir "$cluster" --force --wipe --yes
+trap down EXIT
+bin/holdfast up --data-dir "$cluster"
+export HOLDFAST_TEST_CLUSTER=$cluster
+
+step "unit and conformance tests, with the race detector"
+go test -race -count=1 $(go list ./... | grep -v /tests/) ./tests/arch
+step "csi-sanity, and the whole of holdfast up"
+go test -count=1 -timeout 20m -p 1 ./tests/sanity ./tests/standalone
+step "User Mode Linux: krbd and kernel CephFS"
+go test -count=1 -timeout 20m ./tests/uml
+step "Kubernetes: two nodes, real sidecars"
+go test -count=1 -timeout 40m ./tests/kube
