@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
+	"github.com/mattn/go-runewidth"
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 )
 
-// Table is what a list command shows to a person: stable, sorted columns. Names are
+// Table is what a list command shows to a person: stable, sorted columns, aligned by
+// the width that a terminal gives to each character (two cells for Korean). Names are
 // the first column's values, which `-o name` prints alone.
 type Table struct {
 	Header []string
@@ -63,10 +64,21 @@ func (t *Table) print(out io.Writer, format string) error {
 	if format != "wide" {
 		columns -= t.Wide
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, strings.Join(t.Header[:columns], "\t"))
-	for _, row := range t.Rows {
-		fmt.Fprintln(w, strings.Join(row[:columns], "\t"))
+	rows := append([][]string{t.Header}, t.Rows...)
+	widths := make([]int, columns)
+	for _, row := range rows {
+		for i := range columns {
+			widths[i] = max(widths[i], runewidth.StringWidth(row[i]))
+		}
 	}
-	return w.Flush()
+	for _, row := range rows {
+		var line strings.Builder
+		for i := range columns {
+			line.WriteString(runewidth.FillRight(row[i], widths[i]+2))
+		}
+		if _, err := fmt.Fprintln(out, strings.TrimRight(line.String(), " ")); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -41,7 +41,7 @@ func ParseBytes(s string) (Bytes, error) {
 		}
 	}
 	if n, err := strconv.ParseInt(number, 10, 64); err == nil {
-		if n < 0 || float64(n)*scale >= math.MaxInt64 {
+		if n < 0 || n > math.MaxInt64/int64(scale) {
 			return 0, fmt.Errorf("size %q is out of range", s)
 		}
 		return Bytes(n) * Bytes(scale), nil
