@@ -24,8 +24,7 @@ type standaloneFlags struct {
 	osdSize    string
 	csi        bool
 	progressFD int
-	stop       bool
-	force      bool
+	request    localapi.DownRequest
 }
 
 func standaloneCommand() *cobra.Command {
@@ -49,8 +48,9 @@ func standaloneCommand() *cobra.Command {
 	flags.IntVar(&f.options.PortBase, "port-base", 0, "first of the ports that a new cluster takes")
 	flags.BoolVar(&f.csi, "csi", true, "run the CSI services")
 	flags.IntVar(&f.progressFD, "progress-fd", 0, "file descriptor to report progress on, and log to the directory")
-	flags.BoolVar(&f.stop, "stop", false, "stop the daemons of a cluster that has no supervisor, and end")
-	flags.BoolVar(&f.force, "force", false, "with --stop: also under mounted volumes")
+	flags.BoolVar(&f.options.Stop, "stop", false, "stop the daemons of a cluster that has no supervisor, and end")
+	flags.BoolVar(&f.request.Force, "force", false, "with --stop: also under mounted volumes")
+	flags.BoolVar(&f.request.Wipe, "wipe", false, "with --stop: remove the cluster with all its data")
 	return cmd
 }
 
@@ -87,11 +87,8 @@ func (f *standaloneFlags) supervise(cmd *cobra.Command, report func(localapi.Eve
 			return err
 		}
 	}
-	if f.stop {
-		if err := s.Stop(ctx, localapi.DownRequest{Force: f.force}); err != nil {
-			return err
-		}
-		return report(localapi.Event{State: localapi.EventReady})
+	if f.options.Stop {
+		return s.Stop(ctx, f.request, report)
 	}
 	return s.Run(ctx, report)
 }

@@ -51,6 +51,6 @@ func New(streams Streams, version string) *cobra.Command {
 	root.SetOut(streams.Out)
 	root.SetErr(streams.Err)
 	root.PersistentFlags().String("data-dir", "/var/lib/holdfast", "directory of the single-machine cluster (see `holdfast up`)")
-	root.AddCommand(upCommand(), downCommand(), statusCommand(), volumeCommand())
+	root.AddCommand(upCommand(), downCommand(), statusCommand(), explainCommand(), volumeCommand())
 	return root
 }

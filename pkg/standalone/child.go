@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,8 +23,9 @@ import (
 const (
 	firstBackoff = time.Second
 	lastBackoff  = 30 * time.Second
-	steadyAfter  = time.Minute      // a child that ran this long starts over with the first backoff
-	termGrace    = 15 * time.Second // from SIGTERM to SIGKILL
+	steadyAfter  = time.Minute // a child that ran this long starts over with the first backoff
+	termGrace    = 15 * time.Second
+	mdsGrace     = 2 * time.Second // it idles for 7 s on SIGTERM; its journal makes a kill the same
 )
 
 // child keeps one program running: finds it or starts it, waits for its end, starts it
@@ -31,8 +33,9 @@ const (
 type child struct {
 	name   string
 	cmd    command.Cmd
-	record string // the file that holds its process
-	output string // the file that takes its stdout and stderr
+	grace  time.Duration // from SIGTERM to SIGKILL
+	record string        // the file that holds its process
+	output string        // the file that takes its stdout and stderr
 	log    *slog.Logger
 
 	mu       sync.Mutex
@@ -45,8 +48,12 @@ type child struct {
 }
 
 func newChild(p daemon.Paths, name string, cmd command.Cmd, log *slog.Logger) *child {
+	grace := termGrace
+	if cmd.Name == mdsRef().Program() {
+		grace = mdsGrace
+	}
 	return &child{
-		name: name, cmd: cmd, log: log.With(obs.KeyDaemon, name), state: localapi.DaemonStopped,
+		name: name, cmd: cmd, grace: grace, log: log.With(obs.KeyDaemon, name), state: localapi.DaemonStopped,
 		record: filepath.Join(p.Run(), name+".pid"), output: filepath.Join(p.Log(), name+".out"),
 	}
 }
@@ -88,7 +95,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // once finds or starts the child and waits for its end; it returns how that was.
 func (c *child) once(ctx context.Context) (exit string, err error) {
-	h, proc, err := c.obtain()
+	h, proc, err := c.obtain(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -117,7 +124,7 @@ func (c *child) once(ctx context.Context) (exit string, err error) {
 
 // obtain returns a hold on the running child; the process is nil for one that an earlier
 // supervisor started.
-func (c *child) obtain() (*handle, *os.Process, error) {
+func (c *child) obtain(ctx context.Context) (*handle, *os.Process, error) {
 	p, err := find(c.record, c.cmd)
 	if err == nil {
 		if h, err := open(p); err == nil {
@@ -136,20 +143,38 @@ func (c *child) obtain() (*handle, *os.Process, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err = identify(proc.Pid)
+	p, err = settled(ctx, proc.Pid, append([]string{c.cmd.Name}, c.cmd.Args...))
 	var h *handle
 	if err == nil {
 		h, err = open(p)
 	}
-	if err != nil { // it ended at once
+	if errors.Is(err, fault.NotFound) { // it ended at once
 		state, waitErr := proc.Wait()
 		if waitErr != nil {
 			return nil, nil, fmt.Errorf("wait for %s: %w", c.name, waitErr)
 		}
 		return nil, nil, fmt.Errorf("%s ended at once: %s; see %s", c.name, state, c.output)
 	}
+	if err != nil {
+		return nil, nil, err // it runs; the next round finds it by its command line
+	}
 	c.log.Info("started daemon", "pid", p.PID)
 	return h, proc, p.record(c.record)
+}
+
+// settled identifies a process that was just started. Its command line is empty for a
+// moment: the starter hears of a successful execve(2) before the kernel has set it.
+func settled(ctx context.Context, pid int, args []string) (p process, err error) {
+	limited, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = poll(limited, time.Millisecond, func(context.Context) (bool, error) {
+		p, err = identify(pid)
+		return err != nil || slices.Equal(p.Args, args), nil
+	})
+	if err == nil && p.PID == 0 {
+		return p, ctx.Err()
+	}
+	return p, err
 }
 
 func (c *child) noteRunning(h *handle, adopted bool) {
@@ -191,13 +216,13 @@ func (c *child) stop(ctx context.Context) error {
 	if err := h.signal(unix.SIGTERM); err != nil {
 		return err
 	}
-	grace, cancel := context.WithTimeout(ctx, termGrace)
+	grace, cancel := context.WithTimeout(ctx, c.grace)
 	defer cancel()
 	if err := h.wait(grace); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		c.log.Warn("daemon does not end by SIGTERM: killing it", "pid", p.PID)
+		c.log.Info("daemon does not end by SIGTERM: killing it", "pid", p.PID)
 		if err := h.signal(unix.SIGKILL); err != nil {
 			return err
 		}

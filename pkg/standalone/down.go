@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -44,16 +45,19 @@ func (s *Supervisor) handleDown(w http.ResponseWriter, r *http.Request) {
 }
 
 // Stop stops a cluster that has no supervisor: s was opened for that alone.
-func (s *Supervisor) Stop(ctx context.Context, request localapi.DownRequest) error {
+func (s *Supervisor) Stop(ctx context.Context, request localapi.DownRequest, report func(localapi.Event) error) error {
 	if err := s.checkMounts(request); err != nil {
 		return err
 	}
-	return s.stopAll(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { _ = s.Follow(ctx, report) }) // ends with the last event
+	return s.stopAll(ctx, request)
 }
 
 // stopAll ends the children: services first, then what they work on. OSDs end at the
 // same time, and before the monitors, which hear of it.
-func (s *Supervisor) stopAll(ctx context.Context) (err error) {
+func (s *Supervisor) stopAll(ctx context.Context, request localapi.DownRequest) (err error) {
 	ctx = context.WithoutCancel(ctx) // half stopped is no state to leave
 	defer func() {
 		end := localapi.Event{State: localapi.EventReady}
@@ -68,6 +72,7 @@ func (s *Supervisor) stopAll(ctx context.Context) (err error) {
 		}
 		errs := make([]error, len(group))
 		var wg sync.WaitGroup
+		started := time.Now()
 		for i, c := range group {
 			wg.Go(func() { errs[i] = c.stop(ctx) })
 		}
@@ -76,8 +81,17 @@ func (s *Supervisor) stopAll(ctx context.Context) (err error) {
 			return fmt.Errorf("stop daemons: %w", err)
 		}
 		for _, c := range group {
-			s.tell(localapi.Event{Step: "stop " + c.name, State: localapi.EventDone})
+			s.tell(localapi.Event{Step: "stop " + c.name, State: localapi.EventDone, Took: time.Since(started).Seconds()})
 		}
+		if group[0].name == childAttach {
+			// while the cluster still answers: what is unmounted can be written back
+			if err := s.release(ctx); err != nil {
+				return fmt.Errorf("let go of volumes: %w", err)
+			}
+		}
+	}
+	if request.Wipe {
+		return s.wipe()
 	}
 	return nil
 }
@@ -104,9 +118,6 @@ func (s *Supervisor) stopOrder() [][]*child {
 	}
 	return slices.DeleteFunc(order, func(g []*child) bool { return len(g) == 0 })
 }
-
-// checkMounts refuses to take the cluster away under a mounted volume.
-func (s *Supervisor) checkMounts(localapi.DownRequest) error { return nil }
 
 // listenError explains why --listen cannot be had.
 func (s *Supervisor) listenError(err error) error {

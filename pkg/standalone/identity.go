@@ -144,6 +144,9 @@ func establish(o Options) (s *State, note string, err error) {
 	if !errors.Is(err, fault.NotFound) {
 		return nil, "", err
 	}
+	if o.Stop {
+		return nil, "", err
+	}
 	if s, err = found(o); err != nil {
 		return nil, "", err
 	}

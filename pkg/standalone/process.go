@@ -97,20 +97,33 @@ func find(record string, cmd command.Cmd) (process, error) {
 
 // scan returns the first process that match accepts.
 func scan(match func(process) bool) (process, error) {
+	list, err := processes(match)
+	if err != nil {
+		return process{}, err
+	}
+	if len(list) == 0 {
+		return process{}, fault.New(fault.NotFound, "no such process")
+	}
+	return list[0], nil
+}
+
+// processes returns all that match accepts.
+func processes(match func(process) bool) ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return process{}, fmt.Errorf("list processes: %w", err)
+		return nil, fmt.Errorf("list processes: %w", err)
 	}
+	var list []process
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
 			continue
 		}
 		if p, err := identify(pid); err == nil && match(p) {
-			return p, nil
+			list = append(list, p)
 		}
 	}
-	return process{}, fault.New(fault.NotFound, "no such process")
+	return list, nil
 }
 
 func (p process) record(path string) error {

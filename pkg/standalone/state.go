@@ -25,7 +25,8 @@ type State struct {
 	PortHigh int           `json:"port_high"`
 	OSDs     []OSDState    `json:"osds"`
 	OSDSize  storage.Bytes `json:"osd_size_bytes"`
-	Formed   bool          `json:"formed"` // bring-up came to its end once
+	Formed   bool          `json:"formed"`           // bring-up came to its end once
+	Wiping   bool          `json:"wiping,omitempty"` // `down --wipe` has begun
 }
 
 // MonState is a monitor's name and ports.

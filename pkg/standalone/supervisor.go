@@ -53,8 +53,10 @@ func Open(ctx context.Context, o Options, tools Tools) (*Supervisor, error) {
 	if err := checkDir(o.DataDir); err != nil {
 		return nil, err
 	}
-	if err := checkPackages(lookPath, o.CSI == nil || *o.CSI); err != nil {
-		return nil, err
+	if !o.Stop {
+		if err := checkPackages(lookPath, o.CSI == nil || *o.CSI); err != nil {
+			return nil, err
+		}
 	}
 	lock, err := claim(o.DataDir)
 	if err != nil {
@@ -68,7 +70,9 @@ func Open(ctx context.Context, o Options, tools Tools) (*Supervisor, error) {
 	state, note, err := establish(o)
 	if err == nil {
 		s.state, s.config = state, state.config(s.dir)
-		err = s.checkWorld()
+		if !o.Stop {
+			err = s.checkWorld()
+		}
 	}
 	if err != nil {
 		lock.Close()
@@ -84,6 +88,9 @@ func Open(ctx context.Context, o Options, tools Tools) (*Supervisor, error) {
 
 // checkWorld refuses to start when something else has what the cluster needs.
 func (s *Supervisor) checkWorld() error {
+	if err := s.checkLife(); err != nil {
+		return err
+	}
 	for _, m := range s.config.Monitors {
 		if _, err := find(s.recordOf(m.Ref.Name()), s.config.Command(m.Ref)); err == nil {
 			continue // it runs: the ports are taken by itself
@@ -137,7 +144,7 @@ func (s *Supervisor) Run(ctx context.Context, report func(localapi.Event) error)
 		s.tools.Log.Info("supervisor leaves; the daemons go on (`holdfast down` stops them)")
 		return nil
 	}
-	return s.stopAll(ctx)
+	return s.stopAll(ctx, *request)
 }
 
 // bringUp works through the steps until they succeed once.
@@ -145,7 +152,7 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 	for {
 		err := runSteps(ctx, s.steps(), s.tell)
 		if err == nil {
-			err = s.finish()
+			err = errors.Join(s.finish(), s.watch.look(ctx, observeWithin))
 		}
 		if ctx.Err() != nil {
 			return

@@ -155,4 +155,5 @@ const (
 // DownRequest asks the supervisor to stop everything and end.
 type DownRequest struct {
 	Force bool `json:"force"` // also under mounted volumes
+	Wipe  bool `json:"wipe"`  // and remove the directory with all data
 }

@@ -1,0 +1,218 @@
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
+)
+
+// usage is what this machine has of the cluster's volumes: found in the kernel's own
+// tables, so that it holds also when no service of ours can be asked.
+type usage struct {
+	mounts  []string // mount points of volumes, innermost last
+	roots   []string // mount points of user-space attachers, below DIR/run
+	loops   []string // loop devices on attached images
+	mapped  []string // kernel RBD devices ("0" for /dev/rbd0)
+	helpers []process
+}
+
+// find what is in use. Every device that an attachment of this cluster gives rise to is
+// followed to all the places where it is mounted.
+func (s *Supervisor) usage() (usage, error) {
+	var u usage
+	all, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return u, fmt.Errorf("read mounts: %w", err)
+	}
+	devices := map[string]bool{} // "major:minor"
+	below := s.attachDir() + "/"
+	for _, m := range all {
+		if strings.HasPrefix(m.Mountpoint, below) && strings.HasPrefix(m.FSType, "fuse") {
+			u.roots = append(u.roots, m.Mountpoint)
+			devices[fmt.Sprintf("%d:%d", m.Major, m.Minor)] = true
+		}
+	}
+	u.loops = loopsBelow(below)
+	u.mapped = s.mappedImages()
+	for _, name := range u.loops {
+		devices[deviceNumber("/sys/block/"+filepath.Base(name)+"/dev")] = true
+	}
+	for _, id := range u.mapped {
+		devices[deviceNumber("/sys/block/rbd"+id+"/dev")] = true
+	}
+	for _, m := range all {
+		if slices.Contains(u.roots, m.Mountpoint) {
+			continue
+		}
+		if devices[fmt.Sprintf("%d:%d", m.Major, m.Minor)] || s.kernelCephFS(m) {
+			u.mounts = append(u.mounts, m.Mountpoint)
+		}
+	}
+	u.helpers, err = processes(func(p process) bool {
+		return len(p.Args) > 1 && slices.Contains(helperPrograms[:], filepath.Base(p.Args[0])) && strings.Contains(strings.Join(p.Args[1:], "\x00"), below)
+	})
+	return u, err
+}
+
+var helperPrograms = [...]string{"qemu-storage-daemon", "ceph-fuse"}
+
+func deviceNumber(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "gone"
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// loopsBelow lists the loop devices whose file lies below a directory.
+func loopsBelow(dir string) []string {
+	var list []string
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, file := range files {
+		backing, err := os.ReadFile(file)
+		if err == nil && strings.HasPrefix(string(backing), dir) {
+			list = append(list, "/dev/"+strings.Split(file, "/")[3])
+		}
+	}
+	return list
+}
+
+// mappedImages lists the kernel's RBD devices of this cluster (ABI/testing/sysfs-bus-rbd).
+func (s *Supervisor) mappedImages() []string {
+	var list []string
+	files, _ := filepath.Glob("/sys/bus/rbd/devices/*/cluster_fsid")
+	for _, file := range files {
+		if data, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(data)) == s.state.FSID {
+			list = append(list, filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return list
+}
+
+// kernelCephFS: the source of a kernel mount names the monitors or the fsid (mount.ceph(8)).
+func (s *Supervisor) kernelCephFS(m *mountinfo.Info) bool {
+	if m.FSType != "ceph" {
+		return false
+	}
+	text := m.Source + "," + m.VFSOptions
+	if strings.Contains(text, s.state.FSID) {
+		return true
+	}
+	for _, mon := range s.state.Mons {
+		for _, port := range []int{mon.V1, mon.V2} {
+			if strings.Contains(text, net.JoinHostPort(s.state.Address, strconv.Itoa(port))) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// visible are the mount points that a person knows: not those of staging, below DIR.
+func (u usage) visible(dir string) []string {
+	var list []string
+	for _, m := range u.mounts {
+		if !strings.HasPrefix(m, dir+"/") {
+			list = append(list, m)
+		}
+	}
+	if len(list) == 0 {
+		list = append(list, u.mounts...)
+	}
+	for _, l := range u.loops {
+		list = append(list, l)
+	}
+	for _, id := range u.mapped {
+		list = append(list, "/dev/rbd"+id)
+	}
+	return list
+}
+
+// checkMounts refuses to take the cluster away under a mounted volume.
+func (s *Supervisor) checkMounts(request localapi.DownRequest) error {
+	if request.Force {
+		return nil
+	}
+	u, err := s.usage()
+	if err != nil {
+		return err
+	}
+	if len(u.mounts)+len(u.loops)+len(u.mapped) == 0 {
+		return nil
+	}
+	return fault.New(fault.Busy, "volumes are in use on this machine:\n  %s\nunmount them first (holdfast volume umount NAME; `holdfast volume list` shows the names), or add --force: whoever uses them gets I/O errors",
+		strings.Join(u.visible(s.dir), "\n  "))
+}
+
+// release takes away what is left of volumes on this machine: mounts (lazily: a process
+// that has a file open keeps it, and gets errors), loop devices, mapped images, helpers.
+func (s *Supervisor) release(ctx context.Context) error {
+	u, err := s.usage()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, m := range slices.Backward(u.mounts) {
+		errs = append(errs, detachMount(m))
+	}
+	for _, l := range u.loops {
+		_, err := s.tools.Runner.Run(ctx, command.Cmd{Name: "losetup", Args: []string{"--detach", l}})
+		errs = append(errs, err)
+	}
+	for _, id := range u.mapped {
+		if err := os.WriteFile("/sys/bus/rbd/remove_single_major", []byte(id+" force"), 0o200); err != nil {
+			errs = append(errs, fmt.Errorf("unmap /dev/rbd%s: %w", id, err))
+		}
+	}
+	for _, m := range slices.Backward(u.roots) {
+		errs = append(errs, detachMount(m))
+	}
+	for _, p := range u.helpers {
+		errs = append(errs, s.endHelper(ctx, p))
+	}
+	return errors.Join(errs...)
+}
+
+func detachMount(path string) error {
+	err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	return nil
+}
+
+// endHelper ends an attacher. Nothing is mounted on it any more.
+func (s *Supervisor) endHelper(ctx context.Context, p process) error {
+	h, err := open(p)
+	if err != nil {
+		return nil // it has ended by itself
+	}
+	defer h.close()
+	s.tools.Log.Info("ending attacher", obs.KeyName, filepath.Base(p.Args[0]), "pid", p.PID)
+	if err := h.signal(unix.SIGTERM); err != nil {
+		return err
+	}
+	grace, cancel := context.WithTimeout(ctx, mdsGrace)
+	defer cancel()
+	if h.wait(grace) == nil {
+		return nil
+	}
+	if err := h.signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	return h.wait(ctx)
+}
