@@ -11,11 +11,14 @@ package attach
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
 // The ways to attach, as the StorageClass parameter "mounter" names them.
@@ -91,6 +94,22 @@ type Config struct {
 func ID(volume string) string {
 	sum := sha256.Sum256([]byte(volume))
 	return hex.EncodeToString(sum[:8])
+}
+
+// ErrLost marks what Check says of an attachment that is gone for good: it is of no
+// use to anybody and the volume must be staged again. An error without it means that
+// nothing is known, for example because the attach daemon does not answer just now.
+var ErrLost = errors.New("attachment lost")
+
+// lostError is of the classes ErrLost and fault.Unavailable.
+type lostError struct{ text string }
+
+func (e *lostError) Error() string   { return e.text }
+func (e *lostError) Unwrap() []error { return []error{ErrLost, fault.Unavailable} }
+
+// Lost returns an error that says so; the advice to stage again is added.
+func Lost(format string, args ...any) error {
+	return &lostError{text: fmt.Sprintf(format, args...) + "; the volume must be staged again"}
 }
 
 // pollEvery is how often a condition is looked at that nobody announces.

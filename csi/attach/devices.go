@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/holdfast-storage/holdfast/csi/attach/keeper"
 	"github.com/holdfast-storage/holdfast/pkg/command"
@@ -36,12 +37,16 @@ func (d *Devices) Find(ctx context.Context, img Image) (Device, bool, error) {
 	if m, ok, err := d.krbd.find(img.FSID, img.Pool, img.Namespace, img.Name); ok || err != nil {
 		return device(img, Krbd, filepath.Join(d.krbd.dev, "rbd"+m.id)), ok, err
 	}
-	s, ok, err := loopFind(tagPrefix + ID(img.Volume))
-	if !ok || err != nil {
+	list, err := tagged(tagPrefix + ID(img.Volume))
+	if err != nil {
 		return Device{}, false, err
 	}
-	dev := device(img, FuseLoop, s.path)
-	return dev, d.Check(ctx, dev) == nil, nil
+	for _, s := range list {
+		if dev := device(img, FuseLoop, s.path); d.Check(ctx, dev) == nil {
+			return dev, true, nil
+		}
+	}
+	return Device{}, false, nil
 }
 
 // Attach makes the image a block device. Repeated, it returns the same device; what is
@@ -87,7 +92,7 @@ func (d *Devices) choose(ctx context.Context, img Image) (mounter, why string, e
 	default:
 		return "", "", fault.New(fault.Invalid, "mounter %q is none of auto, krbd, fuse-loop", img.Mounter)
 	}
-	if _, ok, _ := loopFind(tagPrefix + ID(img.Volume)); ok {
+	if list, _ := tagged(tagPrefix + ID(img.Volume)); len(list) > 0 {
 		return FuseLoop, "attached that way already", nil
 	}
 	if !d.kernelRBD(ctx) {
@@ -128,21 +133,8 @@ func (d *Devices) Describe(ctx context.Context) string {
 func (d *Devices) attachLoop(ctx context.Context, img Image) (string, error) {
 	id := ID(img.Volume)
 	tag := tagPrefix + id
-	old, found, err := loopFind(tag)
-	if err != nil {
-		return "", err
-	}
-	if found {
-		status, err := d.keeper.Describe(ctx, id)
-		if err == nil && status.Alive && old.on(status.Path) && status.Spec.ReadOnly == img.ReadOnly {
-			return old.path, nil
-		}
-		if err != nil && !errors.Is(err, fault.NotFound) {
-			return "", err
-		}
-		if err := loopDetach(ctx, old.path, tag); err != nil {
-			return "", err
-		}
+	if path, err := d.reuse(ctx, id, img.ReadOnly); path != "" || err != nil {
+		return path, err
 	}
 	spec := keeper.Spec{
 		ID: id, Kind: keeper.KindRBD, Volume: img.Volume, FSID: img.FSID, Monitors: img.Endpoint.Monitors,
@@ -165,18 +157,64 @@ func (d *Devices) attachLoop(ctx context.Context, img Image) (string, error) {
 	return path, nil
 }
 
+// reuse returns the healthy loop device of the attachment, if there is one. All others
+// with its tag are dead and are freed, at the latest when their last user goes.
+func (d *Devices) reuse(ctx context.Context, id string, readOnly bool) (string, error) {
+	status, err := d.keeper.Describe(ctx, id)
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return "", err
+	}
+	list, err := tagged(tagPrefix + id)
+	if err != nil {
+		return "", err
+	}
+	for _, s := range list {
+		alive := status.Alive && s.on(status.Path)
+		if alive && status.Spec.ReadOnly == readOnly {
+			return s.path, nil
+		}
+		if err := d.free(ctx, s, alive); err != nil {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+// deadLoopPatience is how long the users of a dead loop device are waited for.
+const deadLoopPatience = 2 * time.Second
+
+// free frees a loop device. One whose helper is dead can only give errors: if a pod still
+// holds it, the kernel frees it when the pod goes, and nobody has to wait for that.
+func (d *Devices) free(ctx context.Context, s loopStatus, alive bool) error {
+	if alive {
+		return loopDetach(ctx, s.path, s.tag)
+	}
+	short, cancel := context.WithTimeout(ctx, deadLoopPatience)
+	defer cancel()
+	err := loopDetach(short, s.path, s.tag)
+	if errors.Is(err, fault.Busy) && ctx.Err() == nil {
+		d.log.Warn("a dead device is still in use and goes with its last user", obs.KeyDevice, s.path)
+		return nil
+	}
+	return err
+}
+
 // Detach takes the device away; one that is gone is detached. fault.Busy while it is open.
 func (d *Devices) Detach(ctx context.Context, dev Device) error {
 	if dev.Mounter == Krbd {
 		return d.krbd.detach(ctx, dev)
 	}
 	id := ID(dev.Volume)
-	s, found, err := loopFind(tagPrefix + id)
+	status, err := d.keeper.Describe(ctx, id)
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	list, err := tagged(tagPrefix + id)
 	if err != nil {
 		return err
 	}
-	if found {
-		if err := loopDetach(ctx, s.path, s.tag); err != nil {
+	for _, s := range list {
+		if err := d.free(ctx, s, status.Alive && s.on(status.Path)); err != nil {
 			return err
 		}
 	}
@@ -212,32 +250,36 @@ func (d *Devices) Check(ctx context.Context, dev Device) error {
 	if dev.Mounter == Krbd {
 		return d.krbd.check(dev)
 	}
-	s, found, err := loopFind(tagPrefix + ID(dev.Volume))
-	if err != nil {
-		return err
-	}
-	if !found || s.path != dev.Path {
-		return fault.New(fault.Unavailable, "%s is not the volume's device any more; the volume must be staged again", dev.Path)
+	s, err := loopGet(dev.Path)
+	if err != nil || s.tag != tagPrefix+ID(dev.Volume) {
+		return Lost("%s is not the volume's device any more", dev.Path)
 	}
 	status, err := d.keeper.Describe(ctx, ID(dev.Volume))
 	switch {
 	case errors.Is(err, fault.NotFound):
-		return fault.New(fault.Unavailable, "the attach daemon knows nothing of the volume; it must be staged again")
+		return Lost("the attach daemon knows nothing of the volume")
 	case err != nil:
 		return err
 	case !status.Alive:
-		return fault.New(fault.Unavailable, "%s; the volume must be staged again", status.Message)
+		return Lost("%s", status.Message)
 	case !s.on(status.Path):
-		return fault.New(fault.Unavailable, "%s stands on an export that is gone; the volume must be staged again", dev.Path)
+		return Lost("%s stands on an export that is gone", dev.Path)
 	}
 	return nil
 }
 
 // Guess finds the device of a volume of which the node's state is lost: by the loop
-// device's tag, or by the name of a mapped image.
-func (d *Devices) Guess(volume, image string) (Device, bool, error) {
-	if s, ok, err := loopFind(tagPrefix + ID(volume)); ok || err != nil {
-		return Device{Mounter: FuseLoop, Volume: volume, Path: s.path, Image: image}, ok, err
+// device's tag, by what the keeper has, or by the name of a mapped image.
+func (d *Devices) Guess(ctx context.Context, volume, image string) (Device, bool, error) {
+	list, err := tagged(tagPrefix + ID(volume))
+	if err != nil {
+		return Device{}, false, err
+	}
+	if len(list) > 0 {
+		return Device{Mounter: FuseLoop, Volume: volume, Path: list[0].path, Image: image}, true, nil
+	}
+	if _, err := d.keeper.Describe(ctx, ID(volume)); err == nil { // an export without a device
+		return Device{Mounter: FuseLoop, Volume: volume, Image: image}, true, nil
 	}
 	return d.krbd.guess(volume, image)
 }

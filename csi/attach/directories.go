@@ -248,11 +248,11 @@ func (d *Directories) Check(ctx context.Context, m Mount) error {
 	status, err := d.keeper.Describe(ctx, ID(m.Volume))
 	switch {
 	case errors.Is(err, fault.NotFound):
-		return fault.New(fault.Unavailable, "the attach daemon knows nothing of the volume; it must be staged again")
+		return Lost("the attach daemon knows nothing of the volume")
 	case err != nil:
 		return err
 	case !status.Alive:
-		return fault.New(fault.Unavailable, "%s; the volume must be staged again", status.Message)
+		return Lost("%s", status.Message)
 	}
 	return nil
 }

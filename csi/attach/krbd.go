@@ -314,9 +314,9 @@ func (k *krbd) check(d Device) error {
 	case err != nil:
 		return err
 	case !found:
-		return fault.New(fault.Unavailable, "%s/%s is not mapped on this node any more; the volume must be staged again", d.Pool, d.Image)
+		return Lost("%s/%s is not mapped on this node any more", d.Pool, d.Image)
 	case filepath.Join(k.dev, "rbd"+m.id) != d.Path:
-		return fault.New(fault.Unavailable, "%s/%s is mapped as rbd%s, not as %s", d.Pool, d.Image, m.id, d.Path)
+		return Lost("%s/%s is mapped as rbd%s, not as %s", d.Pool, d.Image, m.id, d.Path)
 	}
 	return nil
 }

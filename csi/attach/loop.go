@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -114,18 +115,14 @@ func loopGet(path string) (loopStatus, error) {
 	return loopStatus{path: path, tag: string(name), dev: info.Device, inode: info.Inode}, nil
 }
 
-// loopFind returns the device with the tag.
-func loopFind(tag string) (loopStatus, bool, error) {
+// tagged lists the loop devices with the tag: one, or more when the helper under an
+// earlier one died while it was mounted.
+func tagged(tag string) ([]loopStatus, error) {
 	list, err := loops(tag)
 	if err != nil {
-		return loopStatus{}, false, err
+		return nil, err
 	}
-	for _, s := range list {
-		if s.tag == tag {
-			return s, true, nil
-		}
-	}
-	return loopStatus{}, false, nil
+	return slices.DeleteFunc(list, func(s loopStatus) bool { return s.tag != tag }), nil
 }
 
 // on reports whether the device stands on this very file: a FUSE mount made anew has

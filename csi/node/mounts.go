@@ -134,9 +134,20 @@ func unmountOne(m mounts, path string) error {
 	return fault.New(fault.Busy, "unmount %s: it stays mounted", path)
 }
 
-// dead reports whether a file system answers with an error that means that its server
-// is gone (a FUSE process that died, a forced unmount of CephFS).
+// dead reports whether the file system at path is dead.
 func dead(path string) bool {
 	_, err := os.Stat(path)
-	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EIO) || errors.Is(err, unix.ESHUTDOWN)
+	return isDead(err)
+}
+
+// isDead reports whether an error means that the server of a file system is gone: a
+// FUSE process that died, a CephFS client that the cluster cut off, a device with errors
+// for which the file system shut itself down.
+func isDead(err error) bool {
+	for _, errno := range []unix.Errno{unix.ENOTCONN, unix.ESTALE, unix.ECONNABORTED, unix.ESHUTDOWN, unix.EIO} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }

@@ -40,7 +40,7 @@ type Devices interface {
 	// Check says what is wrong with a device.
 	Check(ctx context.Context, d attach.Device) error
 	// Guess finds a device without its record.
-	Guess(volume, image string) (attach.Device, bool, error)
+	Guess(ctx context.Context, volume, image string) (attach.Device, bool, error)
 }
 
 // Directories mounts CephFS; *attach.Directories does.

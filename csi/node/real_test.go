@@ -31,8 +31,10 @@ func TestNodeSuiteOnThisHost(t *testing.T) {
 			_ = os.RemoveAll(dir)
 		}
 	})
-	nodetest.Run(t, nodetest.Env{
+	env := nodetest.Env{
 		Dialer: dialer, Entry: cluster.Entry, Credentials: cluster.Credentials, Dir: dir, Pool: "rbd", Filesystem: "cephfs",
 		RBDMounter: attach.FuseLoop, FSMounter: attach.UserFS, GrowsExt4: nodetest.MayGrowExt4(),
-	})
+	}
+	nodetest.Run(t, env)
+	nodetest.RunUserSpace(t, env)
 }

@@ -143,8 +143,8 @@ func (s *Server) restage(ctx context.Context, st *staging, old *staged) (bool, e
 		return false, fault.New(fault.Exists, "the volume is staged with %s, not %s", old.FS, st.cap.fs)
 	case trouble == nil:
 		return true, nil
-	case errors.Is(trouble, context.Canceled), errors.Is(trouble, context.DeadlineExceeded):
-		return false, trouble
+	case !errors.Is(trouble, attach.ErrLost):
+		return false, trouble // nothing is known; what works must not be taken down
 	}
 	s.cfg.Log.Warn("staged volume is broken; staging it anew", obs.KeyVolume, st.volume, obs.KeyError, trouble)
 	if err := s.mounts.Drop(old.Staging); err != nil {
@@ -170,9 +170,9 @@ func (s *Server) trouble(ctx context.Context, v *staged) error {
 	case err != nil:
 		return err
 	case at == nil:
-		return fault.New(fault.Unavailable, "nothing is mounted on %s any more; the volume must be staged again", v.Staging)
+		return attach.Lost("nothing is mounted on %s any more", v.Staging)
 	case v.Device != nil && at.Source != v.Device.Path:
-		return fault.New(fault.Unavailable, "%s is mounted on %s, not %s", at.Source, v.Staging, v.Device.Path)
+		return attach.Lost("%s is mounted on %s, not %s", at.Source, v.Staging, v.Device.Path)
 	}
 	return s.answers(ctx, v.Staging)
 }

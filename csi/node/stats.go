@@ -115,6 +115,9 @@ func (s *Server) statfs(ctx context.Context, path string) (unix.Statfs_t, error)
 	defer timeout.Stop()
 	select {
 	case <-p.done:
+		if isDead(p.err) {
+			return p.st, attach.Lost("the file system at %s is dead: %v", path, p.err)
+		}
 		if p.err != nil {
 			return p.st, fault.As(fault.Unavailable, fmt.Errorf("look at %s: %w", path, p.err))
 		}

@@ -91,7 +91,7 @@ func (s *Server) detach(ctx context.Context, volume string, handle volumeid.Hand
 	if v != nil && v.Device != nil {
 		return s.cfg.Devices.Detach(ctx, *v.Device)
 	}
-	dev, found, err := s.cfg.Devices.Guess(volume, volumeid.BackendName(handle.Incarnation))
+	dev, found, err := s.cfg.Devices.Guess(ctx, volume, volumeid.BackendName(handle.Incarnation))
 	if err != nil || !found {
 		return err
 	}

@@ -10,12 +10,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
 	"github.com/holdfast-storage/holdfast/csi/attach/keeper"
@@ -50,6 +53,7 @@ type bench struct {
 	rbd     *node.Server
 	cephfs  *node.Server
 	socket  string
+	stop    func() // ends the attach daemon
 	log     *slog.Logger
 }
 
@@ -85,8 +89,8 @@ func openBench(t *testing.T, env Env) *bench {
 	if b.cluster, err = env.Dialer.Dial(t.Context(), env.Entry.Endpoint(), env.Credentials); err != nil {
 		t.Fatal(err)
 	}
-	stop := b.startKeeper()
-	t.Cleanup(func() { stop() })
+	b.stop = b.startKeeper()
+	t.Cleanup(func() { b.clean(); b.stop() })
 	b.rbd, b.cephfs = b.newNode("n1", storage.RBD), b.newNode("n1", storage.CephFS)
 	return b
 }
@@ -110,6 +114,28 @@ func (b *bench) startKeeper() func() {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return sync.OnceFunc(func() { cancel(); wg.Wait() })
+}
+
+// clean takes away what a test that failed has left: mounts, devices, helpers.
+func (b *bench) clean() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	mounts, _ := mountinfo.GetMounts(mountinfo.PrefixFilter(b.path("")))
+	for _, m := range slices.Backward(mounts) {
+		_ = unix.Unmount(m.Mountpoint, unix.MNT_DETACH)
+	}
+	if !b.t.Failed() && len(mounts) > 0 {
+		b.t.Errorf("the test leaves %d mounts", len(mounts))
+	}
+	cfg := attach.Config{Socket: b.socket, Runner: command.System{}, Log: b.log}
+	list, _ := keeper.NewClient(b.socket).List(ctx)
+	for _, s := range list {
+		if s.Spec.Kind == keeper.KindRBD {
+			_ = attach.NewDevices(cfg).Detach(ctx, attach.Device{Mounter: attach.FuseLoop, Volume: s.Spec.Volume})
+		} else {
+			_ = attach.NewDirectories(cfg).Release(ctx, s.Spec.Volume, attach.UserFS)
+		}
+	}
 }
 
 // newNode returns a node service; again with the same name: the service restarted.
