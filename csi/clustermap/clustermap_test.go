@@ -38,10 +38,10 @@ func TestMapOfCephCSIIsUnderstood(t *testing.T) {
 
 func TestBadMapsAreRefusedWithWords(t *testing.T) {
 	for text, words := range map[string]string{
-		`{}`: "JSON list",
-		`[{"clusterID":"a b","monitors":["x"]}]`:                                      `"a b"`,
-		`[{"clusterID":"a","monitors":[]}]`:                                           "no monitors",
-		`[{"clusterID":"a","monitors":["x"]},{"clusterID":"a","monitors":["x"]}]`:     "twice",
+		`{}`:                                     "JSON list",
+		`[{"clusterID":"a b","monitors":["x"]}]`: `"a b"`,
+		`[{"clusterID":"a","monitors":[]}]`:      "no monitors",
+		`[{"clusterID":"a","monitors":["x"]},{"clusterID":"a","monitors":["x"]}]`:      "twice",
 		`[{"clusterID":"` + strings.Repeat("a", 41) + `","monitors":["192.0.2.1:1"]}]`: "40",
 	} {
 		if _, err := clustermap.Parse([]byte(text)); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), words) {

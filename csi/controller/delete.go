@@ -3,12 +3,12 @@ package controller
 import (
 	"context"
 	"errors"
-	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"maps"
 	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/flight"

@@ -2,10 +2,10 @@ package controller
 
 import (
 	"context"
-	"github.com/holdfast-storage/holdfast/csi/clustermap"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
