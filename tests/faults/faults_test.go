@@ -186,7 +186,8 @@ func (b *bed) signal(t *testing.T, pids []int, s syscall.Signal) {
 
 // isFull reports whether the cluster refuses writes for want of space.
 func (b *bed) isFull(t *testing.T) bool {
-	return strings.Contains(b.ceph(t, "health", "detail"), "FULL")
+	health := b.ceph(t, "health", "detail") // OSD_NEARFULL and OSD_BACKFILLFULL refuse nothing
+	return strings.Contains(health, "OSD_FULL") || strings.Contains(health, "POOL_FULL")
 }
 
 func (b *bed) await(t *testing.T, what string, ok func() bool) {
