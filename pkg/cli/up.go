@@ -61,6 +61,9 @@ func runUp(cmd *cobra.Command, _ []string) error {
 	switch {
 	case err == nil && status.State == localapi.StateUp:
 		fmt.Fprintf(cmd.ErrOrStderr(), "already up: %s in %s\n", status.Health, dir)
+		if len(upArgs(cmd, dir)) > len(baseArgs(dir)) {
+			fmt.Fprintln(cmd.ErrOrStderr(), "note: options have no effect on a running cluster; `holdfast down` first")
+		}
 	case err == nil:
 		err = localapi.NewClient(dir).Follow(cmd.Context(), show.event)
 	case errors.Is(err, fault.Unavailable):
@@ -86,9 +89,11 @@ func finishUp(cmd *cobra.Command, dir string) error {
 	return nil
 }
 
+func baseArgs(dir string) []string { return []string{"standalone", "--data-dir", dir} }
+
 // upArgs are the supervisor's arguments.
 func upArgs(cmd *cobra.Command, dir string) []string {
-	args := []string{"standalone", "--data-dir", dir}
+	args := baseArgs(dir)
 	for _, f := range upFlags {
 		if value, _ := cmd.Flags().GetString(f.name); cmd.Flags().Changed(f.name) {
 			args = append(args, "--"+f.name, value)

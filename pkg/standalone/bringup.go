@@ -183,7 +183,7 @@ func (s *Supervisor) healthy(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return r.Health.Status == "HEALTH_OK", nil
+	return r.settled(), nil
 }
 
 // awaitHealth ends when Ceph is content. A cluster that formed before and is not content
@@ -196,7 +196,7 @@ func (s *Supervisor) awaitHealth(ctx context.Context) error {
 			return false, err
 		}
 		last = r
-		return r.Health.Status == "HEALTH_OK", r.summary()
+		return r.settled(), r.summary()
 	})
 	if err != nil && last != nil && s.state.Formed && ctx.Err() == nil {
 		s.note(fmt.Sprintf("the cluster is up and %s: see `holdfast status`", last.Health.Status))

@@ -1,8 +1,171 @@
 package standalone
 
-import "github.com/holdfast-storage/holdfast/pkg/fault"
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
 
-func checkBlankDisk(path string) error { return fault.New(fault.Unsupported, "disk %s: TODO", path) }
-func checkOurDisk(path, uuid string) error {
-	return fault.New(fault.Unsupported, "disk %s: TODO", path)
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// A disk is taken only when everything says that nobody has anything on it: a stable
+// name, a whole disk without partitions, holders or mounts, no signature that blkid
+// knows, and zeros where the others have theirs. Nothing here ever writes to a disk.
+
+// disk is a block device behind a stable name.
+type disk struct {
+	name string // as the user gave it
+	dev  string // "/dev/sdb"
+	sys  string // "/sys/dev/block/8:16"
+	num  uint64
+}
+
+// zeroSpan is what must be zero at both ends: it covers MBR, GPT and its backup, LVM and
+// md superblocks, the label of BlueStore, and the first superblocks of all file systems.
+const zeroSpan = 4 * storage.MiB
+
+func openDisk(name string) (disk, error) {
+	d := disk{name: name}
+	if dir := filepath.Dir(name); dir != "/dev/disk/by-id" && dir != "/dev/disk/by-path" {
+		return d, fault.New(fault.Invalid, "--disk %s: want a name below /dev/disk/by-id or /dev/disk/by-path, because names such as sdb change from boot to boot; `ls -l /dev/disk/by-id` shows them", name)
+	}
+	dev, err := filepath.EvalSymlinks(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return d, fault.New(fault.NotFound, "--disk %s: there is no such disk", name)
+	}
+	if err != nil {
+		return d, fmt.Errorf("resolve --disk %s: %w", name, err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Stat(dev, &stat); err != nil {
+		return d, fmt.Errorf("look at --disk %s: %w", name, err)
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return d, fault.New(fault.Invalid, "--disk %s: %s is not a block device", name, dev)
+	}
+	d.dev, d.num = dev, uint64(stat.Rdev)
+	d.sys = fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(d.num), unix.Minor(d.num))
+	return d, nil
+}
+
+// checkBlankDisks refuses disks that are not certainly free to use.
+func checkBlankDisks(ctx context.Context, runner command.Runner, names []string) error {
+	seen := map[uint64]string{}
+	for _, name := range names {
+		d, err := openDisk(name)
+		if err != nil {
+			return err
+		}
+		if other, twice := seen[d.num]; twice {
+			return fault.New(fault.Invalid, "--disk %s and --disk %s are the same disk, %s", other, name, d.dev)
+		}
+		seen[d.num] = name
+		if err := errors.Join(d.checkKernel(), d.checkContent(ctx, runner)); err != nil {
+			return fmt.Errorf("--disk %s (%s) is refused, nothing was written to it: %w", name, d.dev, err)
+		}
+	}
+	return nil
+}
+
+// checkKernel asks the kernel who uses the disk.
+func (d disk) checkKernel() error {
+	if _, err := os.Stat(d.sys + "/partition"); err == nil {
+		return fault.New(fault.Precondition, "it is a partition: whole disks alone are taken")
+	}
+	if ro, err := os.ReadFile(d.sys + "/ro"); err != nil || strings.TrimSpace(string(ro)) != "0" {
+		return fault.New(fault.Precondition, "it is read-only")
+	}
+	for what, pattern := range map[string]string{"has partitions": "/*/partition", "is used by another device": "/holders/*"} {
+		found, err := filepath.Glob(d.sys + pattern)
+		if err != nil || len(found) > 0 {
+			return fault.New(fault.Busy, "it %s: %s", what, strings.Join(found, ", "))
+		}
+	}
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return unix.Mkdev(uint32(m.Major), uint32(m.Minor)) != d.num && m.Source != d.dev && m.Source != d.name, false
+	})
+	if err != nil {
+		return fmt.Errorf("read mounts: %w", err)
+	}
+	if len(mounts) > 0 {
+		return fault.New(fault.Busy, "it is mounted at %s", mounts[0].Mountpoint)
+	}
+	return nil
+}
+
+// checkContent opens the disk exclusively (the kernel refuses that for one in use: swap,
+// LVM, md, a mount in another namespace) and looks for signatures.
+func (d disk) checkContent(ctx context.Context, runner command.Runner) error {
+	f, err := os.OpenFile(d.dev, os.O_RDONLY|unix.O_EXCL, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return fault.New(fault.Busy, "something has it open exclusively (swap, LVM, md, a mount)")
+	}
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("read size: %w", err)
+	}
+	if storage.Bytes(size) < MinOSDSize {
+		return fault.New(fault.Range, "it has %s: want at least %s", storage.Bytes(size), MinOSDSize)
+	}
+	result, err := runner.Run(ctx, command.Cmd{Name: "blkid", Args: []string{"--probe", "--output", "export", d.dev}})
+	// blkid(8): 2 means that nothing was found; everything else is a reason to keep away
+	if code := command.ExitCode(err); code != 2 {
+		if err != nil {
+			return fmt.Errorf("look for signatures: %w", err)
+		}
+		return fault.New(fault.Precondition, "it carries a signature: %s", strings.Join(strings.Fields(string(result.Stdout)), " "))
+	}
+	for _, at := range []int64{0, size - int64(zeroSpan)} {
+		span := make([]byte, zeroSpan)
+		if _, err := f.ReadAt(span, at); err != nil {
+			return fmt.Errorf("read at %d: %w", at, err)
+		}
+		if len(bytes.Trim(span, "\x00")) > 0 {
+			return fault.New(fault.Precondition, "it is not blank: there is data in the %s at byte %d", zeroSpan, at)
+		}
+	}
+	return nil
+}
+
+// blueStoreMagic begins the label of an OSD's disk; its UUID follows
+// (bluestore_bdev_label_t and BlueStore::_write_bdev_label, os/bluestore).
+const blueStoreMagic = "bluestore block device\n"
+
+// checkOurDisk accepts a disk on which a mkfs of ours was begun: still blank at its
+// beginning, or with the label of this very OSD.
+func checkOurDisk(name, uuid string) error {
+	d, err := openDisk(name)
+	if err != nil {
+		return err
+	}
+	if err := d.checkKernel(); err != nil {
+		return fmt.Errorf("--disk %s (%s): %w", name, d.dev, err)
+	}
+	f, err := os.Open(d.dev)
+	if err != nil {
+		return fmt.Errorf("open disk: %w", err)
+	}
+	defer f.Close()
+	head := make([]byte, len(blueStoreMagic)+len(uuid))
+	if _, err := io.ReadFull(f, head); err != nil {
+		return fmt.Errorf("read disk %s: %w", name, err)
+	}
+	if string(head) != blueStoreMagic+uuid && len(bytes.Trim(head, "\x00")) > 0 {
+		return fault.New(fault.Precondition, "--disk %s (%s) carries something that is not this cluster's: nothing was written to it", name, d.dev)
+	}
+	return nil
 }

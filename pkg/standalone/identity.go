@@ -1,6 +1,7 @@
 package standalone
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
@@ -133,7 +135,7 @@ func (s *State) adjust(o Options) error {
 
 // establish loads the state of the directory, or founds a cluster and puts it on stable
 // storage. note is something that the person should know.
-func establish(o Options) (s *State, note string, err error) {
+func establish(ctx context.Context, o Options, runner command.Runner) (s *State, note string, err error) {
 	s, err = loadState(o.DataDir)
 	if err == nil {
 		if err := s.adjust(o); err != nil {
@@ -148,6 +150,9 @@ func establish(o Options) (s *State, note string, err error) {
 		return nil, "", err
 	}
 	if s, err = found(o); err != nil {
+		return nil, "", err
+	}
+	if err := checkBlankDisks(ctx, runner, o.Disks); err != nil {
 		return nil, "", err
 	}
 	free, err := freeSpace(o.DataDir)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,6 +28,7 @@ type usage struct {
 	roots   []string // mount points of user-space attachers, below DIR/run
 	loops   []string // loop devices on attached images
 	mapped  []string // kernel RBD devices ("0" for /dev/rbd0)
+	bare    []string // devices of those two that are mounted nowhere: raw block volumes
 	helpers []process
 }
 
@@ -48,20 +50,27 @@ func (s *Supervisor) usage() (usage, error) {
 	}
 	u.loops = loopsBelow(below)
 	u.mapped = s.mappedImages()
+	blocks := map[string]string{} // number to name
 	for _, name := range u.loops {
-		devices[deviceNumber("/sys/block/"+filepath.Base(name)+"/dev")] = true
+		blocks[deviceNumber(name)] = name
 	}
 	for _, id := range u.mapped {
-		devices[deviceNumber("/sys/block/rbd"+id+"/dev")] = true
+		blocks[deviceNumber("/dev/rbd"+id)] = "/dev/rbd" + id
+	}
+	for number := range blocks {
+		devices[number] = true
 	}
 	for _, m := range all {
 		if slices.Contains(u.roots, m.Mountpoint) {
 			continue
 		}
-		if devices[fmt.Sprintf("%d:%d", m.Major, m.Minor)] || s.kernelCephFS(m) {
+		number := fmt.Sprintf("%d:%d", m.Major, m.Minor)
+		if devices[number] || s.kernelCephFS(m) {
 			u.mounts = append(u.mounts, m.Mountpoint)
+			delete(blocks, number)
 		}
 	}
+	u.bare = slices.Sorted(maps.Values(blocks))
 	u.helpers, err = processes(func(p process) bool {
 		return len(p.Args) > 1 && slices.Contains(helperPrograms[:], filepath.Base(p.Args[0])) && strings.Contains(strings.Join(p.Args[1:], "\x00"), below)
 	})
@@ -70,8 +79,9 @@ func (s *Supervisor) usage() (usage, error) {
 
 var helperPrograms = [...]string{"qemu-storage-daemon", "ceph-fuse"}
 
-func deviceNumber(path string) string {
-	data, err := os.ReadFile(path)
+// deviceNumber returns "major:minor" of a block device.
+func deviceNumber(dev string) string {
+	data, err := os.ReadFile("/sys/block/" + filepath.Base(dev) + "/dev")
 	if err != nil {
 		return "gone"
 	}
@@ -133,11 +143,8 @@ func (u usage) visible(dir string) []string {
 	if len(list) == 0 {
 		list = append(list, u.mounts...)
 	}
-	for _, l := range u.loops {
-		list = append(list, l)
-	}
-	for _, id := range u.mapped {
-		list = append(list, "/dev/rbd"+id)
+	for _, dev := range u.bare {
+		list = append(list, dev+" (attached, not mounted)")
 	}
 	return list
 }

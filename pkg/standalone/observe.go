@@ -45,11 +45,12 @@ type observer struct {
 
 	looking sync.Mutex // one look at a time
 
-	mu      sync.Mutex
-	last    observation
-	err     error // of the last look
-	volumes localapi.Volumes
-	counted time.Time
+	mu        sync.Mutex
+	last      observation
+	err       error // of the last look
+	volumes   localapi.Volumes
+	counted   time.Time
+	countTook time.Duration
 }
 
 func newObserver(s *Supervisor) *observer {
@@ -63,7 +64,7 @@ func (o *observer) run(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			o.s.tools.Log.Debug("could not look at the cluster", obs.KeyError, err)
 		}
-		if o.s.state.CSI && o.countDue() {
+		if o.s.state.CSI && o.countDue(false) {
 			o.count(ctx)
 		}
 	}
@@ -133,16 +134,23 @@ func (o *observer) osdUsage(ctx context.Context, cluster ceph.Cluster) map[int]o
 	return usage
 }
 
-func (o *observer) countDue() bool {
+// countDue: counting reads every record, so it may take no more than a twentieth of the
+// time; without anybody asking it is done seldom.
+func (o *observer) countDue(asked bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return time.Since(o.counted) > countEvery
+	wait := countEvery
+	if asked || o.volumes.RBD < 0 || o.volumes.CephFS < 0 {
+		wait = max(freshEnough, 20*o.countTook)
+	}
+	return time.Since(o.counted) > wait
 }
 
 // count asks the CSI services how many volumes there are.
 func (o *observer) count(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, observeWithin)
 	defer cancel()
+	started := time.Now()
 	rbd, rbdErr := countVolumes(ctx, o.s.rbdSocket())
 	cephfs, cephfsErr := countVolumes(ctx, o.s.cephfsSocket())
 	if err := errors.Join(rbdErr, cephfsErr); err != nil {
@@ -150,7 +158,8 @@ func (o *observer) count(ctx context.Context) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.counted, o.volumes = time.Now(), localapi.Volumes{RBD: rbd, CephFS: cephfs}
+	o.counted, o.countTook = time.Now(), time.Since(started)
+	o.volumes = localapi.Volumes{RBD: rbd, CephFS: cephfs}
 }
 
 // snapshot returns the last look, what went wrong with the last attempt, and the counts.
@@ -162,13 +171,12 @@ func (o *observer) snapshot() (observation, localapi.Volumes, error) {
 
 // refresh looks again when the last look is not fresh; a failure leaves the old one.
 func (o *observer) refresh(ctx context.Context) {
-	if last, _, _ := o.snapshot(); time.Since(last.at) < freshEnough {
-		return
+	if last, _, _ := o.snapshot(); time.Since(last.at) > freshEnough {
+		if err := o.look(ctx, askWithin); err != nil && ctx.Err() == nil {
+			o.s.tools.Log.Debug("could not look at the cluster", obs.KeyError, err)
+		}
 	}
-	if err := o.look(ctx, askWithin); err != nil && ctx.Err() == nil {
-		o.s.tools.Log.Debug("could not look at the cluster", obs.KeyError, err)
-	}
-	if o.s.state.CSI && o.countDue() {
+	if o.s.state.CSI && o.countDue(true) {
 		o.count(ctx)
 	}
 }

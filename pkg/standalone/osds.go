@@ -22,7 +22,7 @@ func (s *Supervisor) osdsMade(context.Context) (bool, error) {
 
 // makeOSDs makes the stores that are missing, all at once.
 func (s *Supervisor) makeOSDs(ctx context.Context) error {
-	if err := s.takeDisks(); err != nil {
+	if err := s.takeDisks(ctx); err != nil {
 		return err
 	}
 	errs := make([]error, len(s.state.OSDs))
@@ -60,7 +60,7 @@ func (s *Supervisor) makeOSD(ctx context.Context, osd OSDState) error {
 
 // takeDisks looks at every disk that no mkfs was begun on, refuses those that are not
 // blank, and writes down that they are taken before anything is written to them.
-func (s *Supervisor) takeDisks() error {
+func (s *Supervisor) takeDisks(ctx context.Context) error {
 	changed := false
 	for i := range s.state.OSDs {
 		osd := &s.state.OSDs[i]
@@ -73,7 +73,7 @@ func (s *Supervisor) takeDisks() error {
 			}
 			continue
 		}
-		if err := checkBlankDisk(osd.Disk); err != nil {
+		if err := checkBlankDisks(ctx, s.tools.Runner, []string{osd.Disk}); err != nil {
 			return err
 		}
 		osd.Taken, changed = true, true

@@ -48,6 +48,9 @@ func choosePorts(dir, address string, base, size int) (int, error) {
 		}
 		return base, nil
 	}
+	if err := checkPort(address, 0); err != nil {
+		return 0, err
+	}
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(dir))
 	windows := (portsTo - portsFrom) / portBlock

@@ -2,6 +2,7 @@ package standalone
 
 import (
 	"context"
+	"fmt"
 	"sort"
 	"strings"
 
@@ -56,6 +57,18 @@ func (r *cephReport) mdsActive() bool {
 	return false
 }
 
+// settled: Ceph is content, and not for want of knowing: new placement groups are no
+// reason for a warning until a minute has passed.
+func (r *cephReport) settled() bool {
+	clean := 0
+	for _, p := range r.PGMap.ByState {
+		if strings.HasPrefix(p.Name, "active+clean") { // scrubbing may follow
+			clean += p.Count
+		}
+	}
+	return r.Health.Status == "HEALTH_OK" && r.MgrMap.Available && clean == r.PGMap.PGs && clean > 0
+}
+
 // summary puts Ceph's checks into an error.
 func (r *cephReport) summary() error {
 	var texts []string
@@ -63,6 +76,9 @@ func (r *cephReport) summary() error {
 		texts = append(texts, code+" ("+check.Summary.Message+")")
 	}
 	sort.Strings(texts)
+	for _, p := range r.PGMap.ByState {
+		texts = append(texts, fmt.Sprintf("%d placement groups %s", p.Count, p.Name))
+	}
 	return fault.New(fault.Unavailable, "%s: %s", r.Health.Status, strings.Join(texts, "; "))
 }
 

@@ -67,7 +67,7 @@ func Open(ctx context.Context, o Options, tools Tools) (*Supervisor, error) {
 		events: newHub(), bootedAfter: map[string]int{}, phase: localapi.StateStarting,
 		children: map[string]*child{}, stopping: make(chan localapi.DownRequest, 1),
 	}
-	state, note, err := establish(o)
+	state, note, err := establish(ctx, o, tools.Runner)
 	if err == nil {
 		s.state, s.config = state, state.config(s.dir)
 		if !o.Stop {

@@ -43,7 +43,7 @@ func ReadIdentity(dir string) (Identity, error) {
 	var id Identity
 	data, err := os.ReadFile(StateFile(dir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return id, fault.New(fault.NotFound, "there is no cluster in %s", dir)
+		return id, fault.New(fault.NotFound, "there is no cluster in %s: `holdfast up --data-dir %s` makes one", dir, dir)
 	}
 	if err != nil {
 		return id, fmt.Errorf("read the cluster's record: %w", err)

@@ -1,0 +1,232 @@
+// Package standalone runs `holdfast up` and its kin as a user does: the two programs,
+// real Ceph, directories of its own.
+package standalone
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
+	"github.com/holdfast-storage/holdfast/tests/realceph"
+)
+
+// cluster is a directory with the program that looks after it.
+type cluster struct {
+	t        *testing.T
+	dir      string
+	holdfast string
+}
+
+// need skips (in CI: fails) where the suite cannot run.
+func need(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		realceph.Missing(t, "needs root")
+	}
+	if _, err := exec.LookPath("ceph-osd"); err != nil {
+		realceph.Missing(t, "needs Ceph: run `make deps`")
+	}
+}
+
+// newCluster returns a place for a cluster, under a path short enough for sockets, and
+// removes what the test leaves.
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	need(t)
+	base := os.Getenv("HOLDFAST_TEST_STATE")
+	if base == "" {
+		base = "/var/tmp/hf-test"
+	}
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(base, "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{t: t, dir: dir, holdfast: realceph.Binary(t, "holdfast")}
+	realceph.Binary(t, "holdfastd")
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(dir, "log", "holdfastd.log"))
+			t.Logf("supervisor's log:\n%s", tail(log, 4000))
+		}
+		_, _ = c.run("down", "--wipe", "--yes", "--force")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func tail(data []byte, n int) []byte { return data[max(0, len(data)-n):] }
+
+// run runs a verb; the text is stdout and stderr together.
+func (c *cluster) run(args ...string) (string, error) {
+	cmd := exec.Command(c.holdfast, append(args, "--data-dir", c.dir)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (c *cluster) must(args ...string) string {
+	c.t.Helper()
+	out, err := c.run(args...)
+	if err != nil {
+		c.t.Fatalf("holdfast %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// refused runs a verb that must fail with all of the texts in what it says.
+func (c *cluster) refused(want []string, args ...string) {
+	c.t.Helper()
+	out, err := c.run(args...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		c.t.Fatalf("holdfast %s was not refused: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	for _, text := range want {
+		if !strings.Contains(out, text) {
+			c.t.Errorf("holdfast %s: the refusal lacks %q:\n%s", strings.Join(args, " "), text, out)
+		}
+	}
+}
+
+func (c *cluster) status() *localapi.Status {
+	c.t.Helper()
+	cmd := exec.Command(c.holdfast, "status", "-o", "json", "--data-dir", c.dir)
+	out, err := cmd.Output()
+	if err != nil {
+		c.t.Fatalf("status: %v", err)
+	}
+	var st localapi.Status
+	if err := json.Unmarshal(out, &st); err != nil {
+		c.t.Fatalf("status: %v\n%s", err, out)
+	}
+	return &st
+}
+
+// await asks until the status is as wanted.
+func (c *cluster) await(what string, ok func(*localapi.Status) bool) *localapi.Status {
+	c.t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for {
+		st := c.status()
+		if ok(st) {
+			return st
+		}
+		if time.Now().After(deadline) {
+			text, _ := json.MarshalIndent(st, "", " ")
+			c.t.Fatalf("waited in vain until %s:\n%s", what, text)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// as runs one of Ceph's programs as a user of the cluster.
+func (c *cluster) as(user string, name string, args ...string) (string, error) {
+	all := append([]string{"--conf", filepath.Join(c.dir, "ceph.conf"), "--name", "client." + user}, args...)
+	cmd := exec.Command(name, all...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (c *cluster) put(object, text string) {
+	c.t.Helper()
+	cmd := exec.Command("rados", "--conf", filepath.Join(c.dir, "ceph.conf"), "-p", "rbd", "put", object, "-")
+	cmd.Stdin = strings.NewReader(text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.t.Fatalf("put: %v\n%s", err, out)
+	}
+}
+
+func (c *cluster) get(object string) string {
+	c.t.Helper()
+	out, err := c.as("admin", "rados", "-p", "rbd", "get", object, "-")
+	if err != nil {
+		c.t.Fatalf("get: %v\n%s", err, out)
+	}
+	return out
+}
+
+// pids are the processes of the directory: every one whose command line names it.
+func (c *cluster) pids() map[int]string {
+	list := map[int]string{}
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
+		if err == nil && bytes.Contains(data, []byte(c.dir)) && pid != os.Getpid() {
+			list[pid] = strings.ReplaceAll(strings.TrimSuffix(string(data), "\x00"), "\x00", " ")
+		}
+	}
+	return list
+}
+
+func (c *cluster) killAll() {
+	c.t.Helper()
+	for pid := range c.pids() {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for len(c.pids()) > 0 {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("processes outlive SIGKILL: %v", c.pids())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (c *cluster) supervisor() int {
+	c.t.Helper()
+	for pid, line := range c.pids() {
+		if strings.Contains(line, "holdfastd standalone") {
+			return pid
+		}
+	}
+	c.t.Fatal("no supervisor runs")
+	return 0
+}
+
+func daemonNamed(st *localapi.Status, name string) localapi.Daemon {
+	for _, d := range st.Daemons {
+		if d.Name == name {
+			return d
+		}
+	}
+	return localapi.Daemon{}
+}
+
+var small = []string{"up", "--osds", "3", "--osd-size", "1GiB"}
+
+func healthy(st *localapi.Status) bool {
+	return st.Health == localapi.HealthOK && st.State == localapi.StateUp
+}
+
+func requireHealthy(t *testing.T, c *cluster) *localapi.Status {
+	t.Helper()
+	st := c.status()
+	if !healthy(st) {
+		t.Fatalf("the cluster is %s, %s: %+v", st.Health, st.State, st.Checks)
+	}
+	return st
+}
+
+func check(st *localapi.Status, code string) bool {
+	for _, c := range st.Checks {
+		if c.Code == code {
+			return true
+		}
+	}
+	return false
+}
