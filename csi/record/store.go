@@ -45,6 +45,7 @@ type Held struct {
 	lease  ceph.Lease
 	cancel context.CancelFunc
 	renew  sync.WaitGroup
+	gone   bool // the object, and with it the lease
 }
 
 func (s *Store) newLease() ceph.Lease {
@@ -136,7 +137,8 @@ func (h *Held) Save(ctx context.Context) error {
 // already is no error.
 func (h *Held) Remove(ctx context.Context) error {
 	err := h.store.objects.RemoveLocked(ctx, h.key, h.lease)
-	if errors.Is(err, fault.NotFound) {
+	if err == nil || errors.Is(err, fault.NotFound) {
+		h.gone = true
 		return nil
 	}
 	return err
@@ -147,6 +149,9 @@ func (h *Held) Remove(ctx context.Context) error {
 func (h *Held) Release(ctx context.Context) {
 	h.cancel()
 	h.renew.Wait()
+	if h.gone {
+		return
+	}
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseTTL)
 	defer cancel()
 	_ = h.store.objects.Unlock(ending, h.key, h.lease)

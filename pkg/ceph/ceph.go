@@ -40,9 +40,9 @@ type Dialer interface {
 type Cluster interface {
 	// FSID returns the cluster's own id.
 	FSID(ctx context.Context) (string, error)
-	// Pools lists the pools with their capacity, sorted by name.
+	// Pools lists the pools with their capacity, sorted by name; Filesystems the CephFS
+	// file systems. The answer may be a second old.
 	Pools(ctx context.Context) ([]PoolInfo, error)
-	// Filesystems lists the CephFS file systems, sorted by name.
 	Filesystems(ctx context.Context) ([]Filesystem, error)
 	// Mon sends a monitor command (the JSON object that `ceph` would send, "format":
 	// "json" added) and Mgr one for the manager; they return the output buffer.

@@ -16,9 +16,11 @@ import (
 
 // cluster is one connection.
 type cluster struct {
-	conn   *rados.Conn
-	dialer *Dialer
-	forget func()
+	conn        *rados.Conn
+	dialer      *Dialer
+	forget      func()
+	pools       *memo[[]ceph.PoolInfo]
+	filesystems *memo[[]ceph.Filesystem]
 }
 
 var _ ceph.Cluster = (*cluster)(nil)
@@ -106,6 +108,11 @@ func (c *cluster) monJSON(ctx context.Context, prefix string, into any) error {
 }
 
 func (c *cluster) Pools(ctx context.Context) ([]ceph.PoolInfo, error) {
+	pools, err := c.pools.get(ctx, c.askPools)
+	return slices.Clone(pools), err
+}
+
+func (c *cluster) askPools(ctx context.Context) ([]ceph.PoolInfo, error) {
 	var dump osdDump
 	if err := c.monJSON(ctx, "osd dump", &dump); err != nil {
 		return nil, err
@@ -136,6 +143,11 @@ func (c *cluster) Pools(ctx context.Context) ([]ceph.PoolInfo, error) {
 }
 
 func (c *cluster) Filesystems(ctx context.Context) ([]ceph.Filesystem, error) {
+	list, err := c.filesystems.get(ctx, c.askFilesystems)
+	return slices.Clone(list), err
+}
+
+func (c *cluster) askFilesystems(ctx context.Context) ([]ceph.Filesystem, error) {
 	var dump struct {
 		Filesystems []struct {
 			ID     int64 `json:"id"`

@@ -115,7 +115,10 @@ func (d *Dialer) slotFor(to ceph.Endpoint, as ceph.Credentials) (*slot, error) {
 			s.err = err
 			delete(d.slots, key)
 		} else {
-			s.cluster = &cluster{conn: conn, dialer: d, forget: func() { d.forget(key, s) }}
+			s.cluster = &cluster{
+				conn: conn, dialer: d, forget: func() { d.forget(key, s) },
+				pools: newMemo[[]ceph.PoolInfo](), filesystems: newMemo[[]ceph.Filesystem](),
+			}
 		}
 		close(s.ready)
 	}()
