@@ -44,9 +44,12 @@ func (s *suite) space(t *testing.T, name string) space {
 // explain logs what a person would look at first.
 func (sp space) explain(ctx context.Context, t *testing.T) {
 	t.Helper()
-	for _, what := range []string{"pods,persistentvolumeclaims", "events"} {
-		out, err := sp.cluster.Kubectl(ctx, "--namespace", sp.name, "get", what, "--output", "wide", "--sort-by=.metadata.creationTimestamp")
-		t.Logf("%s in %s (%v):\n%s", what, sp.name, err, out)
+	for _, arguments := range [][]string{
+		{"get", "pods,persistentvolumeclaims", "--output", "wide"},
+		{"events", "--output", "custom-columns=LAST:.lastTimestamp,OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message"},
+	} {
+		out, err := sp.cluster.Kubectl(ctx, append([]string{"--namespace", sp.name}, arguments...)...)
+		t.Logf("%s in %s (%v):\n%s", arguments[:2], sp.name, err, out)
 	}
 }
 

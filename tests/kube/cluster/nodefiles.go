@@ -56,6 +56,7 @@ const networkFile = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [
 `
 
 // Works with cgroup version 1 and 2. Nothing is evicted: the tests share the disk with others.
+// syncFrequency: how soon kubelet notices that a mounted volume has grown, among others.
 const kubeletFile = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: %[1]s
@@ -78,6 +79,7 @@ makeIPTablesUtilChains: false
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 50Mi, nodefs.available: 1Mi, imagefs.available: 1Mi, nodefs.inodesFree: "1"}
 serializeImagePulls: false
+syncFrequency: 5s
 `
 
 // masqueradeAll: without br_netfilter the answer of a pod behind a Service would go straight to a

@@ -22,12 +22,11 @@ func takeDown(ctx context.Context, log *slog.Logger) {
 	killExcept(backends)
 	wait(ctx, 200*time.Millisecond)
 	killExcept(backends) // what a shim had just started
-	for attempt := 0; attempt < 10; attempt++ {
-		left := unmountBelow("/var/lib/kubelet/", log)
-		if DetachLoops("", "/var/lib/kubelet/", "/run/holdfast/") && left == 0 {
-			break
-		}
-		if !wait(ctx, 200*time.Millisecond) {
+	for range 10 {
+		// Devices before mounts, since their files are told by paths that unmounting takes away;
+		// one that is mounted goes when its mount does.
+		clean := detachLoops("/var/lib/kubelet/", "/run/holdfast/")
+		if unmountBelow("/var/lib/kubelet/", log) == 0 && clean || !wait(ctx, 100*time.Millisecond) {
 			break
 		}
 	}

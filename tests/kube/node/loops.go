@@ -8,65 +8,67 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DetachLoops detaches the loop devices whose backing file was set up below one of the prefixes
-// (paths as a node sees them) and says whether none is left. root is where the node's files are
-// seen, "" inside the node: a device whose file is there must be that very file (loop devices
-// are the whole machine's, and another node may have the same path). With root "-" the node is
-// gone, and only devices whose path does not exist on this machine are taken.
-func DetachLoops(root string, prefixes ...string) bool {
-	devices, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		return false
-	}
+// tagPrefix is what Holdfast's loop devices carry in lo_file_name (package csi/attach).
+const tagPrefix = "holdfast:"
+
+// detachLoops detaches the loop devices whose backing file is below one of the prefixes in this
+// node, and says whether none is left. Loop devices are the whole machine's, and another node may
+// have the same paths: a device is this node's when the file at its path is that very file.
+func detachLoops(prefixes ...string) bool {
 	clean := true
-	for _, attribute := range devices {
-		device := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(attribute)))
-		path, err := os.ReadFile(attribute)
-		if err == nil && !detach(device, strings.TrimSpace(string(path)), root, prefixes) {
-			clean = false
+	eachLoop(func(fd int, path string, info *unix.LoopInfo64) {
+		var stat unix.Stat_t
+		if !hasPrefix(path, prefixes) || unix.Stat(path, &stat) != nil || stat.Dev != info.Device || stat.Ino != info.Inode {
+			return
 		}
-	}
+		clean = detach(fd) && clean
+	})
 	return clean
 }
 
-// detach detaches one device if it is the node's own; false: it is, and still attached.
-func detach(device, path, root string, prefixes []string) bool {
-	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+// DetachDeadLoops detaches what nodes that were killed have left: devices of Holdfast or kubelet
+// whose backing file's mount is gone, so that the kernel knows no more of its path than "/".
+func DetachDeadLoops() {
+	// Twice: kubelet holds a raw block device by a loop device on top of it.
+	for range 2 {
+		eachLoop(func(fd int, path string, info *unix.LoopInfo64) {
+			if name := unix.ByteSliceToString(info.File_name[:]); path == "/" && hasPrefix(name, []string{tagPrefix, "/var/lib/kubelet/"}) {
+				detach(fd)
+			}
+		})
+	}
+}
+
+// eachLoop calls do for every loop device in use; path is what the kernel says of its file.
+func eachLoop(do func(fd int, path string, info *unix.LoopInfo64)) {
+	attributes, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
-		return true
+		return
 	}
-	defer unix.Close(fd)
-	info, err := unix.IoctlLoopGetStatus64(fd)
-	if err != nil {
-		return true
+	for _, attribute := range attributes {
+		path, err := os.ReadFile(attribute)
+		if err != nil {
+			continue // it went in between
+		}
+		device := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(attribute)))
+		fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		if info, err := unix.IoctlLoopGetStatus64(fd); err == nil {
+			do(fd, strings.TrimSpace(string(path)), info)
+		}
+		unix.Close(fd)
 	}
-	// The kernel's path is cut when its mount is gone; the name given at setup stays.
-	named := unix.ByteSliceToString(info.File_name[:])
-	if !hasPrefix(path, prefixes) && !hasPrefix(named, prefixes) {
-		return true
-	}
-	if !ours(info, path, named, root) {
-		return true
-	}
+}
+
+// detach says whether the device is free now; one still in use frees itself at its last close.
+func detach(fd int) bool {
 	if err := unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0); err != nil {
 		return false
 	}
-	// Still in use, the device detaches itself at the last close.
-	_, err = unix.IoctlLoopGetStatus64(fd)
+	_, err := unix.IoctlLoopGetStatus64(fd)
 	return err != nil
-}
-
-func ours(info *unix.LoopInfo64, path, named, root string) bool {
-	if root == "-" {
-		_, errPath := os.Lstat(path)
-		_, errNamed := os.Lstat(named)
-		return errPath != nil && errNamed != nil
-	}
-	var stat unix.Stat_t
-	if err := unix.Stat(root+path, &stat); err != nil {
-		return false
-	}
-	return stat.Dev == info.Device && stat.Ino == info.Inode
 }
 
 func hasPrefix(path string, prefixes []string) bool {

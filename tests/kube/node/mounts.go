@@ -37,6 +37,10 @@ func mountAll(config Config) error {
 		{source: "tmpfs", target: "/run", kind: "tmpfs", data: "mode=755"},
 		{source: lib, target: "/var/lib", flags: unix.MS_BIND},
 		{source: log, target: "/var/log", flags: unix.MS_BIND},
+		// Out of the peer group of the directory behind it: a volume mounted below would show
+		// there too, and kubelet would hold it for in use.
+		{target: "/var/lib", flags: unix.MS_PRIVATE},
+		{target: "/var/lib", flags: unix.MS_SHARED},
 	}
 	for _, step := range steps {
 		if err := unix.Mount(step.source, step.target, step.kind, step.flags, step.data); err != nil {
