@@ -56,7 +56,7 @@ func loopAttach(ctx context.Context, file, tag string, readOnly bool) (string, e
 func loopConfigure(path string, n, backing int, tag string, readOnly bool) error {
 	device, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) { // a /dev without devtmpfs
-		if err = unix.Mknod(path, unix.S_IFBLK|0o660, int(unix.Mkdev(7, uint32(n)))); err == nil { //nolint:gosec // minor numbers are small
+		if err = unix.Mknod(path, unix.S_IFBLK|0o660, int(unix.Mkdev(7, uint32(n)))); err == nil {
 			device, err = os.OpenFile(path, os.O_RDWR, 0)
 		}
 	}
@@ -64,7 +64,7 @@ func loopConfigure(path string, n, backing int, tag string, readOnly bool) error
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	defer device.Close()
-	config := unix.LoopConfig{Fd: uint32(backing)} //nolint:gosec // a file descriptor
+	config := unix.LoopConfig{Fd: uint32(backing)}
 	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO
 	if readOnly {
 		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY

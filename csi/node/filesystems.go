@@ -243,5 +243,5 @@ func ext4Size(device string) (storage.Bytes, error) {
 	if shift > 16 || blocks > 1<<47 {
 		return 0, fault.New(fault.Precondition, "the superblock of %s makes no sense", device)
 	}
-	return storage.Bytes(blocks << shift), nil //nolint:gosec // bounded above
+	return storage.Bytes(blocks << shift), nil
 }

@@ -67,10 +67,10 @@ func (system) Bind(source, target string, readOnly bool) error {
 	err := unix.Statfs(target, &st)
 	if err == nil {
 		for _, f := range []uintptr{unix.MS_NOSUID, unix.MS_NODEV, unix.MS_NOEXEC} { // ST_* have the same values
-			flags |= uintptr(st.Flags) & f //nolint:gosec // flags, not a number
+			flags |= uintptr(st.Flags) & f
 		}
 		for st1, ms := range map[uintptr]uintptr{unix.ST_NOATIME: unix.MS_NOATIME, unix.ST_NODIRATIME: unix.MS_NODIRATIME, unix.ST_RELATIME: unix.MS_RELATIME} {
-			if uintptr(st.Flags)&st1 != 0 { //nolint:gosec // flags, not a number
+			if uintptr(st.Flags)&st1 != 0 {
 				flags |= ms
 			}
 		}

@@ -47,13 +47,13 @@ func (s *Server) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 	if err != nil {
 		return abnormal(fmt.Errorf("%s does not answer: %w", path, err)), nil
 	}
-	block := int64(st.Frsize)
+	block := st.Frsize
 	usage := []*csi.VolumeUsage{
 		{
-			Unit: csi.VolumeUsage_BYTES, Total: int64(st.Blocks) * block, Available: int64(st.Bavail) * block, //nolint:gosec // sizes fit
-			Used: int64(st.Blocks-st.Bfree) * block, //nolint:gosec // sizes fit
+			Unit: csi.VolumeUsage_BYTES, Total: int64(st.Blocks) * block, Available: int64(st.Bavail) * block,
+			Used: int64(st.Blocks-st.Bfree) * block,
 		},
-		{Unit: csi.VolumeUsage_INODES, Total: int64(st.Files), Available: int64(st.Ffree), Used: max(0, int64(st.Files)-int64(st.Ffree))}, //nolint:gosec // counts fit
+		{Unit: csi.VolumeUsage_INODES, Total: int64(st.Files), Available: int64(st.Ffree), Used: max(0, int64(st.Files)-int64(st.Ffree))},
 	}
 	if st.Flags&unix.ST_RDONLY != 0 && !v.ReadOnly && !v.Published[path].ReadOnly {
 		return &csi.NodeGetVolumeStatsResponse{Usage: usage, VolumeCondition: &csi.VolumeCondition{

@@ -3,7 +3,6 @@ package uml_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -188,7 +187,7 @@ func (l *lab) passes(t *testing.T, ctx context.Context, g *uml.Guest) {
 			verdicts = append(verdicts, line)
 		}
 	}
-	t.Log(fmt.Sprintf("in the guest:\n%s", strings.Join(verdicts, "\n")))
+	t.Logf("in the guest:\n%s", strings.Join(verdicts, "\n"))
 	if err != nil || code != 0 || strings.Contains(output, "--- SKIP") {
 		t.Fatalf("in the guest: exit code %d, %v\n%s", code, err, output)
 	}

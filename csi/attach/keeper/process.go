@@ -40,7 +40,7 @@ func launch(argv []string, keyring []byte, logPath string) (process, error) {
 		return process{}, fmt.Errorf("open log: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives every context
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "CEPH_ARGS=")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
 	cmd.ExtraFiles = []*os.File{secret}

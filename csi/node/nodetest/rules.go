@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
-func uintptrOf(p *[2]uint64) uintptr { return uintptr(unsafe.Pointer(p)) } //nolint:gosec // an ioctl's argument
+func uintptrOf(p *[2]uint64) uintptr { return uintptr(unsafe.Pointer(p)) }
 
 func readerNeverFormats(t *testing.T, env Env) {
 	b := newBench(t, env)

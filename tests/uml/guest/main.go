@@ -77,7 +77,7 @@ func mounts() error {
 		if m[1] == "/dev/shm" {
 			_ = os.MkdirAll(m[1], 0o755) // /dev is the kernel's devtmpfs
 		}
-		if err := unix.Mount(m[0], m[1], m[2], 0, ""); err != nil && err != unix.EBUSY { //nolint:errorlint // an errno itself
+		if err := unix.Mount(m[0], m[1], m[2], 0, ""); err != nil && err != unix.EBUSY {
 			return fmt.Errorf("mount %s: %w", m[1], err)
 		}
 	}
@@ -130,7 +130,7 @@ func prepare(job Job) error {
 		return err
 	}
 	wrapper := "#!/bin/sh\nexec /sbin/modprobe -d /run/m \"$@\"\n"
-	if err := os.WriteFile("/run/bin/modprobe", []byte(wrapper), 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile("/run/bin/modprobe", []byte(wrapper), 0o755); err != nil {
 		return err
 	}
 	if err := os.WriteFile("/proc/sys/kernel/modprobe", []byte("/run/bin/modprobe"), 0o644); err != nil {
