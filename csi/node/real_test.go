@@ -1,14 +1,35 @@
 package node_test
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
 	"github.com/holdfast-storage/holdfast/csi/node/nodetest"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/ceph/native"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 	"github.com/holdfast-storage/holdfast/tests/realceph"
 )
+
+// nodeUser returns the node's own Ceph user, which has less rights than the provisioner
+// and other ones; none where the cluster was not made by `holdfast up`.
+func nodeUser(t *testing.T, cluster realceph.Cluster) ceph.Credentials {
+	t.Helper()
+	const user = "hf-csi-node"
+	keyring, err := os.ReadFile(filepath.Join(cluster.Dir, "keys", "client."+user+".keyring"))
+	if errors.Is(err, os.ErrNotExist) {
+		return ceph.Credentials{}
+	}
+	key := regexp.MustCompile(`key\s*=\s*(\S+)`).FindSubmatch(keyring)
+	if err != nil || key == nil {
+		t.Fatalf("keyring of %s: %v", user, err)
+	}
+	return ceph.Credentials{User: user, Key: storage.NewSecret(string(key[1]))}
+}
 
 // The suite by user-space attachers alone, which every host with FUSE has. tests/uml
 // runs it through the kernel's clients.
@@ -33,7 +54,7 @@ func TestNodeSuiteOnThisHost(t *testing.T) {
 	})
 	env := nodetest.Env{
 		Dialer: dialer, Entry: cluster.Entry, Credentials: cluster.Credentials, Dir: dir, Pool: "rbd", Filesystem: "cephfs",
-		RBDMounter: attach.FuseLoop, FSMounter: attach.UserFS, GrowsExt4: nodetest.MayGrowExt4(),
+		Node: nodeUser(t, cluster), RBDMounter: attach.FuseLoop, FSMounter: attach.UserFS, GrowsExt4: nodetest.MayGrowExt4(),
 	}
 	nodetest.Run(t, env)
 	nodetest.RunUserSpace(t, env)
