@@ -47,7 +47,9 @@ func runDown(cmd *cobra.Command, _ []string) error {
 	show := newProgress(cmd.ErrOrStderr())
 	err = localapi.NewClient(dir).Down(cmd.Context(), request, show.event)
 	if errors.Is(err, fault.Unavailable) {
-		err = startSupervisor(cmd.Context(), stopArgs(dir, request), show.event)
+		if err = startSupervisor(cmd.Context(), stopArgs(dir, request), show.event); err == nil {
+			err = localapi.AwaitEnd(cmd.Context(), dir)
+		}
 	}
 	if err != nil {
 		return err

@@ -64,6 +64,10 @@ func runUp(cmd *cobra.Command, _ []string) error {
 		if len(upArgs(cmd, dir)) > len(baseArgs(dir)) {
 			fmt.Fprintln(cmd.ErrOrStderr(), "note: options have no effect on a running cluster; `holdfast down` first")
 		}
+	case err == nil && status.State == localapi.StateStopping:
+		if err = localapi.AwaitEnd(cmd.Context(), dir); err == nil {
+			err = startSupervisor(cmd.Context(), upArgs(cmd, dir), show.event)
+		}
 	case err == nil:
 		err = localapi.NewClient(dir).Follow(cmd.Context(), show.event)
 	case errors.Is(err, fault.Unavailable):

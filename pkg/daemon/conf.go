@@ -78,6 +78,9 @@ mds data = {dir}/$name
 mds cache memory limit = 134217728
 # removal and cloning of subvolumes advance by ticks: 10 s for an empty clone at the default 5 s
 mds tick interval = 0.2
+# a restarted MDS waits for the clients that it knew; on one machine those that live are
+# back within a second, and those that died with it are not worth the default's 45 s
+mds reconnect timeout = 10
 
 [osd]
 osd data = {dir}/$name

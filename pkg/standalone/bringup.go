@@ -122,9 +122,16 @@ func (s *Supervisor) awaitMons(ctx context.Context) error {
 	})
 }
 
-// startDaemons starts all that is not a monitor. They wait for what they need by themselves.
+// startDaemons starts the manager and the OSDs, which wait for what they need by
+// themselves. The MDS comes later: see makeFilesystem.
 func (s *Supervisor) startDaemons(ctx context.Context) error {
 	var before osdMap
+	var mgr struct {
+		GID uint64 `json:"active_gid"`
+	}
+	if err := s.monJSON(ctx, "mgr dump", nil, &mgr); err != nil {
+		return err
+	}
 	if err := s.monJSON(ctx, "osd dump", nil, &before); err != nil {
 		return err
 	}
@@ -135,12 +142,18 @@ func (s *Supervisor) startDaemons(ctx context.Context) error {
 		}
 	}
 	for _, r := range s.state.daemons() {
+		if r.Kind == daemon.MDS {
+			continue
+		}
 		started, err := s.startDaemon(r)
 		if err != nil {
 			return err
 		}
 		if started && r.Kind == daemon.OSD {
 			s.bootedAfter[r.ID] = before.Epoch
+		}
+		if started && r.Kind == daemon.Mgr {
+			s.oldMgr = mgr.GID
 		}
 	}
 	return nil

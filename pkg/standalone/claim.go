@@ -1,10 +1,12 @@
 package standalone
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,10 +17,13 @@ import (
 // errRunning says that the directory has a living supervisor.
 var errRunning = fault.New(fault.Busy, "a supervisor already runs in this directory")
 
+// lockPatience is for a supervisor that has done its work and is about to end.
+const lockPatience = 5 * time.Second
+
 // claim makes the directory's skeleton and takes its lock, which lives as long as the
 // returned file and is not inherited by children. A directory that holds something else
 // is refused before anything is written into it.
-func claim(dir string) (*os.File, error) {
+func claim(ctx context.Context, dir string) (*os.File, error) {
 	if err := checkDir(dir); err != nil {
 		return nil, err
 	}
@@ -32,7 +37,13 @@ func claim(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the directory's lock: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	limited, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	err = poll(limited, 20*time.Millisecond, func(context.Context) (bool, error) {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		return err == nil, err
+	})
+	if err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, errRunning

@@ -51,6 +51,9 @@ func (s *Supervisor) makeFilesystem(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("create file system: %w", err)
 	}
+	if err := s.startMDS(ctx); err != nil {
+		return err
+	}
 	if s.state.Formed {
 		return nil
 	}
@@ -58,6 +61,27 @@ func (s *Supervisor) makeFilesystem(ctx context.Context) error {
 	_, err = s.tools.Runner.Run(ctx, command.Cmd{Name: "rbd", Args: []string{
 		"--conf", s.paths.Conf(), "--name", daemon.Admin, "pool", "init", daemon.PoolRBD,
 	}})
+	return err
+}
+
+// startMDS starts the MDS after the manager: a manager that follows a dead one blocklists
+// the dead one's CephFS client, and an MDS that starts then does not wait for it to
+// reconnect (MDSRank::reconnect_start).
+func (s *Supervisor) startMDS(ctx context.Context) error {
+	err := within(ctx, waitMgr, "no manager became active", s.paths.Log(), func(ctx context.Context) (bool, error) {
+		var mgr struct {
+			Available bool   `json:"available"`
+			GID       uint64 `json:"active_gid"`
+		}
+		if err := s.monJSON(ctx, "mgr dump", nil, &mgr); err != nil {
+			return false, err
+		}
+		return mgr.Available && mgr.GID != s.oldMgr, nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = s.startDaemon(mdsRef())
 	return err
 }
 

@@ -30,6 +30,7 @@ type Supervisor struct {
 	watch  *observer
 
 	bootedAfter map[string]int // OSDs started here: the map's epoch before
+	oldMgr      uint64         // a manager started here: the id of the active one before, 0: none
 
 	keeping context.Context // its end makes the keepers let go of the children
 	letGo   context.CancelFunc
@@ -58,7 +59,7 @@ func Open(ctx context.Context, o Options, tools Tools) (*Supervisor, error) {
 			return nil, err
 		}
 	}
-	lock, err := claim(o.DataDir)
+	lock, err := claim(ctx, o.DataDir)
 	if err != nil {
 		return nil, err
 	}

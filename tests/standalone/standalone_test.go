@@ -143,7 +143,7 @@ func (c *cluster) as(user string, name string, args ...string) (string, error) {
 
 func (c *cluster) put(object, text string) {
 	c.t.Helper()
-	cmd := exec.Command("rados", "--conf", filepath.Join(c.dir, "ceph.conf"), "-p", "rbd", "put", object, "-")
+	cmd := exec.Command("rados", "--conf", filepath.Join(c.dir, "ceph.conf"), "--name", "client.admin", "-p", "rbd", "put", object, "-")
 	cmd.Stdin = strings.NewReader(text)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		c.t.Fatalf("put: %v\n%s", err, out)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
@@ -94,7 +95,39 @@ func (c *Client) Down(ctx context.Context, request DownRequest, progress func(Ev
 		return err
 	}
 	defer response.Body.Close()
-	return ReadEvents(response.Body, progress)
+	if err := ReadEvents(response.Body, progress); err != nil {
+		return err
+	}
+	return AwaitEnd(ctx, c.dir)
+}
+
+// AwaitEnd waits until the supervisor of dir, which has done its work, is gone: its lock
+// on DIR/run/lock is free, or went away with the directory.
+func AwaitEnd(ctx context.Context, dir string) error {
+	lock, err := os.Open(filepath.Join(dir, "run", "lock"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the directory's lock: %w", err)
+	}
+	defer lock.Close()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("look at the directory's lock: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
 }
 
 // Follow passes on the progress of the bring-up under way until it ends.
