@@ -62,6 +62,7 @@ type Device struct {
 
 // Directory says which directory of which CephFS file system is wanted and how.
 type Directory struct {
+	Cluster       ceph.Cluster // to fence what a dead helper left; may be nil
 	Volume        string
 	FSID          string
 	Endpoint      ceph.Endpoint

@@ -197,6 +197,9 @@ func (d *Directories) mountUser(ctx context.Context, dir Directory, target strin
 		User: dir.Credentials.User, Key: dir.Credentials.Key.Reveal(), ReadOnly: dir.ReadOnly,
 		Filesystem: dir.Filesystem, Directory: dir.Path, Options: fuseOptions(options),
 	}
+	if err := d.fence(ctx, dir, spec.ID); err != nil {
+		return err
+	}
 	status, err := d.keeper.Start(ctx, spec)
 	if errors.Is(err, fault.Exists) {
 		if err = d.keeper.Stop(ctx, spec.ID); err == nil {
@@ -209,6 +212,25 @@ func (d *Directories) mountUser(ctx context.Context, dir Directory, target strin
 	if err := unix.Mount(status.Path, target, "", unix.MS_BIND, ""); err != nil {
 		return errors.Join(fmt.Errorf("bind %s to %s: %w", status.Path, target, err), d.keeper.Stop(context.WithoutCancel(ctx), spec.ID))
 	}
+	return nil
+}
+
+// fence shuts a client out of the cluster whose process died. Without that the MDS keeps
+// what the client held until its session is stale (60 s), in the way of all others.
+func (d *Directories) fence(ctx context.Context, dir Directory, id string) error {
+	status, err := d.keeper.Describe(ctx, id)
+	if errors.Is(err, fault.NotFound) || err == nil && (status.Alive || status.Client == "") || dir.Cluster == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	command := map[string]any{"prefix": "osd blocklist", "blocklistop": "add", "addr": status.Client} // for an hour, Ceph's default
+	if _, err := dir.Cluster.Mon(ctx, command, nil); err != nil {
+		d.log.Warn("a dead client is not fenced and may be in the way for a minute", obs.KeyVolume, dir.Volume, "client", status.Client, obs.KeyError, err)
+		return nil
+	}
+	d.log.Info("dead client fenced", obs.KeyVolume, dir.Volume, "client", status.Client)
 	return nil
 }
 

@@ -204,7 +204,7 @@ func (s *Server) stageDirectory(ctx context.Context, st *staging, v *staged) err
 	}
 	start := time.Now()
 	m, err := s.cfg.Directories.Mount(ctx, attach.Directory{
-		Volume: st.volume, FSID: st.fsid, Endpoint: st.site.Endpoint(), Credentials: st.creds,
+		Cluster: st.conn, Volume: st.volume, FSID: st.fsid, Endpoint: st.site.Endpoint(), Credentials: st.creds,
 		Filesystem: st.context.Filesystem, Path: st.context.SubvolumePath, ReadOnly: st.cap.readOnly(), Mounter: st.context.Mounter,
 		KernelOptions: st.context.KernelMountOptions, FuseOptions: st.context.FuseMountOptions, Options: st.cap.flags,
 	}, st.target)

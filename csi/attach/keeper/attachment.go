@@ -45,6 +45,11 @@ func (k *keeper) start(ctx context.Context, s Spec) (Status, error) {
 	if err == nil {
 		err = k.await(ctx, r)
 	}
+	if err == nil && s.Kind == KindCephFS {
+		if r.Client, err = clientAddress(ctx, filepath.Join(k.dir(s.ID), "asok")); err == nil {
+			err = k.save(r)
+		}
+	}
 	if err != nil {
 		return Status{}, errors.Join(fmt.Errorf("attach %s: %w", s.Volume, err), k.abandon(ctx, r))
 	}
@@ -168,7 +173,7 @@ func (k *keeper) clear(ctx context.Context, r record) error {
 	if err := errors.Join(unmountAll(filepath.Join(k.dir(r.Spec.ID), "mnt")), unmountAll(filepath.Join(k.dir(r.Spec.ID), "image"))); err != nil {
 		return err
 	}
-	for _, name := range []string{"mnt", "image", "qmp.sock", "ceph.conf", "log", "state.json.tmp", "ceph.conf.tmp", "state.json"} {
+	for _, name := range []string{"mnt", "image", "qmp.sock", "asok", "ceph.conf", "log", "state.json.tmp", "ceph.conf.tmp", "state.json"} {
 		// Not RemoveAll: if something is still mounted there, its files are a volume's.
 		if err := os.Remove(filepath.Join(k.dir(r.Spec.ID), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("clean up: %w", err)
@@ -192,7 +197,7 @@ func (k *keeper) healthy(r record) error {
 }
 
 func (k *keeper) status(r record) Status {
-	s := Status{Spec: r.Spec, PID: r.Process.PID, Path: k.target(r.Spec), Alive: true}
+	s := Status{Spec: r.Spec, PID: r.Process.PID, Path: k.target(r.Spec), Alive: true, Client: r.Client}
 	s.Spec.Key = ""
 	if err := k.healthy(r); err != nil {
 		s.Alive, s.Message = false, err.Error()

@@ -108,6 +108,7 @@ func (k *keeper) config(s Spec) ([]byte, error) {
 	}
 	fmt.Fprintf(&b, "[client]\nrados osd op timeout = %d\nrados mon op timeout = 30\nrbd cache = true\nclient quota = true\n", timeout)
 	if s.Kind == KindCephFS {
+		fmt.Fprintf(&b, "admin socket = %s\n", quote(filepath.Join(k.dir(s.ID), "asok")))
 		// A mount that cannot be made must fail within the caller's patience.
 		fmt.Fprintf(&b, "client mount timeout = 30\nclient mountpoint = %s\n", quote(s.Directory))
 		if s.Filesystem != "" {

@@ -72,6 +72,7 @@ type Status struct {
 	Alive   bool   `json:"alive"`
 	Path    string `json:"path"`
 	Message string `json:"message,omitempty"` // why it is not alive
+	Client  string `json:"client,omitempty"`  // ceph-fuse's address in the cluster: "10.0.0.1:0/123"
 }
 
 // Ability says what this host can attach, and why not.

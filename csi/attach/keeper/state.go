@@ -18,6 +18,7 @@ import (
 type record struct {
 	Spec     Spec    `json:"spec"`
 	Process  process `json:"process"`
+	Client   string  `json:"client,omitempty"` // the helper's address in the cluster
 	Stopping bool    `json:"stopping,omitempty"`
 }
 
