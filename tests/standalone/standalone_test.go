@@ -4,6 +4,7 @@ package standalone
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -71,9 +72,16 @@ func newCluster(t *testing.T) *cluster {
 
 func tail(data []byte, n int) []byte { return data[max(0, len(data)-n):] }
 
+// command bounds a program: what hangs fails the test instead of stopping it.
+func (c *cluster) command(name string, args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	c.t.Cleanup(cancel)
+	return exec.CommandContext(ctx, name, args...)
+}
+
 // run runs a verb; the text is stdout and stderr together.
 func (c *cluster) run(args ...string) (string, error) {
-	cmd := exec.Command(c.holdfast, append(args, "--data-dir", c.dir)...)
+	cmd := c.command(c.holdfast, append(args, "--data-dir", c.dir)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -104,7 +112,7 @@ func (c *cluster) refused(want []string, args ...string) {
 
 func (c *cluster) status() *localapi.Status {
 	c.t.Helper()
-	cmd := exec.Command(c.holdfast, "status", "-o", "json", "--data-dir", c.dir)
+	cmd := c.command(c.holdfast, "status", "-o", "json", "--data-dir", c.dir)
 	out, err := cmd.Output()
 	if err != nil {
 		c.t.Fatalf("status: %v", err)
@@ -136,14 +144,14 @@ func (c *cluster) await(what string, ok func(*localapi.Status) bool) *localapi.S
 // as runs one of Ceph's programs as a user of the cluster.
 func (c *cluster) as(user string, name string, args ...string) (string, error) {
 	all := append([]string{"--conf", filepath.Join(c.dir, "ceph.conf"), "--name", "client." + user}, args...)
-	cmd := exec.Command(name, all...)
+	cmd := c.command(name, all...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
 func (c *cluster) put(object, text string) {
 	c.t.Helper()
-	cmd := exec.Command("rados", "--conf", filepath.Join(c.dir, "ceph.conf"), "--name", "client.admin", "-p", "rbd", "put", object, "-")
+	cmd := c.command("rados", "--conf", filepath.Join(c.dir, "ceph.conf"), "--name", "client.admin", "-p", "rbd", "put", object, "-")
 	cmd.Stdin = strings.NewReader(text)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		c.t.Fatalf("put: %v\n%s", err, out)

@@ -147,7 +147,8 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (*htt
 	}
 	response, err := c.http.Do(request)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED),
+		errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE): // it ended meanwhile
 		return nil, fault.New(fault.Unavailable, "no supervisor runs in %s", c.dir)
 	case err != nil:
 		return nil, fmt.Errorf("ask the supervisor of %s: %w", c.dir, err)
