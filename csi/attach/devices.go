@@ -37,7 +37,7 @@ func (d *Devices) Find(ctx context.Context, img Image) (Device, bool, error) {
 	if m, ok, err := d.krbd.find(img.FSID, img.Pool, img.Namespace, img.Name); ok || err != nil {
 		return device(img, Krbd, filepath.Join(d.krbd.dev, "rbd"+m.id)), ok, err
 	}
-	list, err := tagged(tagPrefix + ID(img.Volume))
+	list, err := tagged(ID(img.Volume))
 	if err != nil {
 		return Device{}, false, err
 	}
@@ -92,7 +92,7 @@ func (d *Devices) choose(ctx context.Context, img Image) (mounter, why string, e
 	default:
 		return "", "", fault.New(fault.Invalid, "mounter %q is none of auto, krbd, fuse-loop", img.Mounter)
 	}
-	if list, _ := tagged(tagPrefix + ID(img.Volume)); len(list) > 0 {
+	if list, _ := tagged(ID(img.Volume)); len(list) > 0 {
 		return FuseLoop, "attached that way already", nil
 	}
 	if !d.kernelRBD(ctx) {
@@ -164,7 +164,7 @@ func (d *Devices) reuse(ctx context.Context, id string, readOnly bool) (string, 
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return "", err
 	}
-	list, err := tagged(tagPrefix + id)
+	list, err := tagged(id)
 	if err != nil {
 		return "", err
 	}
@@ -209,7 +209,7 @@ func (d *Devices) Detach(ctx context.Context, dev Device) error {
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return err
 	}
-	list, err := tagged(tagPrefix + id)
+	list, err := tagged(id)
 	if err != nil {
 		return err
 	}
@@ -271,7 +271,7 @@ func (d *Devices) Check(ctx context.Context, dev Device) error {
 // Guess finds the device of a volume of which the node's state is lost: by the loop
 // device's tag, by what the keeper has, or by the name of a mapped image.
 func (d *Devices) Guess(ctx context.Context, volume, image string) (Device, bool, error) {
-	list, err := tagged(tagPrefix + ID(volume))
+	list, err := tagged(ID(volume))
 	if err != nil {
 		return Device{}, false, err
 	}

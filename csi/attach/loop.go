@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -84,22 +83,6 @@ type loopStatus struct {
 	inode uint64
 }
 
-// loops lists the loop devices in use whose tag starts with prefix.
-func loops(prefix string) ([]loopStatus, error) {
-	paths, err := filepath.Glob("/sys/block/loop*/loop")
-	if err != nil {
-		return nil, err
-	}
-	var list []loopStatus
-	for _, p := range paths {
-		s, err := loopGet("/dev/" + filepath.Base(filepath.Dir(p)))
-		if err == nil && strings.HasPrefix(s.tag, prefix) {
-			list = append(list, s)
-		}
-	}
-	return list, nil
-}
-
 // loopGet returns a loop device's state, an error (ENXIO) if it is not in use.
 func loopGet(path string) (loopStatus, error) {
 	device, err := os.Open(path)
@@ -115,14 +98,28 @@ func loopGet(path string) (loopStatus, error) {
 	return loopStatus{path: path, tag: string(name), dev: info.Device, inode: info.Inode}, nil
 }
 
-// tagged lists the loop devices with the tag: one, or more when the helper under an
-// earlier one died while it was mounted.
-func tagged(tag string) ([]loopStatus, error) {
-	list, err := loops(tag)
+// tagged lists the loop devices with the tag of an id: one, or more when the helper under
+// an earlier one died while it was mounted. Devices of others are not even opened: to
+// close one may mean to wait for a cluster that is not ours.
+func tagged(id string) ([]loopStatus, error) {
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(list, func(s loopStatus) bool { return s.tag != tag }), nil
+	var list []loopStatus
+	for _, f := range files {
+		backing, _ := os.ReadFile(f)
+		path := strings.TrimSpace(string(backing))
+		// The export of a dead helper is unmounted: its path is "/", or "/ (deleted)".
+		if !strings.Contains(path, id) && !strings.HasPrefix(path, "/ ") && path != "/" {
+			continue
+		}
+		s, err := loopGet("/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f))))
+		if err == nil && s.tag == tagPrefix+id {
+			list = append(list, s)
+		}
+	}
+	return list, nil
 }
 
 // on reports whether the device stands on this very file: a FUSE mount made anew has
