@@ -38,6 +38,17 @@ func CodeOf(err error) int {
 	}
 }
 
+// defaultDataDir is where the single-machine cluster lives unless --data-dir says otherwise.
+const defaultDataDir = "/var/lib/holdfast"
+
+// self is how a hint calls this program again for the same cluster.
+func self(cmd *cobra.Command) string {
+	if dir, _ := cmd.Flags().GetString("data-dir"); dir != defaultDataDir {
+		return "holdfast --data-dir " + dir
+	}
+	return "holdfast"
+}
+
 // New builds the command tree.
 func New(streams Streams, version string) *cobra.Command {
 	root := &cobra.Command{
@@ -50,7 +61,7 @@ func New(streams Streams, version string) *cobra.Command {
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
 	root.SetErr(streams.Err)
-	root.PersistentFlags().String("data-dir", "/var/lib/holdfast", "directory of the single-machine cluster (see `holdfast up`)")
+	root.PersistentFlags().String("data-dir", defaultDataDir, "directory of the single-machine cluster (see `holdfast up`)")
 	root.AddCommand(upCommand(), downCommand(), statusCommand(), explainCommand(), volumeCommand())
 	return root
 }

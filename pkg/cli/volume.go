@@ -109,7 +109,7 @@ func volumeCreate() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "next: holdfast volume mount %s /mnt/%s\n", args[0], args[0])
+				fmt.Fprintf(cmd.ErrOrStderr(), "next: %s volume mount %s /mnt/%s\n", self(cmd), args[0], args[0])
 				return emit(cmd, v, volumeTable([]csiclient.Volume{v}), nil)
 			})
 		},
@@ -284,7 +284,7 @@ func volumeDelete() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withVolume(cmd, args[0], func(ctx context.Context, c *csiclient.Client, v csiclient.Volume) error {
 				if len(v.Mounts) > 0 {
-					return fmt.Errorf("volume %s is mounted at %s: run `holdfast volume umount %s` first", v.Name, dash(v.Mounts), v.Name)
+					return fmt.Errorf("volume %s is mounted at %s: run `%s volume umount %s` first", v.Name, dash(v.Mounts), self(cmd), v.Name)
 				}
 				if dryRun {
 					fmt.Fprintf(cmd.ErrOrStderr(), "- %s volume %q of %s (dry run: nothing was deleted)\n", v.Driver, v.Name, v.Bytes)
