@@ -36,12 +36,13 @@ func (c Config) Addresses(m Monitor) string {
 
 func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
 
-// MonitorAddresses returns "host:port" of every monitor's v1 port: the form that every
-// client takes, kernels included, which map it to v2 by themselves where they can.
+// MonitorAddresses returns both addresses of every monitor, each under its protocol: on
+// a port of its own choice a client cannot tell v1 from v2, and trying the wrong one
+// costs it seconds.
 func (c Config) MonitorAddresses() []string {
 	var list []string
 	for _, m := range c.Monitors {
-		list = append(list, hostPort(c.Address, m.V1))
+		list = append(list, c.Addresses(m))
 	}
 	return list
 }

@@ -2,6 +2,7 @@ package standalone
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -42,9 +43,16 @@ func (s *Supervisor) usage() (usage, error) {
 	}
 	devices := map[string]bool{} // "major:minor"
 	below := s.attachDir() + "/"
+	staged := s.stagingPaths()
 	for _, m := range all {
-		if strings.HasPrefix(m.Mountpoint, below) && strings.HasPrefix(m.FSType, "fuse") {
+		if !strings.HasPrefix(m.FSType, "fuse") {
+			continue
+		}
+		root := strings.HasPrefix(m.Mountpoint, below)
+		if root {
 			u.roots = append(u.roots, m.Mountpoint)
+		}
+		if root || staged[m.Mountpoint] || strings.HasPrefix(m.Mountpoint, s.dir+"/") {
 			devices[fmt.Sprintf("%d:%d", m.Major, m.Minor)] = true
 		}
 	}
@@ -75,6 +83,22 @@ func (s *Supervisor) usage() (usage, error) {
 		return len(p.Args) > 1 && slices.Contains(helperPrograms[:], filepath.Base(p.Args[0])) && strings.Contains(strings.Join(p.Args[1:], "\x00"), below)
 	})
 	return u, err
+}
+
+// stagingPaths are where the node service has staged volumes, by its own records: the
+// mount of a ceph-fuse is handed over to its staging path and is nowhere else.
+func (s *Supervisor) stagingPaths() map[string]bool {
+	paths := map[string]bool{}
+	files, _ := filepath.Glob(filepath.Join(s.nodeDir(), "*.json"))
+	for _, file := range files {
+		var record struct {
+			Staging string `json:"staging"`
+		}
+		if data, err := os.ReadFile(file); err == nil && json.Unmarshal(data, &record) == nil && record.Staging != "" {
+			paths[record.Staging] = true
+		}
+	}
+	return paths
 }
 
 var helperPrograms = [...]string{"qemu-storage-daemon", "ceph-fuse"}
