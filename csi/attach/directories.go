@@ -188,8 +188,8 @@ func kernelMountError(err error) error {
 	return fault.New(fault.Unavailable, "the cluster does not answer, or has no active MDS: %w", errno)
 }
 
-// mountUser has the keeper run ceph-fuse on a directory of its own and binds that to
-// target, so that the keeper needs to see its own directory alone.
+// mountUser has the keeper run ceph-fuse on a directory of its own and hands that mount over
+// to target, so that the keeper needs to see its own directory alone.
 func (d *Directories) mountUser(ctx context.Context, dir Directory, target string) error {
 	options := append([]string{dir.FuseOptions}, dir.Options...)
 	spec := keeper.Spec{
@@ -211,6 +211,11 @@ func (d *Directories) mountUser(ctx context.Context, dir Directory, target strin
 	}
 	if err := unix.Mount(status.Path, target, "", unix.MS_BIND, ""); err != nil {
 		return errors.Join(fmt.Errorf("bind %s to %s: %w", status.Path, target, err), d.keeper.Stop(context.WithoutCancel(ctx), spec.ID))
+	}
+	// target is the one mount from here on: kubelet takes a second one of the same directory for
+	// another user of the volume and never unstages it (its GetDeviceMountRefs).
+	if err := unix.Unmount(status.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return errors.Join(fmt.Errorf("hand over %s: %w", status.Path, err), unix.Unmount(target, unix.MNT_DETACH), d.keeper.Stop(context.WithoutCancel(ctx), spec.ID))
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func (k *keeper) start(ctx context.Context, s Spec) (Status, error) {
 	case errors.Is(err, fault.NotFound):
 	case err != nil:
 		return Status{}, err
-	case k.healthy(old) == nil && !old.Stopping:
+	case k.healthy(old) == nil && k.mounted(old.Spec) && !old.Stopping:
 		if !old.Spec.same(s) {
 			return Status{}, fault.New(fault.Exists, "attachment %s of volume %s is there with other settings", s.ID, old.Spec.Volume)
 		}
@@ -185,12 +185,13 @@ func (k *keeper) clear(ctx context.Context, r record) error {
 	return nil
 }
 
-// healthy says what is wrong with an attachment.
+// healthy says what is wrong with an attachment. The mount of a directory has been handed
+// over by then, and ceph-fuse ends with its last mount.
 func (k *keeper) healthy(r record) error {
 	switch {
 	case !r.Process.alive():
 		return fault.New(fault.Unavailable, "the attacher process (%s, pid %d) is dead", r.Process.Name, r.Process.PID)
-	case !k.mounted(r.Spec):
+	case r.Spec.Kind == KindRBD && !k.mounted(r.Spec):
 		return fault.New(fault.Unavailable, "the FUSE mount at %s is gone", k.target(r.Spec))
 	}
 	return nil
