@@ -194,7 +194,11 @@ func (p *csiParts) node(driver storage.Driver) (*node.Server, func(), error) {
 		Devices: devices, Directories: directories, Runner: command.System{},
 		StateDir: p.flags.stateDir, MaxVolumes: p.flags.maxVolumes, Log: p.log, Observer: p.metrics,
 	})
-	return n, devices.Close, err
+	closeBoth := func() {
+		devices.Close()
+		directories.Close()
+	}
+	return n, closeBoth, err
 }
 
 // register tells kubelet where the driver listens.

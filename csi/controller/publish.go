@@ -9,6 +9,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/holdfast-storage/holdfast/csi/capability"
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -32,7 +33,7 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 	if err != nil {
 		return nil, err
 	}
-	if err := checkCapability(s.Backend.Driver(), request.GetVolumeCapability()); err != nil {
+	if err := capability.Check(s.Backend.Driver(), request.GetVolumeCapability()); err != nil {
 		return nil, err
 	}
 	node := storage.NodeID(request.GetNodeId())
@@ -41,7 +42,7 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 	}
 	return edit(ctx, s, h, request.GetSecrets(), func(ctx context.Context, _ clustermap.Site, held *record.Held) (*csi.ControllerPublishVolumeResponse, error) {
 		mode := request.GetVolumeCapability().GetAccessMode().GetMode()
-		wanted := record.Publication{Mode: accessModeName(mode), ReadOnly: request.GetReadonly(), Since: s.Now().UTC()}
+		wanted := record.Publication{Mode: capability.Name(mode), ReadOnly: request.GetReadonly(), Since: s.Now().UTC()}
 		r := held.Record
 		if err := admit(r, node, mode, wanted); err != nil {
 			return nil, err
@@ -64,7 +65,7 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 }
 
 // admit decides whether node may have the volume.
-func admit(r *record.Record, node storage.NodeID, mode accessMode, wanted record.Publication) error {
+func admit(r *record.Record, node storage.NodeID, mode capability.Mode, wanted record.Publication) error {
 	for _, other := range slices.Sorted(maps.Keys(r.Published)) {
 		have := r.Published[other]
 		if other == node {
@@ -74,8 +75,8 @@ func admit(r *record.Record, node storage.NodeID, mode accessMode, wanted record
 			}
 			continue
 		}
-		haveMode := accessMode(csi.VolumeCapability_AccessMode_Mode_value[have.Mode])
-		if singleNode(mode) || singleNode(haveMode) {
+		haveMode := capability.Mode(csi.VolumeCapability_AccessMode_Mode_value[have.Mode])
+		if capability.SingleNode(mode) || capability.SingleNode(haveMode) {
 			return fault.New(fault.Precondition, "volume %q is published to %s as %s: it must be unpublished there before %s can have it",
 				r.Name, other, have.Mode, node)
 		}

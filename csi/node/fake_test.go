@@ -17,6 +17,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
+	"github.com/holdfast-storage/holdfast/csi/capability"
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
@@ -278,7 +279,7 @@ func (r *rig) wants(err, class error) {
 	}
 }
 
-func mounted(fs string, m mode) *csi.VolumeCapability {
+func mounted(fs string, m capability.Mode) *csi.VolumeCapability {
 	return &csi.VolumeCapability{
 		AccessMode: &csi.VolumeCapability_AccessMode{Mode: m},
 		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: fs}},

@@ -13,6 +13,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
+	"github.com/holdfast-storage/holdfast/csi/capability"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -187,7 +188,7 @@ func TestAfterARebootNothingCountsAsStaged(t *testing.T) {
 }
 
 func TestSecondTargetsFollowTheTableOfTheSpecification(t *testing.T) {
-	for m, class := range map[mode]error{rwo: fault.Precondition, csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER: fault.Precondition, many: nil} {
+	for m, class := range map[capability.Mode]error{rwo: fault.Precondition, csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER: fault.Precondition, many: nil} {
 		r := newRig(t)
 		r.must(r.stageAs(mounted("", m)))
 		r.must(r.publishAt("a", mounted("", m)))

@@ -46,7 +46,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	return &csi.NodePublishVolumeResponse{}, nil
 }
 
-func (s *Server) publish(ctx context.Context, volume, staging, target string, c capability, want published) error {
+func (s *Server) publish(ctx context.Context, volume, staging, target string, c access, want published) error {
 	v, err := s.current(volume)
 	switch {
 	case err != nil:
@@ -82,7 +82,7 @@ func (s *Server) publish(ctx context.Context, volume, staging, target string, c 
 }
 
 // alone refuses what the other targets of the volume forbid.
-func (s *Server) alone(v *staged, target string, c capability, want published) error {
+func (s *Server) alone(v *staged, target string, c access, want published) error {
 	for path, other := range v.Published {
 		if path == target || !s.shown(v, path) {
 			continue

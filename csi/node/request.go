@@ -5,76 +5,38 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/holdfast-storage/holdfast/csi/capability"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
-type mode = csi.VolumeCapability_AccessMode_Mode
-
-// capability is a volume capability, read and checked.
-type capability struct {
-	mode  mode
+// access is a volume capability, read and checked.
+type access struct {
+	mode  capability.Mode
 	block bool
 	fs    string // asked for; may be empty
 	flags []string
 }
 
-// singleNode: one node alone may have the volume.
-func (c capability) singleNode() bool {
-	switch c.mode {
-	case csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
-		csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER, csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER:
-		return true
-	}
-	return false
+// oneTarget: a second target path on this node is refused (CSI's second table of
+// NodePublishVolume, for plugins with SINGLE_NODE_MULTI_WRITER).
+func (a access) oneTarget() bool {
+	return capability.SingleNode(a.mode) && a.mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
 }
 
 // readOnly: the access mode allows no writing.
-func (c capability) readOnly() bool {
-	return c.mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY || c.mode == csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
-}
+func (a access) readOnly() bool { return capability.ReadOnly(a.mode) }
 
-// oneTarget: a second target path on this node is refused (CSI's second table of
-// NodePublishVolume, for plugins with SINGLE_NODE_MULTI_WRITER).
-func (c capability) oneTarget() bool {
-	return c.singleNode() && c.mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
-}
-
-func readCapability(driver storage.Driver, vc *csi.VolumeCapability) (capability, error) {
-	var c capability
-	if vc == nil {
-		return c, fault.New(fault.Invalid, "volume_capability is missing")
+func readCapability(driver storage.Driver, vc *csi.VolumeCapability) (access, error) {
+	if err := capability.Check(driver, vc); err != nil {
+		return access{}, err
 	}
-	if vc.GetAccessMode() == nil || vc.GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_UNKNOWN {
-		return c, fault.New(fault.Invalid, "volume_capability has no access_mode")
-	}
-	c.mode = vc.GetAccessMode().GetMode()
-	switch {
-	case vc.GetBlock() != nil:
-		c.block = true
-	case vc.GetMount() != nil:
-		c.fs, c.flags = vc.GetMount().GetFsType(), vc.GetMount().GetMountFlags()
-	default:
-		return c, fault.New(fault.Invalid, "volume_capability has no access_type: want mount or block")
-	}
-	if driver == storage.CephFS {
-		if c.block {
-			return c, fault.New(fault.Invalid, "volume_capability: a CephFS volume cannot be a raw block device")
-		}
-		return c, nil
-	}
-	switch c.fs {
-	case "", "ext4", "xfs":
-	default:
-		return c, fault.New(fault.Invalid, "volume_capability: fs_type %q: want ext4 or xfs", c.fs)
-	}
-	many := c.mode == csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER || c.mode == csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER
-	if many && !c.block {
-		return c, fault.New(fault.Invalid, "volume_capability: %s: a file system on an RBD image can be written by one node alone; take CephFS, or a raw block device", c.mode)
-	}
-	return c, nil
+	return access{
+		mode: vc.GetAccessMode().GetMode(), block: vc.GetBlock() != nil,
+		fs: vc.GetMount().GetFsType(), flags: vc.GetMount().GetMountFlags(),
+	}, nil
 }
 
 // readID checks a volume id: missing is fault.Invalid, not ours is fault.NotFound.

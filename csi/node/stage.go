@@ -23,7 +23,7 @@ type staging struct {
 	handle  volumeid.Handle
 	volume  string
 	target  string
-	cap     capability
+	cap     access
 	context volumeid.Context
 	secrets map[string]string
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
+	"github.com/holdfast-storage/holdfast/csi/capability"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
@@ -42,7 +43,7 @@ func (s *Server) stageImage(ctx context.Context, st *staging, v *staged) error {
 	if err != nil {
 		return err
 	}
-	if !found && st.cap.singleNode() {
+	if !found && capability.SingleNode(st.cap.mode) {
 		if err := s.AwaitFree(ctx, st.conn.Images(c.Pool, c.RadosNamespace), c.Image, ownWatcherGrace); err != nil {
 			return err
 		}
