@@ -43,8 +43,13 @@ func (c *Cluster) programDir() string {
 // build makes the Kubernetes programs once (ten minutes on two cores with a cold build cache) and
 // this package's own helper every time.
 func (c *Cluster) build(ctx context.Context) error {
-	if err := os.MkdirAll(c.programDir(), 0o755); err != nil {
-		return fmt.Errorf("create program directory: %w", err)
+	for _, dir := range []string{c.programDir(), c.Dir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("create program directory: %w", err)
+		}
+	}
+	if err := c.linkPrograms(); err != nil {
+		return err
 	}
 	if err := c.goBuild(ctx, "", "-o", c.program("hfkube"), "./tests/kube/hfkube"); err != nil {
 		return err
@@ -65,7 +70,19 @@ func (c *Cluster) build(ctx context.Context) error {
 	return nil
 }
 
-// Build makes the programs without starting anything.
+// linkPrograms makes Dir/bin lead to the programs.
+func (c *Cluster) linkPrograms() error {
+	link := filepath.Join(c.Dir, "bin")
+	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("link to the programs: %w", err)
+	}
+	if err := os.Symlink(c.programDir(), link); err != nil {
+		return fmt.Errorf("link to the programs: %w", err)
+	}
+	return nil
+}
+
+// Build makes the programs without starting anything; Dir/bin leads to them.
 func (c *Cluster) Build(ctx context.Context) error { return c.build(ctx) }
 
 // ProgramDir is where the built programs are, csi-sanity among them.

@@ -21,7 +21,7 @@ func (c *Cluster) startCeph(ctx context.Context) error {
 	if _, err := c.Holdfast(ctx, "up", "--data-dir", c.cephDir(), "--ceph-addr", addressA, "--no-csi"); err != nil {
 		return fmt.Errorf("bring Ceph up: %w", err)
 	}
-	c.Log.Info("Ceph is up", "dir", c.cephDir())
+	c.Log.Info("ceph is up", "dir", c.cephDir())
 	return nil
 }
 

@@ -87,7 +87,7 @@ func (c *Cluster) demoVolumes(ctx context.Context, say func(string, ...any)) err
 	if err != nil {
 		return fmt.Errorf("read from the volumes: %w", err)
 	}
-	say("it wrote, and reads back: %s", strings.Join(strings.Fields(strings.ReplaceAll(string(read), "\n", ", ")), " "))
+	say("it wrote, and reads back: %s", strings.Join(strings.Split(strings.TrimSpace(string(read)), "\n"), ", "))
 	return nil
 }
 

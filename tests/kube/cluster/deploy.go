@@ -29,6 +29,6 @@ func (c *Cluster) Deploy(ctx context.Context) error {
 			return fmt.Errorf("install Holdfast: %w", err)
 		}
 	}
-	c.Log.Info("Holdfast is installed")
+	c.Log.Info("holdfast is installed")
 	return nil
 }

@@ -27,7 +27,9 @@ func (c *Cluster) Down(ctx context.Context) error {
 		failures = append(failures, c.forget(p))
 	}
 	// A node that was killed could not detach its own.
-	node.DetachDeadLoops()
+	for _, name := range []string{NodeA, NodeB} {
+		failures = append(failures, node.DetachRecorded(node.RecordFile(c.nodeDir(name))))
+	}
 	failures = append(failures, c.stopCeph(ctx), c.removeCgroups(ctx), c.networkDown(ctx))
 	if err := errors.Join(failures...); err != nil {
 		return fmt.Errorf("take the test cluster down: %w", err)

@@ -13,6 +13,11 @@ import (
 // networkUp makes the two network namespaces and the one cable between them.
 func (c *Cluster) networkUp(ctx context.Context) error {
 	for _, namespace := range []string{namespaceA, namespaceB} {
+		if _, err := os.Stat("/run/netns/" + namespace); err == nil {
+			return fmt.Errorf("network namespace %s exists already: another test cluster runs on this machine (HOLDFAST_KUBE_DIR names its directory for `hfkube down`)", namespace)
+		}
+	}
+	for _, namespace := range []string{namespaceA, namespaceB} {
 		if err := c.state.update(func(s *stateData) { s.Namespaces = append(s.Namespaces, namespace) }); err != nil {
 			return err
 		}

@@ -16,6 +16,9 @@ import (
 // backends are the processes that serve mounted volumes: they live until nothing is mounted.
 var backends = map[string]bool{"qemu-storage-daemon": true, "qemu-storage-da": true, "ceph-fuse": true, "holdfastd": true}
 
+// volumePaths are where files behind loop devices are.
+var volumePaths = []string{"/var/lib/kubelet/", "/run/holdfast/"}
+
 // takeDown ends the node's processes, unmounts its volumes while their backends still answer,
 // and detaches its loop devices. What is left ends with the pid namespace.
 func takeDown(ctx context.Context, log *slog.Logger) {
@@ -25,7 +28,7 @@ func takeDown(ctx context.Context, log *slog.Logger) {
 	for range 10 {
 		// Devices before mounts, since their files are told by paths that unmounting takes away;
 		// one that is mounted goes when its mount does.
-		clean := detachLoops("/var/lib/kubelet/", "/run/holdfast/")
+		clean := detachLoops(volumePaths...)
 		if unmountBelow("/var/lib/kubelet/", log) == 0 && clean || !wait(ctx, 100*time.Millisecond) {
 			break
 		}

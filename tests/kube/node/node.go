@@ -10,6 +10,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -103,6 +104,8 @@ func Run(ctx context.Context, log *slog.Logger, config Config) error {
 	if err := children.start(config, "kubelet", config.Kubelet, ended); err != nil {
 		return err
 	}
+	recorded := make(chan error, 1)
+	go func() { recorded <- keepRecord(ctx, RecordFile(config.Dir), volumePaths...) }()
 	log.Info("node runs", "node", config.Name)
 	var err error
 	select {
@@ -113,8 +116,9 @@ func Run(ctx context.Context, log *slog.Logger, config Config) error {
 	// The node goes down in good order whatever the reason; ctx has ended, so it gets its own.
 	down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
+	stop()
 	takeDown(down, log)
-	return err
+	return errors.Join(err, <-recorded)
 }
 
 func waitForSocket(ctx context.Context, path string) error {
