@@ -81,7 +81,7 @@ func (f *standaloneFlags) supervise(cmd *cobra.Command, report func(localapi.Eve
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if f.progressFD > 0 {
 		if err := logTo(f.options.DataDir); err != nil {
 			return err

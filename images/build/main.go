@@ -26,7 +26,9 @@ type options struct {
 	refresh                         bool
 }
 
-func main() {
+func main() { os.Exit(program()) }
+
+func program() int {
 	cacheRoot, err := os.UserCacheDir()
 	if err != nil {
 		cacheRoot = os.TempDir()
@@ -43,8 +45,9 @@ func main() {
 	defer stop()
 	if err := run(ctx, slog.New(slog.NewTextHandler(os.Stderr, nil)), o); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func run(ctx context.Context, log *slog.Logger, o options) error {

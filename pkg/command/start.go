@@ -13,7 +13,7 @@ import (
 // 3 and up. The environment is the process's own without CEPH_* (a user's CEPH_CONF or
 // CEPH_ARGS would redirect a daemon) plus c.Env. The caller must Wait for it while it lives.
 func Start(c Cmd, output *os.File, files ...*os.File) (*os.Process, error) {
-	cmd := exec.Command(c.Name, c.Args...)
+	cmd := exec.Command(c.Name, c.Args...) //nolint:noctx // it outlives every context
 	cmd.Dir = c.Dir
 	cmd.Env = append(withoutCeph(os.Environ()), c.Env...)
 	if output != nil {

@@ -31,7 +31,7 @@ func (s *Supervisor) serve(ctx context.Context) (*servers, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove the old API socket: %w", err)
 	}
-	local, err := net.Listen("unix", path)
+	local, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("open the API socket: %w", err)
 	}
@@ -39,7 +39,7 @@ func (s *Supervisor) serve(ctx context.Context) (*servers, error) {
 		local.Close()
 		return nil, fmt.Errorf("protect the API socket: %w", err)
 	}
-	public, err := net.Listen("tcp", s.state.Listen)
+	public, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.state.Listen)
 	if err != nil {
 		local.Close()
 		return nil, s.listenError(err)

@@ -109,9 +109,10 @@ func (s *Supervisor) makeMon(ctx context.Context, r daemon.Ref) error {
 // awaitMons waits for a quorum: only then does a monitor answer a client. A port is tried
 // first, since a client that finds it closed waits for seconds before its next attempt.
 func (s *Supervisor) awaitMons(ctx context.Context) error {
+	dialer := &net.Dialer{Timeout: time.Second}
 	return within(ctx, waitMon, "no monitor answers", s.paths.Log(), func(ctx context.Context) (bool, error) {
 		for _, m := range s.config.Monitors {
-			conn, err := net.DialTimeout("tcp", net.JoinHostPort(s.state.Address, strconv.Itoa(m.V2)), time.Second)
+			conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(s.state.Address, strconv.Itoa(m.V2)))
 			if err != nil {
 				return false, fmt.Errorf("reach monitor %s: %w", m.Ref.ID, err)
 			}

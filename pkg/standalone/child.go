@@ -189,13 +189,8 @@ func (c *child) noteExit(exit string) {
 	now := time.Now()
 	c.state, c.current, c.lastExit = localapi.DaemonBackoff, nil, exit
 	c.restarts++
-	kept := c.crashes[:0]
-	for _, at := range c.crashes {
-		if now.Sub(at) < crashWindow {
-			kept = append(kept, at)
-		}
-	}
-	c.crashes = append(kept, now)
+	c.crashes = slices.DeleteFunc(c.crashes, func(at time.Time) bool { return now.Sub(at) >= crashWindow })
+	c.crashes = append(c.crashes, now)
 }
 
 // stop ends the child's process, however it was started: SIGTERM, then SIGKILL. Nothing

@@ -53,7 +53,7 @@ func openDisk(name string) (disk, error) {
 	if stat.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return d, fault.New(fault.Invalid, "--disk %s: %s is not a block device", name, dev)
 	}
-	d.dev, d.num = dev, uint64(stat.Rdev)
+	d.dev, d.num = dev, stat.Rdev
 	d.sys = fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(d.num), unix.Minor(d.num))
 	return d, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -123,7 +124,7 @@ func (s *Supervisor) stopOrder() [][]*child {
 func (s *Supervisor) listenError(err error) error {
 	if errors.Is(err, unix.EADDRINUSE) {
 		_, port, _ := net.SplitHostPort(s.state.Listen)
-		n, _ := net.LookupPort("tcp", port)
+		n, _ := strconv.Atoi(port)
 		return fault.New(fault.Busy, "--listen %s is taken%s: choose another with --listen 127.0.0.1:PORT", s.state.Listen, holder(n))
 	}
 	return fmt.Errorf("listen on %s: %w", s.state.Listen, err)

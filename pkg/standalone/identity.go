@@ -116,7 +116,7 @@ func (s *State) adjust(o Options) error {
 			return err
 		}
 		if host, port, _ := net.SplitHostPort(o.Listen); port == "0" {
-			listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+			listener, err := net.Listen("tcp", net.JoinHostPort(host, "0")) //nolint:noctx // closed again at once
 			if err != nil {
 				return fmt.Errorf("find a port for --listen: %w", err)
 			}

@@ -20,7 +20,7 @@ import (
 
 func TestPackagesAreNamedInOneCommand(t *testing.T) {
 	err := checkPackages(func(name string) (string, error) {
-		if name == "ceph-osd" || name == "qemu-storage-daemon" {
+		if name == "ceph-osd" || name == "qemu-storage-daemon" || name == qemuRBD {
 			return "", os.ErrNotExist
 		}
 		return "/usr/bin/" + name, nil

@@ -75,7 +75,7 @@ func checkPorts(address string, low, high int) error {
 }
 
 func checkPort(address string, port int) error {
-	listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port))) //nolint:noctx // closed again at once
 	if err == nil {
 		return listener.Close()
 	}

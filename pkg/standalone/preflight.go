@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sort"
 	"strings"
 
@@ -27,6 +28,7 @@ func checkRoot() error {
 var csiPrograms = [...][2]string{
 	{"ceph-fuse", "ceph-fuse"},
 	{"qemu-storage-daemon", "qemu-system-common"},
+	{qemuRBD, "qemu-block-extra"},
 	{"mkfs.xfs", "xfsprogs"},
 	{"mkfs.ext4", "e2fsprogs"},
 }
@@ -46,9 +48,6 @@ func checkPackages(look func(string) (string, error), csi bool) error {
 		for _, p := range csiPrograms {
 			if _, err := look(p[0]); err != nil {
 				missing[p[1]] = true
-				if p[1] == "qemu-system-common" {
-					missing["qemu-block-extra"] = true
-				}
 			}
 		}
 	}
@@ -63,8 +62,15 @@ func checkPackages(look func(string) (string, error), csi bool) error {
 	return fault.New(fault.Precondition, "programs are missing: install them with\n  apt-get install -y --no-install-recommends %s", strings.Join(names, " "))
 }
 
-// lookPath finds programs also where root's PATH is a user's (after su without -).
+// lookPath finds programs also where root's PATH is a user's (after su without -), and
+// files by a pattern.
 func lookPath(program string) (string, error) {
+	if strings.Contains(program, "*") {
+		if found, err := filepath.Glob(program); err != nil || len(found) == 0 {
+			return "", exec.ErrNotFound
+		}
+		return program, nil
+	}
 	if path, err := exec.LookPath(program); err == nil {
 		return path, nil
 	}
