@@ -68,7 +68,8 @@ spec:
   containers:
     - name: demo
       image: ` + BusyboxImage + `
-      command: [sh, -c, 'echo on RBD > /rbd/hello; echo on CephFS > /cephfs/hello; sync; sleep 1000000']
+      command: [sh, -c, 'echo on RBD > /rbd/hello; echo on CephFS > /cephfs/hello; sync; touch /tmp/written; sleep 1000000']
+      readinessProbe: {exec: {command: [test, -e, /tmp/written]}, periodSeconds: 1}
       volumeMounts: [{name: rbd, mountPath: /rbd}, {name: cephfs, mountPath: /cephfs}]
   volumes:
     - {name: rbd, persistentVolumeClaim: {claimName: demo-rbd}}
