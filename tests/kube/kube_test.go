@@ -2,6 +2,7 @@ package kube
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -78,7 +79,7 @@ func testRegistry(t *testing.T, s *suite) {
 	sp := space{suite: s, name: "kube-registry"}
 	t.Cleanup(func() {
 		if t.Failed() {
-			sp.explain(t.Context(), t)
+			sp.explain(context.WithoutCancel(t.Context()), t)
 		}
 	})
 	replicas, err := s.cluster.RegistryAddresses(t.Context())

@@ -44,12 +44,16 @@ func (s *suite) space(t *testing.T, name string) space {
 // explain logs what a person would look at first.
 func (sp space) explain(ctx context.Context, t *testing.T) {
 	t.Helper()
-	for _, arguments := range [][]string{
-		{"get", "pods,persistentvolumeclaims", "--output", "wide"},
-		{"events", "--output", "custom-columns=LAST:.lastTimestamp,OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message"},
-	} {
+	show := func(arguments ...string) string {
 		out, err := sp.cluster.Kubectl(ctx, append([]string{"--namespace", sp.name}, arguments...)...)
-		t.Logf("%s in %s (%v):\n%s", arguments[:2], sp.name, err, out)
+		t.Logf("%s in %s (%v):\n%s", strings.Join(arguments[:2], " "), sp.name, err, out)
+		return string(out)
+	}
+	show("get", "pods,persistentvolumeclaims", "--output", "wide")
+	show("get", "events", "--output", "custom-columns=LAST:.lastTimestamp,OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message")
+	for _, pod := range strings.Fields(show("get", "pods", "--output", "jsonpath={.items[*].metadata.name}")) {
+		show("logs", pod, "--tail=20")
+		show("logs", pod, "--tail=20", "--previous")
 	}
 }
 
