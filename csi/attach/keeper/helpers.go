@@ -109,6 +109,10 @@ func (k *keeper) config(s Spec) ([]byte, error) {
 	fmt.Fprintf(&b, "[client]\nrados osd op timeout = %d\nrados mon op timeout = 30\nrbd cache = true\nclient quota = true\n", timeout)
 	if s.Kind == KindCephFS {
 		fmt.Fprintf(&b, "admin socket = %s\n", quote(filepath.Join(k.dir(s.ID), "asok")))
+		// When the MDS wants dentries back ceph-fuse would remount the path that it was started
+		// on, which has been handed over by then, and abort when that fails. FUSE's own
+		// notification (Linux 3.18 on) needs no path.
+		b.WriteString("client try dentry invalidate = true\nclient die on failed dentry invalidate = false\nclient die on failed remount = false\n")
 		// A mount that cannot be made must fail within the caller's patience.
 		fmt.Fprintf(&b, "client mount timeout = 30\nclient mountpoint = %s\n", quote(s.Directory))
 		if s.Filesystem != "" {
