@@ -13,6 +13,11 @@ import (
 // testNothingLeft deletes what is still there and asks Ceph itself, and the nodes' kernels,
 // whether anything of a volume remains.
 func testNothingLeft(t *testing.T, s *suite) {
+	restarts := s.mustKubectl(t, "--namespace", cluster.SystemNamespace, "get", "pods", "--output",
+		`jsonpath={range .items[*].status.containerStatuses[?(@.restartCount!=0)]}{.name}{" "}{.lastState.terminated.reason}{"\n"}{end}`)
+	if restarts != "" {
+		t.Errorf("containers of Holdfast ended on their own:\n%s", restarts)
+	}
 	s.mustKubectl(t, "delete", "namespace", "kube-registry", "--timeout=110s")
 	eventually(t, "the end of all PersistentVolumes", func() (bool, string) {
 		left := s.mustKubectl(t, "get", "persistentvolumes,volumeattachments", "--output", "name")
