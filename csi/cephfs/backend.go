@@ -91,7 +91,7 @@ func dataPool(ctx context.Context, site clustermap.Site, fs ceph.Filesystem, nam
 }
 
 func subvolumes(site clustermap.Site, r *record.Record) ceph.Subvolumes {
-	return site.Cluster.Subvolumes(r.Context["fsName"], site.Entry.SubvolumeGroup)
+	return site.Cluster.Subvolumes(r.Context["fsName"], r.Group)
 }
 
 // Plan resolves the file system and writes the volume's context.
@@ -107,7 +107,7 @@ func (b *Backend) Plan(ctx context.Context, site clustermap.Site, r *record.Reco
 	if pool.Full {
 		return fault.New(fault.Exhausted, "pool %q of file system %s is full: add OSDs or delete volumes", pool.Name, fs.Name)
 	}
-	r.PoolID = fs.ID
+	r.PoolID, r.Group = fs.ID, site.Entry.SubvolumeGroup
 	described := volumeid.Context{
 		ClusterID: string(site.Entry.ID), Name: r.Name, Filesystem: fs.Name, Mounter: r.Parameters["mounter"],
 		KernelMountOptions: r.Parameters["kernelMountOptions"], FuseMountOptions: r.Parameters["fuseMountOptions"],
@@ -130,13 +130,39 @@ func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Re
 	return nil
 }
 
-// Delete removes the subvolume. Ceph moves it aside and frees its space in the background.
+// Delete removes the subvolume. Ceph moves it aside and frees its space in the
+// background; clients that have it mounted do not hinder that.
 func (b *Backend) Delete(ctx context.Context, site clustermap.Site, r *record.Record) error {
 	err := subvolumes(site, r).Remove(ctx, r.BackendName())
-	if errors.Is(err, fault.NotFound) {
+	switch {
+	case errors.Is(err, fault.NotFound):
 		return nil
+	case errors.Is(err, fault.Busy):
+		return fmt.Errorf("%w: it has snapshots; remove them first", err)
+	default:
+		return err
 	}
-	return err
+}
+
+// Present lists the subvolumes of each file system and group once.
+func (b *Backend) Present(ctx context.Context, site clustermap.Site, records []*record.Record) ([]bool, error) {
+	names := map[[2]string]map[string]bool{}
+	there := make([]bool, len(records))
+	for i, r := range records {
+		at := [2]string{r.Context["fsName"], r.Group}
+		if names[at] == nil {
+			names[at] = map[string]bool{}
+			list, err := subvolumes(site, r).List(ctx)
+			if err != nil && !errors.Is(err, fault.NotFound) { // the group or file system is gone
+				return nil, err
+			}
+			for _, name := range list {
+				names[at][name] = true
+			}
+		}
+		there[i] = names[at][r.BackendName()]
+	}
+	return there, nil
 }
 
 // Expand raises the quota; clients see it by themselves.

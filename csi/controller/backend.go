@@ -28,15 +28,19 @@ type Backend interface {
 	// Create makes what the record describes, or finishes it, and completes r.Context.
 	Create(ctx context.Context, site clustermap.Site, r *record.Record) error
 
-	// Delete removes what the record describes. What is gone already is no error;
-	// fault.Busy, naming the clients, while it is in use.
+	// Delete removes what the record describes. What is gone already is no error, but that
+	// the place where it was cannot be looked at is one. fault.Busy, having removed
+	// nothing, while clients or snapshots keep it.
 	Delete(ctx context.Context, site clustermap.Site, r *record.Record) error
 
 	// Expand grows the volume to at least size bytes. onNode says whether the node has
 	// a part to do.
 	Expand(ctx context.Context, site clustermap.Site, r *record.Record, size storage.Bytes) (onNode bool, err error)
 
-	// Condition looks at the volume itself.
+	// Present looks whether what the records describe is there, cheaply, for many.
+	Present(ctx context.Context, site clustermap.Site, records []*record.Record) ([]bool, error)
+
+	// Condition looks at one volume itself.
 	Condition(ctx context.Context, site clustermap.Site, r *record.Record) (storage.Condition, error)
 
 	// Capacity returns how much can still be provisioned with the parameters, in bytes

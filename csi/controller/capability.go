@@ -2,10 +2,14 @@ package controller
 
 import (
 	"context"
+	"fmt"
+	"maps"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/holdfast-storage/holdfast/csi/capability"
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -41,14 +45,37 @@ func (s *Server) ValidateVolumeCapabilities(ctx context.Context, request *csi.Va
 	if err != nil {
 		return nil, err
 	}
-	block, err := checkCapabilities(s.Backend.Driver(), request.GetVolumeCapabilities())
-	if err == nil && block != r.Block {
-		err = fault.New(fault.Invalid, "the volume was made with raw block access %v", r.Block)
+	if r.State != record.Ready {
+		return nil, fault.New(fault.NotFound, "volume %s is %s", h, r.State)
 	}
-	if err != nil {
-		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil
+	if why := s.unfit(r, request); why != "" {
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: why}, nil
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
 		VolumeContext: request.GetVolumeContext(), VolumeCapabilities: request.GetVolumeCapabilities(), Parameters: request.GetParameters(),
 	}}, nil
+}
+
+// unfit says why the volume is not as the request describes it, "" when it is.
+func (s *Server) unfit(r *record.Record, request *csi.ValidateVolumeCapabilitiesRequest) string {
+	block, err := checkCapabilities(s.Backend.Driver(), request.GetVolumeCapabilities())
+	if err != nil {
+		return err.Error()
+	}
+	if block != r.Block {
+		return fmt.Sprintf("the volume was made with raw block access %v", r.Block)
+	}
+	if given := request.GetVolumeContext(); len(given) > 0 {
+		c, err := volumeid.ParseContext(given)
+		if err != nil {
+			return err.Error()
+		}
+		if !maps.Equal(c.Map(), r.Context) {
+			return fmt.Sprintf("the volume's context is %v", r.Context)
+		}
+	}
+	if parameters, _ := splitParameters(request.GetParameters()); len(parameters) > 0 && !maps.Equal(parameters, r.Parameters) {
+		return fmt.Sprintf("the volume was made with the parameters %v", r.Parameters)
+	}
+	return ""
 }

@@ -78,6 +78,7 @@ func (s *Server) freshRecord(request *csi.CreateVolumeRequest) (*record.Record, 
 	return &record.Record{
 		Version: 1, Kind: record.KindVolume, Driver: s.Backend.Driver(), Name: request.GetName(),
 		Incarnation: newIncarnation(), State: record.Creating, Size: size, Block: block,
+		FsType:     request.GetVolumeCapabilities()[0].GetMount().GetFsType(),
 		Parameters: parameters, Owner: owner, Created: s.Now().UTC(),
 	}, cluster, nil
 }
@@ -167,13 +168,13 @@ func (s *Server) create(ctx context.Context, site clustermap.Site, key string, f
 	if err := s.Backend.Plan(ctx, site, fresh); err != nil {
 		return nil, err
 	}
-	held, made, err := s.store(site).Acquire(ctx, key, fresh)
+	work, held, made, err := s.store(site).Acquire(ctx, key, fresh)
 	if err != nil {
 		return nil, err
 	}
 	if !made && held.Record.State == record.Deleting {
 		// A deletion was cut off and nobody asked for it again: finish it, begin anew.
-		err := s.finishDelete(ctx, site, held)
+		err := held.Outcome(s.finishDelete(work, site, held))
 		held.Release(ctx)
 		if err != nil {
 			return nil, err
@@ -189,8 +190,8 @@ func (s *Server) create(ctx context.Context, site clustermap.Site, key string, f
 	if held.Record.State == record.Ready {
 		return held.Record, nil
 	}
-	if err := s.finishCreate(ctx, site, held); err != nil {
-		return nil, err
+	if err := s.finishCreate(work, site, held); err != nil {
+		return nil, held.Outcome(err)
 	}
 	s.log(held.Record).Info("volume created")
 	return held.Record, nil
@@ -209,7 +210,8 @@ func (s *Server) finishCreate(ctx context.Context, site clustermap.Site, held *r
 		return err
 	}
 	if undo := s.finishDelete(ctx, site, held); undo != nil {
-		return errors.Join(err, undo)
+		// Not a final answer: the caller must come back, or what is left stays for ever.
+		return fault.New(fault.Unavailable, "%v; taking back what was made: %v", err, undo)
 	}
 	return err
 }
@@ -237,6 +239,8 @@ func compatible(have, want *record.Record, asked *csi.CapacityRange) error {
 		return differs("size in bytes", int64(have.Size), int64(required))
 	case limit > 0 && have.Size > limit:
 		return differs("size in bytes", int64(have.Size), int64(limit))
+	case have.FsType != want.FsType && have.FsType != "" && want.FsType != "":
+		return differs("file system", have.FsType, want.FsType)
 	case have.Block != want.Block:
 		return differs("raw block access", have.Block, want.Block)
 	case !maps.Equal(have.Parameters, want.Parameters):

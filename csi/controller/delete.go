@@ -29,7 +29,7 @@ func (s *Server) DeleteVolume(ctx context.Context, request *csi.DeleteVolumeRequ
 		if err != nil {
 			return nil, err
 		}
-		held, err := s.store(site).Hold(ctx, h.NameHash)
+		work, held, err := s.store(site).Hold(ctx, h.NameHash)
 		if errors.Is(err, fault.NotFound) {
 			return &csi.DeleteVolumeResponse{}, nil
 		}
@@ -37,14 +37,14 @@ func (s *Server) DeleteVolume(ctx context.Context, request *csi.DeleteVolumeRequ
 			return nil, err
 		}
 		defer held.Release(ctx)
-		if held.Record.Incarnation != h.Incarnation {
+		if isVolume(held.Record, h) != nil {
 			return &csi.DeleteVolumeResponse{}, nil
 		}
 		if nodes := slices.Sorted(maps.Keys(held.Record.Published)); len(nodes) > 0 {
 			return nil, fault.New(fault.Busy, "volume %q is published to %v: unpublish it there first", held.Record.Name, nodes)
 		}
-		if err := s.finishDelete(ctx, site, held); err != nil {
-			return nil, err
+		if err := s.finishDelete(work, site, held); err != nil {
+			return nil, held.Outcome(err)
 		}
 		s.log(held.Record).Info("volume deleted")
 		return &csi.DeleteVolumeResponse{}, nil

@@ -17,19 +17,22 @@ func (s *Server) ControllerExpandVolume(ctx context.Context, request *csi.Contro
 	if err != nil {
 		return nil, err
 	}
-	if request.GetCapacityRange() == nil {
+	if request.GetCapacityRange().GetRequiredBytes() == 0 && request.GetCapacityRange().GetLimitBytes() == 0 {
 		return nil, fault.New(fault.Invalid, "capacity range is missing")
-	}
-	size, err := s.sizeFor(request.GetCapacityRange())
-	if err != nil {
-		return nil, err
 	}
 	return edit(ctx, s, h, request.GetSecrets(), func(ctx context.Context, site clustermap.Site, held *record.Held) (*csi.ControllerExpandVolumeResponse, error) {
 		r := held.Record
 		if limit := request.GetCapacityRange().GetLimitBytes(); limit > 0 && int64(r.Size) > limit {
 			return nil, fault.New(fault.Range, "volume %q has %d bytes, above limit_bytes %d, and is never shrunk", r.Name, r.Size, limit)
 		}
-		size := max(size, r.Size)
+		size := r.Size // asked for no size, only within a limit: what there is will do
+		if request.GetCapacityRange().GetRequiredBytes() != 0 {
+			wanted, err := s.sizeFor(request.GetCapacityRange())
+			if err != nil {
+				return nil, err
+			}
+			size = max(wanted, r.Size)
+		}
 		onNode, err := s.Backend.Expand(ctx, site, r, size)
 		if err != nil {
 			return nil, err

@@ -2,22 +2,19 @@ package controller
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
-
-// lookers bounds the volumes whose condition is looked at in parallel.
-const lookers = 16
 
 // tokenPattern is <cluster>/<name hash>: where the next page begins.
 var tokenPattern = regexp.MustCompile(`^([A-Za-z0-9_-]{1,40})/([0-9a-f]{32})$`)
@@ -41,7 +38,11 @@ func (s *Server) ListVolumes(ctx context.Context, request *csi.ListVolumesReques
 	if err != nil {
 		return nil, err
 	}
-	page := page{room: int(request.GetMaxEntries())}
+	room := int(request.GetMaxEntries())
+	if room == 0 || room > maxPage {
+		room = maxPage
+	}
+	page := page{room: room}
 	for _, c := range clusters {
 		if string(c.ID) < fromCluster || page.next != "" {
 			continue
@@ -57,14 +58,18 @@ func (s *Server) ListVolumes(ctx context.Context, request *csi.ListVolumesReques
 	return &csi.ListVolumesResponse{Entries: page.entries, NextToken: page.next}, nil
 }
 
-// page collects entries until room is used up (0: no bound).
+// maxPage is how many volumes one answer holds at most, whatever is asked for: gRPC
+// clients take 4 MiB, and an entry has up to 2 KiB.
+const maxPage = 1000
+
+// page collects entries until room is used up.
 type page struct {
 	room    int
 	entries []*csi.ListVolumesResponse_Entry
 	next    string
 }
 
-func (p *page) full() bool { return p.room > 0 && len(p.entries) >= p.room }
+func (p *page) full() bool { return len(p.entries) >= p.room }
 
 // batch is how many records are read at a time.
 const batch = 256
@@ -87,46 +92,54 @@ func (s *Server) listCluster(ctx context.Context, id storage.ClusterID, from str
 			p.next = string(id) + "/" + keys[0]
 			return nil
 		}
-		n := min(len(keys), batch)
-		if p.room > 0 {
-			n = min(n, p.room-len(p.entries))
-		}
-		records, err := store.ReadAll(ctx, keys[:n])
+		n := min(len(keys), batch, p.room-len(p.entries))
+		records, err := store.ReadAll(ctx, keys[:n], func(key string, err error) {
+			s.Log.Error("record left out of the list", obs.KeyDriver, s.Backend.Driver(), "key", key, obs.KeyError, err)
+		})
 		if err != nil {
 			return err
 		}
 		keys = keys[n:]
-		entries, err := s.entries(ctx, site, records)
-		if err != nil {
-			return err
-		}
-		p.entries = append(p.entries, entries...)
+		p.entries = append(p.entries, s.entries(ctx, site, records)...)
 	}
 	return nil
 }
 
-// entries turns records into entries; those of volumes not yet made are passed over.
-func (s *Server) entries(ctx context.Context, site clustermap.Site, records []*record.Record) ([]*csi.ListVolumesResponse_Entry, error) {
+// entries turns records into entries; those of volumes not yet made, or of another
+// entry of the cluster map, are passed over.
+func (s *Server) entries(ctx context.Context, site clustermap.Site, records []*record.Record) []*csi.ListVolumesResponse_Entry {
 	made := slices.DeleteFunc(slices.Clone(records), func(r *record.Record) bool {
-		return r == nil || r.State == record.Creating
+		return r == nil || r.State == record.Creating || !ofCluster(r, site.Entry.ID)
 	})
+	conditions := s.present(ctx, site, made)
 	entries := make([]*csi.ListVolumesResponse_Entry, len(made))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(lookers)
 	for i, r := range made {
-		group.Go(func() error {
-			condition, err := s.condition(ctx, site, r)
-			if err != nil {
-				return err
-			}
-			entries[i] = &csi.ListVolumesResponse_Entry{
-				Volume: volumeOf(r, site.Entry.ID),
-				Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: publishedNodes(r), VolumeCondition: condition},
-			}
-			return nil
-		})
+		entries[i] = &csi.ListVolumesResponse_Entry{
+			Volume: volumeOf(r, site.Entry.ID),
+			Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: publishedNodes(r), VolumeCondition: conditions[i]},
+		}
 	}
-	return entries, group.Wait()
+	return entries
+}
+
+// present looks whether the volumes are there, a listing for many. What could not be
+// looked at is not called well.
+func (s *Server) present(ctx context.Context, site clustermap.Site, records []*record.Record) []*csi.VolumeCondition {
+	conditions := make([]*csi.VolumeCondition, len(records))
+	there, err := s.Backend.Present(ctx, site, records)
+	for i, r := range records {
+		switch {
+		case r.State == record.Deleting:
+			conditions[i] = &csi.VolumeCondition{Abnormal: true, Message: "the volume is being deleted"}
+		case err != nil:
+			conditions[i] = &csi.VolumeCondition{Abnormal: true, Message: "unknown: " + err.Error()}
+		case !there[i]:
+			conditions[i] = &csi.VolumeCondition{Abnormal: true, Message: fmt.Sprintf("%s is missing: it was removed behind Holdfast's back", r.BackendName())}
+		default:
+			conditions[i] = &csi.VolumeCondition{Message: "the volume is there"}
+		}
+	}
+	return conditions
 }
 
 func publishedNodes(r *record.Record) []string {
@@ -186,9 +199,6 @@ func (s *Server) GetCapacity(ctx context.Context, request *csi.GetCapacityReques
 		return nil, err
 	}
 	available, err := s.Backend.Capacity(ctx, site, parameters)
-	if errors.Is(err, fault.Exhausted) {
-		available, err = 0, nil
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,9 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 		mode := request.GetVolumeCapability().GetAccessMode().GetMode()
 		wanted := record.Publication{Mode: capability.Name(mode), ReadOnly: request.GetReadonly(), Since: s.Now().UTC()}
 		r := held.Record
+		if block := request.GetVolumeCapability().GetBlock() != nil; block != r.Block {
+			return nil, fault.New(fault.Invalid, "volume %q was made with raw block access %v, asked for is %v", r.Name, r.Block, block)
+		}
 		if err := admit(r, node, mode, wanted); err != nil {
 			return nil, err
 		}

@@ -151,14 +151,20 @@ func (s *Server) find(ctx context.Context, h volumeid.Handle, secrets map[string
 	if err != nil {
 		return clustermap.Site{}, nil, err
 	}
-	return site, r, sameIncarnation(r, h)
+	return site, r, isVolume(r, h)
 }
 
-func sameIncarnation(r *record.Record, h volumeid.Handle) error {
-	if r.Incarnation != h.Incarnation {
-		return fault.New(fault.NotFound, "volume %s is gone; its name %q belongs to a newer volume", h, r.Name)
+// isVolume reports whether the record is that of the handle's volume: two entries of the
+// cluster map may lead to one Ceph cluster, and a name may have had a volume before.
+func isVolume(r *record.Record, h volumeid.Handle) error {
+	if r.Incarnation != h.Incarnation || !ofCluster(r, h.Cluster) {
+		return fault.New(fault.NotFound, "volume %s is gone; its name %q belongs to another volume", h, r.Name)
 	}
 	return nil
+}
+
+func ofCluster(r *record.Record, id storage.ClusterID) bool {
+	return r.Context["clusterID"] == string(id)
 }
 
 // edit runs fn on a ready volume's record under its lease, one at a time for each
@@ -170,18 +176,19 @@ func edit[T any](ctx context.Context, s *Server, h volumeid.Handle, secrets map[
 		if err != nil {
 			return zero, err
 		}
-		held, err := s.store(site).Hold(ctx, h.NameHash)
+		work, held, err := s.store(site).Hold(ctx, h.NameHash)
 		if err != nil {
 			return zero, err
 		}
 		defer held.Release(ctx)
-		if err := sameIncarnation(held.Record, h); err != nil {
+		if err := isVolume(held.Record, h); err != nil {
 			return zero, err
 		}
 		if held.Record.State != record.Ready {
 			return zero, fault.New(fault.NotFound, "volume %s is %s", h, held.Record.State)
 		}
-		return fn(ctx, site, held)
+		result, err := fn(work, site, held)
+		return result, held.Outcome(err)
 	})
 }
 

@@ -38,6 +38,17 @@ type bench struct {
 	*controller.Server
 	fake   *cephtest.Fake
 	driver storage.Driver
+	config string // path of the cluster map
+}
+
+// edit replaces the cluster map.
+func (b *bench) edit(t *testing.T, text string) {
+	t.Helper()
+	for _, id := range []string{"c2"} { // what an entry that is new needs
+		write(t, filepath.Join(filepath.Dir(b.config), "credentials", id, "userID"), "admin")
+		write(t, filepath.Join(filepath.Dir(b.config), "credentials", id, "userKey"), "key")
+	}
+	write(t, b.config, text)
 }
 
 // another returns a second controller on the same cluster, as after a failover.
@@ -63,7 +74,7 @@ func newBench(t *testing.T, driver storage.Driver, fake *cephtest.Fake) *bench {
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	t.Cleanup(s.Close)
-	return &bench{Server: s, fake: fake, driver: driver}
+	return &bench{Server: s, fake: fake, driver: driver, config: path}
 }
 
 func write(t *testing.T, path, text string) {

@@ -172,36 +172,15 @@ func takeLease(ctx context.Context, objects ceph.Objects, name string, lease cep
 	})
 }
 
-// withLease runs work and renews the lease meanwhile; work's context ends when the
-// lease is lost. The lease is let go of in the end.
+// withLease runs work under a lease that was just taken and keeps it meanwhile; work's
+// context ends when the lease is lost. The lease is let go of in the end.
 func withLease(ctx context.Context, objects ceph.Objects, name string, lease ceph.Lease, work func(context.Context) error) error {
-	inner, cancel := context.WithCancelCause(ctx)
-	renewed := make(chan struct{})
-	go func() {
-		defer close(renewed)
-		ticker := time.NewTicker(lease.TTL / 3)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-inner.Done():
-				return
-			case <-ticker.C:
-				if err := objects.Lock(inner, name, lease); err != nil {
-					cancel(fault.As(fault.Aborted, fmt.Errorf("the image's lease is lost: %w", err)))
-					return
-				}
-			}
-		}
-	}()
-	err := work(inner)
-	if err != nil && inner.Err() != nil && ctx.Err() == nil {
-		err = errors.Join(context.Cause(inner), err)
+	kept, keeper := ceph.Keep(ctx, objects, name, lease)
+	err := work(kept)
+	if lost := keeper.Lost(); err != nil && lost != nil {
+		err = errors.Join(lost, err)
 	}
-	cancel(nil)
-	<-renewed
-	release, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer stop()
-	_ = objects.Unlock(release, name, lease) // else it runs out by itself
+	keeper.Release(ctx, false)
 	return err
 }
 

@@ -31,9 +31,22 @@ func (b *Backend) Round(size storage.Bytes) storage.Bytes {
 	return (size + granule - 1) / granule * granule
 }
 
-// images returns the images of the pool and namespace that the record names.
-func images(site clustermap.Site, r *record.Record) ceph.Images {
-	return site.Cluster.Images(r.Context["pool"], r.Context["radosNamespace"])
+// errNoPool says that the volume's pool was deleted, and the volume with it.
+var errNoPool = fault.New(fault.NotFound, "the volume's pool was deleted")
+
+// images returns the images among which the record's is. A pool is found by its id: it
+// may have been renamed.
+func images(ctx context.Context, site clustermap.Site, r *record.Record) (ceph.Images, error) {
+	pools, err := site.Cluster.Pools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range pools {
+		if p.ID == r.PoolID {
+			return site.Cluster.Images(p.Name, r.Context["radosNamespace"]), nil
+		}
+	}
+	return nil, errNoPool
 }
 
 // Plan resolves the pool and writes the volume's context.
@@ -59,7 +72,7 @@ func (b *Backend) Plan(ctx context.Context, site clustermap.Site, r *record.Reco
 	described := volumeid.Context{
 		ClusterID: string(site.Entry.ID), Name: r.Name, Pool: pool.Name, RadosNamespace: site.Entry.RadosNamespace,
 		Image: r.BackendName(), Mounter: r.Parameters["mounter"], MapOptions: r.Parameters["mapOptions"],
-		UnmapOptions: r.Parameters["unmapOptions"], MkfsOptions: r.Parameters["mkfsOptions"],
+		UnmapOptions: r.Parameters["unmapOptions"], MkfsOptions: r.Parameters["mkfsOptions"], FsType: r.FsType,
 	}
 	r.Context = described.Map()
 	return nil
@@ -85,50 +98,65 @@ func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Re
 		return err
 	}
 	spec.Size = r.Size
-	err = images(site, r).Create(ctx, r.BackendName(), spec)
+	images, err := images(ctx, site, r)
+	if err != nil {
+		return fault.New(fault.Precondition, "%v", err)
+	}
+	err = images.Create(ctx, r.BackendName(), spec)
 	if !errors.Is(err, fault.Exists) {
 		return err
 	}
-	_, err = images(site, r).Info(ctx, r.BackendName())
+	_, err = images.Info(ctx, r.BackendName())
 	if errors.Is(err, fault.NotFound) {
 		// librbd was cut off in mid-create: a name without an image. Clear it, begin anew.
 		if err := b.Delete(ctx, site, r); err != nil {
 			return err
 		}
-		return images(site, r).Create(ctx, r.BackendName(), spec)
+		return images.Create(ctx, r.BackendName(), spec)
 	}
 	return err
 }
 
 // Delete removes the image.
 func (b *Backend) Delete(ctx context.Context, site clustermap.Site, r *record.Record) error {
-	err := images(site, r).Remove(ctx, r.BackendName())
+	images, err := images(ctx, site, r)
+	if errors.Is(err, errNoPool) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = images.Remove(ctx, r.BackendName())
 	switch {
 	case errors.Is(err, fault.NotFound):
 		return nil
 	case errors.Is(err, fault.Busy):
-		return fmt.Errorf("%w%s", err, b.users(ctx, site, r))
+		return fmt.Errorf("%w: %s", err, users(ctx, images, r.BackendName()))
 	default:
 		return err
 	}
 }
 
-// users says who has the image open, for an error message.
-func (b *Backend) users(ctx context.Context, site clustermap.Site, r *record.Record) string {
-	watchers, err := images(site, r).Watchers(ctx, r.BackendName())
+// users says what keeps the image, for an error message.
+func users(ctx context.Context, images ceph.Images, name string) string {
+	watchers, err := images.Watchers(ctx, name)
 	if err != nil || len(watchers) == 0 {
-		return ""
+		return "it has snapshots (remove them first), or a client had it open a moment ago"
 	}
-	var addresses []string
-	for _, w := range watchers {
-		addresses = append(addresses, w.Address)
+	addresses := make([]string, len(watchers))
+	for i, w := range watchers {
+		addresses[i] = w.Address
 	}
-	return ": in use by the client at " + strings.Join(addresses, ", ") + "; unmount the volume there"
+	return "in use by the client at " + strings.Join(addresses, ", ") + "; unmount the volume there"
 }
 
 // Expand grows the image; the node then grows what is on it.
 func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Record, size storage.Bytes) (bool, error) {
-	info, err := images(site, r).Info(ctx, r.BackendName())
+	images, err := images(ctx, site, r)
+	if err != nil {
+		return false, err
+	}
+	info, err := images.Info(ctx, r.BackendName())
 	if err != nil {
 		return false, err
 	}
@@ -140,16 +168,52 @@ func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Re
 		return false, err
 	}
 	for _, p := range pools {
-		if (p.Name == r.Context["pool"] || p.ID == info.DataPool) && p.Full {
+		if (p.ID == r.PoolID || p.ID == info.DataPool) && p.Full {
 			return false, fault.New(fault.Exhausted, "pool %q is full: add OSDs or delete volumes", p.Name)
 		}
 	}
-	return true, images(site, r).Resize(ctx, r.BackendName(), size)
+	return true, images.Resize(ctx, r.BackendName(), size)
+}
+
+// Present lists the images of each pool and namespace once.
+func (b *Backend) Present(ctx context.Context, site clustermap.Site, records []*record.Record) ([]bool, error) {
+	type place struct {
+		pool      int64
+		namespace string
+	}
+	names := map[place]map[string]bool{}
+	there := make([]bool, len(records))
+	for i, r := range records {
+		at := place{r.PoolID, r.Context["radosNamespace"]}
+		if names[at] == nil {
+			names[at] = map[string]bool{}
+			images, err := images(ctx, site, r)
+			if errors.Is(err, errNoPool) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			list, err := images.List(ctx)
+			if err != nil {
+				return nil, err
+			}
+			for _, name := range list {
+				names[at][name] = true
+			}
+		}
+		there[i] = names[at][r.BackendName()]
+	}
+	return there, nil
 }
 
 // Condition reports an image that is missing or smaller than the volume.
 func (b *Backend) Condition(ctx context.Context, site clustermap.Site, r *record.Record) (storage.Condition, error) {
-	info, err := images(site, r).Info(ctx, r.BackendName())
+	images, err := images(ctx, site, r)
+	var info ceph.ImageInfo
+	if err == nil {
+		info, err = images.Info(ctx, r.BackendName())
+	}
 	switch {
 	case errors.Is(err, fault.NotFound):
 		return storage.Condition{Abnormal: true, Message: fmt.Sprintf("image %s/%s is missing: it was removed behind Holdfast's back", r.Context["pool"], r.BackendName())}, nil

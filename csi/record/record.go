@@ -9,6 +9,7 @@ package record
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
@@ -42,9 +43,11 @@ type Record struct {
 	State       State             `json:"state"`
 	PoolID      int64             `json:"poolID"` // of the handle: pool (RBD) or file system (CephFS)
 	Size        storage.Bytes     `json:"size"`
-	Block       bool              `json:"block"`      // raw block, not a file system
-	Parameters  map[string]string `json:"parameters"` // of the StorageClass
-	Context     map[string]string `json:"context"`    // volumeid.Context; what the backend learnt is added when Ready
+	Block       bool              `json:"block"`            // raw block, not a file system
+	FsType      string            `json:"fsType,omitempty"` // that was asked for; RBD
+	Group       string            `json:"group,omitempty"`  // the subvolume group; CephFS
+	Parameters  map[string]string `json:"parameters"`       // of the StorageClass
+	Context     map[string]string `json:"context"`          // volumeid.Context; what the backend learnt is added when Ready
 	Owner       map[string]string `json:"owner,omitempty"`
 	Created     time.Time         `json:"created"`
 	// Published are the nodes that ControllerPublishVolume let have the volume.
@@ -84,14 +87,17 @@ func encode(r *Record) ([]byte, error) {
 	return append(data, bytes.Repeat([]byte(" "), missing)...), nil
 }
 
+// errDamaged is in the chain of what decode refuses.
+var errDamaged = errors.New("record cannot be read")
+
 // decode reads a record and refuses what a newer Holdfast wrote.
 func decode(key string, data []byte) (*Record, error) {
 	var r Record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fault.New(fault.Precondition, "record %s is damaged: %w", key, err)
+		return nil, fault.New(fault.Precondition, "record %s: %w: %w", key, errDamaged, err)
 	}
 	if r.Version != 1 {
-		return nil, fault.New(fault.Precondition, "record %s has version %d, this Holdfast knows version 1", key, r.Version)
+		return nil, fault.New(fault.Precondition, "record %s: %w: it has version %d, this Holdfast knows version 1", key, errDamaged, r.Version)
 	}
 	return &r, nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -36,15 +35,14 @@ func NewStore(objects ceph.Objects, owner string) *Store {
 	return &Store{objects: objects, owner: owner}
 }
 
-// Held is a record under its lease. Release it.
+// Held is a record under its lease, which is renewed until Release.
 type Held struct {
 	Record *Record
 
 	store  *Store
 	key    string
 	lease  ceph.Lease
-	cancel context.CancelFunc
-	renew  sync.WaitGroup
+	keeper *ceph.Keeper
 	gone   bool // the object, and with it the lease
 }
 
@@ -52,33 +50,35 @@ func (s *Store) newLease() ceph.Lease {
 	return ceph.Lease{Name: leaseName, Cookie: rand.Text(), Description: s.owner, TTL: leaseTTL}
 }
 
-// Acquire returns the record under key, made from fresh if there is none. made says
-// which. It waits while somebody else holds the lease, until ctx ends.
-func (s *Store) Acquire(ctx context.Context, key string, fresh *Record) (held *Held, made bool, err error) {
+// Acquire returns the record under key, made from fresh if there is none; made says
+// which. It waits while somebody else holds the lease, until ctx ends. The work on the
+// record belongs under the context that it returns, which ends when the lease is lost.
+func (s *Store) Acquire(ctx context.Context, key string, fresh *Record) (work context.Context, held *Held, made bool, err error) {
 	data, err := encode(fresh)
 	if err != nil {
-		return nil, false, fmt.Errorf("encode record %s: %w", key, err)
+		return nil, nil, false, fmt.Errorf("encode record %s: %w", key, err)
 	}
 	for {
 		lease := s.newLease()
 		err := s.objects.CreateLocked(ctx, key, data, lease)
 		if err == nil {
 			copied := *fresh
-			return s.keep(ctx, key, &copied, lease), true, nil
+			work, keeper := ceph.Keep(ctx, s.objects, key, lease)
+			return work, &Held{Record: &copied, store: s, key: key, lease: lease, keeper: keeper}, true, nil
 		}
 		if !errors.Is(err, fault.Exists) {
-			return nil, false, err
+			return nil, nil, false, err
 		}
-		held, err := s.Hold(ctx, key)
+		work, held, err := s.Hold(ctx, key)
 		if !errors.Is(err, fault.NotFound) { // gone in between: make it again
-			return held, false, err
+			return work, held, false, err
 		}
 	}
 }
 
 // Hold returns the record under key with its lease, fault.NotFound if there is none.
-// It waits while somebody else holds the lease, until ctx ends.
-func (s *Store) Hold(ctx context.Context, key string) (*Held, error) {
+// It waits and returns a context as Acquire does.
+func (s *Store) Hold(ctx context.Context, key string) (work context.Context, held *Held, err error) {
 	lease := s.newLease()
 	for {
 		err := s.objects.Lock(ctx, key, lease)
@@ -86,42 +86,21 @@ func (s *Store) Hold(ctx context.Context, key string) (*Held, error) {
 			break
 		}
 		if !errors.Is(err, fault.Busy) {
-			return nil, err
+			return nil, nil, err
 		}
 		select {
 		case <-time.After(contentionPause):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for record %s, held by another controller: %w", key, ctx.Err())
+			return nil, nil, fmt.Errorf("wait for record %s, held by another controller: %w", key, ctx.Err())
 		}
 	}
-	held := s.keep(ctx, key, nil, lease)
+	work, keeper := ceph.Keep(ctx, s.objects, key, lease)
 	r, err := s.Read(ctx, key)
 	if err != nil {
-		held.Release(ctx)
-		return nil, err
+		keeper.Release(ctx, false)
+		return nil, nil, err
 	}
-	held.Record = r
-	return held, nil
-}
-
-// keep renews the lease until Release.
-func (s *Store) keep(ctx context.Context, key string, r *Record, lease ceph.Lease) *Held {
-	renewal, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	h := &Held{Record: r, store: s, key: key, lease: lease, cancel: cancel}
-	h.renew.Go(func() {
-		ticker := time.NewTicker(leaseTTL / 3)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ticker.C:
-				// A failure needs no answer here: a write under a lost lease fails.
-				_ = s.objects.Lock(renewal, key, lease)
-			case <-renewal.Done():
-				return
-			}
-		}
-	})
-	return h
+	return work, &Held{Record: r, store: s, key: key, lease: lease, keeper: keeper}, nil
 }
 
 // Save writes the record: fault.Aborted when the lease was lost.
@@ -144,17 +123,15 @@ func (h *Held) Remove(ctx context.Context) error {
 	return err
 }
 
-// Release ends the lease. It works on after ctx has ended: what is not released
-// holds others up until the lease runs out.
-func (h *Held) Release(ctx context.Context) {
-	h.cancel()
-	h.renew.Wait()
-	if h.gone {
-		return
+// Release ends the lease. It works on after ctx has ended.
+func (h *Held) Release(ctx context.Context) { h.keeper.Release(ctx, h.gone) }
+
+// Outcome is err with the reason in front where the lease was lost on the way.
+func (h *Held) Outcome(err error) error {
+	if lost := h.keeper.Lost(); err != nil && lost != nil {
+		return errors.Join(lost, err)
 	}
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseTTL)
-	defer cancel()
-	_ = h.store.objects.Unlock(ending, h.key, h.lease)
+	return err
 }
 
 // Read returns the record under key without a lease.
@@ -169,15 +146,20 @@ func (s *Store) Read(ctx context.Context, key string) (*Record, error) {
 // Keys returns the keys of all records, sorted.
 func (s *Store) Keys(ctx context.Context) ([]string, error) { return s.objects.List(ctx) }
 
-// ReadAll reads the records under keys, in parallel; nil stands for one that is gone.
-func (s *Store) ReadAll(ctx context.Context, keys []string) ([]*Record, error) {
+// ReadAll reads the records under keys, in parallel. One that is gone is nil; one that
+// cannot be decoded is nil too and told to damaged.
+func (s *Store) ReadAll(ctx context.Context, keys []string, damaged func(key string, err error)) ([]*Record, error) {
 	records := make([]*Record, len(keys))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readers)
 	for i, key := range keys {
 		group.Go(func() error {
 			r, err := s.Read(ctx, key)
-			if errors.Is(err, fault.NotFound) {
+			switch {
+			case errors.Is(err, errDamaged):
+				damaged(key, err)
+				return nil
+			case errors.Is(err, fault.NotFound):
 				return nil
 			}
 			records[i] = r

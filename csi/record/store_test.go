@@ -32,17 +32,17 @@ func stores() (a, b *record.Store) {
 
 func TestRecordComesBackAsItWasSaved(t *testing.T) {
 	a, b := stores()
-	held, made, err := a.Acquire(t.Context(), "k", fresh())
+	ctx, held, made, err := a.Acquire(t.Context(), "k", fresh())
 	if err != nil || !made {
 		t.Fatal(made, err)
 	}
 	held.Record.State = record.Ready
-	if err := held.Save(t.Context()); err != nil {
+	if err := held.Save(ctx); err != nil {
 		t.Fatal(err)
 	}
 	held.Release(t.Context())
 
-	again, made, err := b.Acquire(t.Context(), "k", fresh())
+	_, again, made, err := b.Acquire(t.Context(), "k", fresh())
 	if err != nil || made {
 		t.Fatal(made, err)
 	}
@@ -56,17 +56,17 @@ func TestRecordComesBackAsItWasSaved(t *testing.T) {
 
 func TestSecondControllerWaitsForTheFirst(t *testing.T) {
 	a, b := stores()
-	held, _, err := a.Acquire(t.Context(), "k", fresh())
+	_, held, _, err := a.Acquire(t.Context(), "k", fresh())
 	if err != nil {
 		t.Fatal(err)
 	}
 	impatient, cancel := context.WithTimeout(t.Context(), 120*time.Millisecond)
 	defer cancel()
-	if _, err := b.Hold(impatient, "k"); !errors.Is(err, context.DeadlineExceeded) {
+	if _, _, err := b.Hold(impatient, "k"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v, want a wait that ends with the context", err)
 	}
 	held.Release(t.Context())
-	other, err := b.Hold(t.Context(), "k")
+	_, other, err := b.Hold(t.Context(), "k")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,12 +86,37 @@ func TestRecordOfANewerVersionIsRefused(t *testing.T) {
 	a, _ := stores()
 	newer := fresh()
 	newer.Version = 2
-	held, _, err := a.Acquire(t.Context(), "k", newer)
+	_, held, _, err := a.Acquire(t.Context(), "k", newer)
 	if err != nil {
 		t.Fatal(err)
 	}
 	held.Release(t.Context())
-	if _, err := a.Hold(t.Context(), "k"); !errors.Is(err, fault.Precondition) {
+	if _, _, err := a.Hold(t.Context(), "k"); !errors.Is(err, fault.Precondition) {
 		t.Fatalf("got %v", err)
+	}
+}
+
+func TestLeaseThatRanOutEndsTheWorkAndIsNotTakenBack(t *testing.T) {
+	fake := cephtest.NewFake()
+	store := record.NewStore(fake.Connect().Objects(record.Pool, "rbd"), "test")
+	work, held, _, err := store.Acquire(t.Context(), "k", fresh())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Release(t.Context())
+	fake.Advance(time.Minute) // this controller was stopped for longer than its lease
+	if err := held.Save(t.Context()); !errors.Is(err, fault.Aborted) {
+		t.Fatalf("a stale record was written: %v", err)
+	}
+	select {
+	case <-work.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the work was not ended")
+	}
+	if err := held.Outcome(work.Err()); !errors.Is(err, fault.Aborted) {
+		t.Fatalf("got %v", err)
+	}
+	if err := held.Save(t.Context()); !errors.Is(err, fault.Aborted) {
+		t.Fatalf("the renewal took the lease back: %v", err)
 	}
 }

@@ -22,7 +22,7 @@ type Context struct {
 	MapOptions     string // krbd map options, comma separated
 	UnmapOptions   string
 	MkfsOptions    string
-	Encrypted      string // reserved
+	FsType         string // the file system to make; empty: the node chooses
 
 	// CephFS
 	Filesystem         string
@@ -38,7 +38,7 @@ func (c *Context) fields() map[string]*string {
 	return map[string]*string{
 		"clusterID": &c.ClusterID, "name": &c.Name, "pool": &c.Pool, "radosNamespace": &c.RadosNamespace,
 		"image": &c.Image, "mapOptions": &c.MapOptions, "unmapOptions": &c.UnmapOptions,
-		"mkfsOptions": &c.MkfsOptions, "encrypted": &c.Encrypted, "fsName": &c.Filesystem,
+		"mkfsOptions": &c.MkfsOptions, "fsType": &c.FsType, "fsName": &c.Filesystem,
 		"subvolumePath": &c.SubvolumePath, "kernelMountOptions": &c.KernelMountOptions,
 		"fuseMountOptions": &c.FuseMountOptions, "mounter": &c.Mounter,
 	}

@@ -3,6 +3,9 @@
 // nobody. Package native implements it on go-ceph (and alone imports it); package
 // cephtest holds a fake and the conformance suite that both pass.
 //
+// A pool that does not exist is fault.Precondition, never NotFound: that nothing is found
+// in it says nothing about what was there.
+//
 // Every method takes a context. librados calls cannot be interrupted: when ctx ends
 // first, the method returns ctx.Err() at once and the call runs out on its own,
 // bounded by the cluster's operation timeouts. Errors carry a class of package fault.
@@ -75,8 +78,7 @@ type Filesystem struct {
 	DataPools    []string // the first is the default
 }
 
-// Lease is a lock with an end, held on an object by whoever knows Cookie. Locking
-// again with the same cookie renews it.
+// Lease is a lock with an end, held on an object by the client that knows Cookie.
 type Lease struct {
 	Name        string // of the lock; an object can carry several
 	Cookie      string // unique to the holder
@@ -90,9 +92,12 @@ type Lease struct {
 type Objects interface {
 	// CreateLocked makes an object with data, already locked. fault.Exists if it is there.
 	CreateLocked(ctx context.Context, name string, data []byte, lease Lease) error
-	// Lock takes or renews a lease on an existing object: fault.NotFound without the
-	// object, fault.Busy while somebody else holds it.
+	// Lock takes a lease on an existing object: fault.NotFound without the object,
+	// fault.Busy while somebody else holds it. See Keep for its renewal.
 	Lock(ctx context.Context, name string, lease Lease) error
+	// Renew makes a lease that is still held begin anew: fault.Aborted when it ran out
+	// (even if nobody took it: somebody may have had it in between) or the object is gone.
+	Renew(ctx context.Context, name string, lease Lease) error
 	// Unlock lets go. fault.NotFound when lock or object are gone.
 	Unlock(ctx context.Context, name string, lease Lease) error
 	// Read returns the whole object.
@@ -132,12 +137,12 @@ type Watcher struct {
 
 // Images are the RBD images of one pool and RADOS namespace.
 type Images interface {
-	// Create fails with fault.Exists, fault.Invalid (a feature or a size that Ceph
-	// refuses), fault.NotFound (no such pool or namespace).
+	// Create fails with fault.Exists and fault.Invalid (a feature or a size that Ceph
+	// refuses).
 	Create(ctx context.Context, name string, spec ImageSpec) error
 	Info(ctx context.Context, name string) (ImageInfo, error)
 	Resize(ctx context.Context, name string, size storage.Bytes) error
-	// Remove deletes an image: fault.Busy while a client watches it.
+	// Remove deletes an image: fault.Busy while a client watches it or it has snapshots.
 	Remove(ctx context.Context, name string) error
 	// Watchers lists the clients that have the image open, other than this connection.
 	Watchers(ctx context.Context, name string) ([]Watcher, error)
@@ -170,6 +175,8 @@ type Subvolumes interface {
 	Info(ctx context.Context, name string) (SubvolumeInfo, error)
 	// Resize sets the quota and refuses to go below the old one (fault.Range).
 	Resize(ctx context.Context, name string, size storage.Bytes) error
+	// Remove deletes a subvolume: fault.Busy while it has snapshots. Clients that have it
+	// mounted do not hinder it.
 	Remove(ctx context.Context, name string) error
 	List(ctx context.Context) ([]string, error)
 }

@@ -50,7 +50,10 @@ func conformObjects(t *testing.T, clients Clients) {
 	want(t, "second create", b.CreateLocked(ctx, name, []byte("x"), lease("2")), fault.Exists)
 	want(t, "lock held by another client", b.Lock(ctx, name, lease("1")), fault.Busy)
 	want(t, "lock held by another cookie", a.Lock(ctx, name, lease("2")), fault.Busy)
-	want(t, "renewal", a.Lock(ctx, name, lease("1")), nil)
+	want(t, "renewal", a.Renew(ctx, name, lease("1")), nil)
+	want(t, "renewal by another cookie", a.Renew(ctx, name, lease("2")), fault.Aborted)
+	want(t, "renewal by another client", b.Renew(ctx, name, lease("1")), fault.Aborted)
+	want(t, "renewal on an absent object", a.Renew(ctx, name+"x", lease("1")), fault.Aborted)
 	want(t, "write without the lease", b.WriteLocked(ctx, name, []byte("x"), lease("1")), fault.Aborted)
 	want(t, "removal without the lease", b.RemoveLocked(ctx, name, lease("2")), fault.Aborted)
 	want(t, "write", a.WriteLocked(ctx, name, []byte("한글 🗄"), lease("1")), nil)
@@ -71,7 +74,10 @@ func conformObjects(t *testing.T, clients Clients) {
 	short := lease("3")
 	short.TTL = time.Second
 	want(t, "lock for a second", a.Lock(ctx, name, short), nil)
-	eventually(t, "the lease ran out", func() bool { return b.Lock(ctx, name, lease("4")) == nil })
+	time.Sleep(short.TTL + 500*time.Millisecond)
+	want(t, "renewal of a lease that ran out and nobody took", a.Renew(ctx, name, short), fault.Aborted)
+	want(t, "lock after it ran out", b.Lock(ctx, name, lease("4")), nil)
+	want(t, "renewal of a lease that somebody took", a.Renew(ctx, name, short), fault.Aborted)
 	want(t, "write after the lease ran out", a.WriteLocked(ctx, name, []byte("x"), short), fault.Aborted)
 	want(t, "remove", b.RemoveLocked(ctx, name, lease("4")), nil)
 	_, err = a.Read(ctx, name)
@@ -88,7 +94,7 @@ func conformImages(t *testing.T, clients Clients) {
 	_, err := images.Info(ctx, name)
 	want(t, "info of an absent image", err, fault.NotFound)
 	want(t, "removal of an absent image", images.Remove(ctx, name), fault.NotFound)
-	want(t, "create in an absent pool", clients.A.Images("no-such-pool", "").Create(ctx, name, spec), fault.NotFound)
+	want(t, "create in an absent pool", clients.A.Images("no-such-pool", "").Create(ctx, name, spec), fault.Precondition)
 	want(t, "create", images.Create(ctx, name, spec), nil)
 	want(t, "second create", images.Create(ctx, name, spec), fault.Exists)
 	want(t, "resize", images.Resize(ctx, name, 128*storage.MiB), nil)
@@ -178,15 +184,4 @@ func contains(names []string, name string) bool {
 		}
 	}
 	return false
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited 20 s: not %s", what)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
 }

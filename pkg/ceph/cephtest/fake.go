@@ -133,7 +133,7 @@ func (f *Fake) pool(name string) (*ceph.PoolInfo, error) {
 			return &f.pools[i], nil
 		}
 	}
-	return nil, fault.New(fault.NotFound, "pool %s does not exist", name)
+	return nil, fault.New(fault.Precondition, "pool %s does not exist", name)
 }
 
 // connection is one client's view of the cluster.
@@ -221,4 +221,24 @@ func (f *Fake) Advance(by time.Duration) {
 	defer f.mu.Unlock()
 	now := f.now
 	f.now = func() time.Time { return now().Add(by) }
+}
+
+// RenamePool gives a pool another name; what is in it stays.
+func (f *Fake) RenamePool(from, to string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.pools {
+		if f.pools[i].Name == from {
+			f.pools[i].Name = to
+		}
+	}
+	move(f.images, from+"/", to+"/")
+	move(f.objects, from+"/", to+"/")
+}
+
+func move[V any](m map[string]V, from, to string) {
+	for _, rest := range under(m, from) {
+		m[to+rest] = m[from+rest]
+		delete(m, from+rest)
+	}
 }

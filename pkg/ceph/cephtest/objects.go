@@ -72,8 +72,24 @@ func (o *fakeObjects) Lock(ctx context.Context, name string, lease ceph.Lease) e
 	if err != nil {
 		return err
 	}
-	if own, held := o.holds(found, lease); held && !own {
+	if _, held := o.holds(found, lease); held {
 		return fault.New(fault.Busy, "object %s is locked", name)
+	}
+	o.take(found, lease)
+	return nil
+}
+
+func (o *fakeObjects) Renew(ctx context.Context, name string, lease ceph.Lease) error {
+	if err := o.begin(ctx, "Renew", name); err != nil {
+		return err
+	}
+	defer o.mu.Unlock()
+	found, err := o.get(name)
+	if err != nil {
+		return fault.New(fault.Aborted, "the lease was lost: %v", err)
+	}
+	if own, _ := o.holds(found, lease); !own {
+		return fault.New(fault.Aborted, "the lease on object %s was lost", name)
 	}
 	o.take(found, lease)
 	return nil

@@ -67,6 +67,7 @@ var classes = map[syscall.Errno]error{
 	syscall.ENOENT:       fault.NotFound,
 	syscall.EEXIST:       fault.Exists,
 	syscall.EBUSY:        fault.Busy,
+	syscall.ENOTEMPTY:    fault.Busy, // it has snapshots
 	syscall.EINVAL:       fault.Invalid,
 	syscall.EDOM:         fault.Invalid,
 	syscall.ENAMETOOLONG: fault.Invalid,

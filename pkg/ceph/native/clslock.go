@@ -12,7 +12,7 @@ import (
 
 const (
 	lockExclusive = 1 // ClsLockType::EXCLUSIVE
-	flagMayRenew  = 1 // LOCK_FLAG_MAY_RENEW: locking again by the holder extends the lock
+	flagMustRenew = 2 // LOCK_FLAG_MUST_RENEW: ENOENT unless the holder still holds it
 )
 
 type encoder struct{ body []byte }
@@ -30,7 +30,7 @@ func (e *encoder) frame() []byte {
 	return append(head, e.body...)
 }
 
-func encodeLock(l ceph.Lease) []byte {
+func encodeLock(l ceph.Lease, flags byte) []byte {
 	var e encoder
 	e.text(l.Name)
 	e.u8(lockExclusive)
@@ -40,7 +40,7 @@ func encodeLock(l ceph.Lease) []byte {
 	sec, nsec := seconds(l.TTL)
 	e.u32(sec)
 	e.u32(nsec)
-	e.u8(flagMayRenew)
+	e.u8(flags)
 	return e.frame()
 }
 

@@ -19,6 +19,7 @@ type cluster struct {
 	conn        *rados.Conn
 	dialer      *Dialer
 	forget      func()
+	manager     *manager
 	pools       *memo[[]ceph.PoolInfo]
 	filesystems *memo[[]ceph.Filesystem]
 }
@@ -42,34 +43,50 @@ func (c *cluster) FSID(ctx context.Context) (string, error) {
 }
 
 func (c *cluster) Mon(ctx context.Context, cmd map[string]any, input []byte) ([]byte, error) {
-	return c.command(ctx, "monitor", cmd, func(line []byte) ([]byte, string, error) {
-		return c.conn.MonCommandWithInputBuffer(line, input)
+	line, err := encodeCommand(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return call(ctx, c, fmt.Sprintf("monitor command %q", cmd["prefix"]), func() ([]byte, error) {
+		out, status, err := c.conn.MonCommandWithInputBuffer(line, input)
+		return out, withStatus(err, "monitor", status)
 	})
 }
 
 func (c *cluster) Mgr(ctx context.Context, cmd map[string]any, input []byte) ([]byte, error) {
-	return c.command(ctx, "manager", cmd, func(line []byte) ([]byte, string, error) {
-		return c.conn.MgrCommandWithInputBuffer([][]byte{line}, input)
-	})
+	line, err := encodeCommand(cmd)
+	if err != nil {
+		return nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, c.dialer.timeouts.Mon)
+	defer cancel()
+	out, status, err := c.manager.command(bounded, line, input)
+	if err != nil {
+		err = patience(ctx, bounded, classify(withStatus(err, "manager", status)))
+		return nil, fmt.Errorf("manager command %q: %w", cmd["prefix"], err)
+	}
+	return out, nil
 }
 
-// command sends cmd with "format": "json" and adds the daemon's own words to an error.
-func (c *cluster) command(ctx context.Context, daemon string, cmd map[string]any, send func([]byte) ([]byte, string, error)) ([]byte, error) {
+// encodeCommand is cmd in JSON with "format": "json" added.
+func encodeCommand(cmd map[string]any) ([]byte, error) {
 	full := map[string]any{"format": "json"}
 	for key, value := range cmd {
 		full[key] = value
 	}
 	line, err := json.Marshal(full)
 	if err != nil {
-		return nil, fmt.Errorf("encode %s command: %w", daemon, err)
+		return nil, fmt.Errorf("encode command: %w", err)
 	}
-	return call(ctx, c, fmt.Sprintf("%s command %q", daemon, cmd["prefix"]), func() ([]byte, error) {
-		out, status, err := send(line)
-		if err != nil && strings.TrimSpace(status) != "" {
-			err = fmt.Errorf("%w (the %s says: %s)", err, daemon, strings.TrimSpace(status))
-		}
-		return out, err
-	})
+	return line, nil
+}
+
+// withStatus adds the daemon's own words to an error.
+func withStatus(err error, daemon, status string) error {
+	if status = strings.TrimSpace(status); err != nil && status != "" {
+		return fmt.Errorf("%w (the %s says: %s)", err, daemon, status)
+	}
+	return err
 }
 
 // osdDump is the part of `osd dump` that is used here.

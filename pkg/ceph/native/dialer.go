@@ -23,7 +23,7 @@ import (
 // Timeouts bound what cannot be interrupted. A zero field takes the default.
 type Timeouts struct {
 	Connect time.Duration // default 10 s
-	Mon     time.Duration // default 15 s; manager commands obey it too
+	Mon     time.Duration // default 15 s; also how long a manager command is waited for
 	OSD     time.Duration // default 15 s
 }
 
@@ -45,7 +45,7 @@ type Dialer struct {
 
 	mu     sync.Mutex
 	slots  map[string]*slot
-	dead   []*rados.Conn // forgotten, shut down by Close
+	dead   []*cluster // forgotten, shut down by Close
 	closed bool
 	calls  sync.WaitGroup
 }
@@ -108,7 +108,7 @@ func (d *Dialer) slotFor(to ceph.Endpoint, as ceph.Credentials) (*slot, error) {
 	d.calls.Add(1)
 	go func() {
 		defer d.calls.Done()
-		conn, err := d.connect(to, as)
+		conn, err := d.connect(to, as, d.timeouts.Mon)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if err != nil {
@@ -116,7 +116,7 @@ func (d *Dialer) slotFor(to ceph.Endpoint, as ceph.Credentials) (*slot, error) {
 			delete(d.slots, key)
 		} else {
 			s.cluster = &cluster{
-				conn: conn, dialer: d, forget: func() { d.forget(key, s) },
+				conn: conn, dialer: d, manager: newManager(func() (*rados.Conn, error) { return d.connect(to, as, 0) }), forget: func() { d.forget(key, s) },
 				pools: newMemo[[]ceph.PoolInfo](), filesystems: newMemo[[]ceph.Filesystem](),
 			}
 		}
@@ -132,11 +132,12 @@ func (d *Dialer) forget(key string, s *slot) {
 	defer d.mu.Unlock()
 	if d.slots[key] == s {
 		delete(d.slots, key)
-		d.dead = append(d.dead, s.cluster.conn)
+		d.dead = append(d.dead, s.cluster)
 	}
 }
 
-func (d *Dialer) connect(to ceph.Endpoint, as ceph.Credentials) (*rados.Conn, error) {
+// connect makes a connection. Monitor commands on it end after monTimeout (0: never).
+func (d *Dialer) connect(to ceph.Endpoint, as ceph.Credentials, monTimeout time.Duration) (*rados.Conn, error) {
 	conn, err := rados.NewConnWithUser(as.User)
 	if err != nil {
 		return nil, classify(err)
@@ -146,7 +147,7 @@ func (d *Dialer) connect(to ceph.Endpoint, as ceph.Credentials) (*rados.Conn, er
 		{"mon_host", strings.Join(to.Monitors, ",")},
 		{"key", as.Key.Reveal()},
 		{"client_mount_timeout", seconds(d.timeouts.Connect)},
-		{"rados_mon_op_timeout", seconds(d.timeouts.Mon)},
+		{"rados_mon_op_timeout", seconds(monTimeout)},
 		{"rados_osd_op_timeout", seconds(d.timeouts.OSD)},
 		{"log_to_stderr", "false"}, {"err_to_stderr", "false"}, {"log_file", ""}, {"admin_socket", ""},
 		// The image data of a controller is metadata only: no cache to keep coherent.
@@ -163,6 +164,11 @@ func (d *Dialer) connect(to ceph.Endpoint, as ceph.Credentials) (*rados.Conn, er
 	return conn, nil
 }
 
+func (c *cluster) shutdown() {
+	c.manager.close()
+	c.conn.Shutdown()
+}
+
 // Close ends all connections after the calls under way have returned.
 func (d *Dialer) Close() {
 	d.mu.Lock()
@@ -173,10 +179,10 @@ func (d *Dialer) Close() {
 	d.calls.Wait()
 	for _, s := range slots {
 		if s.cluster != nil {
-			s.cluster.conn.Shutdown()
+			s.cluster.shutdown()
 		}
 	}
-	for _, conn := range d.dead {
-		conn.Shutdown()
+	for _, c := range d.dead {
+		c.shutdown()
 	}
 }

@@ -56,11 +56,11 @@ func (i *images) open(ctx context.Context, verb, name string, readOnly bool, fn 
 }
 
 func (i *images) Create(ctx context.Context, name string, spec ceph.ImageSpec) error {
-	options, err := imageOptions(spec)
-	if err != nil {
-		return err
-	}
 	return i.do(ctx, "create", name, func(ioctx *rados.IOContext) error {
+		options, err := imageOptions(spec)
+		if err != nil {
+			return err
+		}
 		defer options.Destroy()
 		if err := rbd.CreateImage(ioctx, name, uint64(spec.Size), options); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sort"
+	"syscall"
 	"time"
 
 	"github.com/ceph/go-ceph/rados"
@@ -26,6 +27,9 @@ var _ ceph.Objects = (*objects)(nil)
 // with ENOSPC or EDQUOT (full-try) rather than wait for space; deletes pass.
 func (c *cluster) withPool(pool, namespace string, fn func(*rados.IOContext) error) error {
 	ioctx, err := c.conn.OpenIOContext(pool)
+	if errno(err) == syscall.ENOENT {
+		return fault.New(fault.Precondition, "pool %q does not exist on this cluster", pool)
+	}
 	if err != nil {
 		return fmt.Errorf("open pool %s: %w", pool, err)
 	}
@@ -67,15 +71,26 @@ func (o *objects) CreateLocked(ctx context.Context, name string, data []byte, le
 	return o.operate(ctx, "create", name, func(op *rados.WriteOp) {
 		op.Create(rados.CreateExclusive)
 		op.WriteFull(data)
-		op.Exec("lock", "lock", encodeLock(lease))
+		op.Exec("lock", "lock", encodeLock(lease, 0))
 	})
 }
 
 func (o *objects) Lock(ctx context.Context, name string, lease ceph.Lease) error {
 	return o.operate(ctx, "lock", name, func(op *rados.WriteOp) {
 		op.AssertExists()
-		op.Exec("lock", "lock", encodeLock(lease))
+		op.Exec("lock", "lock", encodeLock(lease, 0))
 	})
+}
+
+func (o *objects) Renew(ctx context.Context, name string, lease ceph.Lease) error {
+	err := o.operate(ctx, "renew the lease on", name, func(op *rados.WriteOp) {
+		op.AssertExists()
+		op.Exec("lock", "lock", encodeLock(lease, flagMustRenew))
+	})
+	if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Busy) {
+		return fault.New(fault.Aborted, "the lease was lost: %v", err)
+	}
+	return err
 }
 
 func (o *objects) Unlock(ctx context.Context, name string, lease ceph.Lease) error {
