@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/obs"
@@ -27,17 +28,9 @@ const shutdownGrace = 3 * time.Second
 // serve opens both listeners. The directory's lock is held: a socket file that is there
 // is of a supervisor that is gone.
 func (s *Supervisor) serve(ctx context.Context) (*servers, error) {
-	path := localapi.Socket(s.dir)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove the old API socket: %w", err)
-	}
-	local, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	local, err := listenPrivate(ctx, s.dir)
 	if err != nil {
-		return nil, fmt.Errorf("open the API socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		local.Close()
-		return nil, fmt.Errorf("protect the API socket: %w", err)
+		return nil, err
 	}
 	public, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.state.Listen)
 	if err != nil {
@@ -49,6 +42,27 @@ func (s *Supervisor) serve(ctx context.Context) (*servers, error) {
 	all.start(&http.Server{Handler: s.localHandler(), BaseContext: base, ReadHeaderTimeout: shutdownGrace}, local)
 	all.start(&http.Server{Handler: s.publicHandler(), BaseContext: base, ReadHeaderTimeout: shutdownGrace}, public)
 	return all, nil
+}
+
+// listenPrivate opens the API's socket, which only this user can connect to.
+func listenPrivate(ctx context.Context, dir string) (net.Listener, error) {
+	path := localapi.Socket(dir)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove the old API socket: %w", err)
+	}
+	listener, err := (&net.ListenConfig{Control: private}).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open the API socket: %w", err)
+	}
+	return listener, nil
+}
+
+// private sets the socket's mode before it is bound, so that there is no moment when
+// others may connect: bind(2) gives the file the mode of the socket, less the umask.
+func private(_, _ string, raw syscall.RawConn) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) { failed = syscall.Fchmod(int(fd), 0o600) })
+	return errors.Join(err, failed)
 }
 
 func (a *servers) start(server *http.Server, l net.Listener) {
