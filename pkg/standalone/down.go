@@ -86,8 +86,8 @@ func (s *Supervisor) stopAll(ctx context.Context, request localapi.DownRequest) 
 		}
 		if group[0].name == childAttach {
 			// while the cluster still answers: what is unmounted can be written back
-			if err := s.release(ctx); err != nil {
-				return fmt.Errorf("let go of volumes: %w", err)
+			if err := s.release(ctx, request); err != nil {
+				return fmt.Errorf("let go of volumes (Ceph itself goes on; `holdfast up` starts the CSI services again): %w", err)
 			}
 		}
 	}

@@ -1,9 +1,7 @@
 package standalone
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -14,12 +12,6 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
-
-	"github.com/holdfast-storage/holdfast/pkg/command"
-	"github.com/holdfast-storage/holdfast/pkg/fault"
-	"github.com/holdfast-storage/holdfast/pkg/obs"
-	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
 )
 
 // usage is what this machine has of the cluster's volumes: found in the kernel's own
@@ -79,7 +71,7 @@ func (s *Supervisor) usage() (usage, error) {
 		}
 	}
 	u.bare = slices.Sorted(maps.Values(blocks))
-	u.helpers, err = processes(func(p process) bool {
+	u.helpers, err = processes(s.paths.Run(), func(p process) bool {
 		return len(p.Args) > 1 && slices.Contains(helperPrograms[:], filepath.Base(p.Args[0])) && strings.Contains(strings.Join(p.Args[1:], "\x00"), below)
 	})
 	return u, err
@@ -89,7 +81,7 @@ func (s *Supervisor) usage() (usage, error) {
 // mount of a ceph-fuse is handed over to its staging path and is nowhere else.
 func (s *Supervisor) stagingPaths() map[string]bool {
 	paths := map[string]bool{}
-	files, _ := filepath.Glob(filepath.Join(s.nodeDir(), "*.json"))
+	files, _ := filepath.Glob(filepath.Join(s.nodeDir(), "*", "*.json")) // DIR/<driver>/<volume>.json
 	for _, file := range files {
 		var record struct {
 			Staging string `json:"staging"`
@@ -154,96 +146,4 @@ func (s *Supervisor) kernelCephFS(m *mountinfo.Info) bool {
 		}
 	}
 	return false
-}
-
-// visible are the mount points that a person knows: not those of staging, below DIR.
-func (u usage) visible(dir string) []string {
-	var list []string
-	for _, m := range u.mounts {
-		if !strings.HasPrefix(m, dir+"/") {
-			list = append(list, m)
-		}
-	}
-	if len(list) == 0 {
-		list = append(list, u.mounts...)
-	}
-	for _, dev := range u.bare {
-		list = append(list, dev+" (attached, not mounted)")
-	}
-	return list
-}
-
-// checkMounts refuses to take the cluster away under a mounted volume.
-func (s *Supervisor) checkMounts(request localapi.DownRequest) error {
-	if request.Force {
-		return nil
-	}
-	u, err := s.usage()
-	if err != nil {
-		return err
-	}
-	if len(u.mounts)+len(u.loops)+len(u.mapped) == 0 {
-		return nil
-	}
-	return fault.New(fault.Busy, "volumes are in use on this machine:\n  %s\nunmount them first (holdfast volume umount NAME; `holdfast volume list` shows the names), or add --force: whoever uses them gets I/O errors",
-		strings.Join(u.visible(s.dir), "\n  "))
-}
-
-// release takes away what is left of volumes on this machine: mounts (lazily: a process
-// that has a file open keeps it, and gets errors), loop devices, mapped images, helpers.
-func (s *Supervisor) release(ctx context.Context) error {
-	u, err := s.usage()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, m := range slices.Backward(u.mounts) {
-		errs = append(errs, detachMount(m))
-	}
-	for _, l := range u.loops {
-		_, err := s.tools.Runner.Run(ctx, command.Cmd{Name: "losetup", Args: []string{"--detach", l}})
-		errs = append(errs, err)
-	}
-	for _, id := range u.mapped {
-		if err := os.WriteFile("/sys/bus/rbd/remove_single_major", []byte(id+" force"), 0o200); err != nil {
-			errs = append(errs, fmt.Errorf("unmap /dev/rbd%s: %w", id, err))
-		}
-	}
-	for _, m := range slices.Backward(u.roots) {
-		errs = append(errs, detachMount(m))
-	}
-	for _, p := range u.helpers {
-		errs = append(errs, s.endHelper(ctx, p))
-	}
-	return errors.Join(errs...)
-}
-
-func detachMount(path string) error {
-	err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmount %s: %w", path, err)
-	}
-	return nil
-}
-
-// endHelper ends an attacher. Nothing is mounted on it any more.
-func (s *Supervisor) endHelper(ctx context.Context, p process) error {
-	h, err := open(p)
-	if err != nil {
-		return nil // it has ended by itself
-	}
-	defer h.close()
-	s.tools.Log.Info("ending attacher", obs.KeyName, filepath.Base(p.Args[0]), "pid", p.PID)
-	if err := h.signal(unix.SIGTERM); err != nil {
-		return err
-	}
-	grace, cancel := context.WithTimeout(ctx, mdsGrace)
-	defer cancel()
-	if h.wait(grace) == nil {
-		return nil
-	}
-	if err := h.signal(unix.SIGKILL); err != nil {
-		return err
-	}
-	return h.wait(ctx)
 }

@@ -79,12 +79,13 @@ func (p process) age() time.Duration {
 // itself, otherwise one with exactly the child's command line (its parent died between
 // starting and recording it). fault.NotFound: none runs.
 func find(record string, cmd command.Cmd) (process, error) {
+	dir := filepath.Dir(record)
 	data, err := os.ReadFile(record)
 	if err == nil {
 		var recorded process
 		if json.Unmarshal(data, &recorded) == nil && recorded.PID > 0 {
 			now, err := identify(recorded.PID)
-			if err == nil && now.same(recorded) {
+			if err == nil && now.same(recorded) && sees(now.PID, dir) {
 				return now, nil
 			}
 		}
@@ -92,12 +93,7 @@ func find(record string, cmd command.Cmd) (process, error) {
 		return process{}, fmt.Errorf("read process record: %w", err)
 	}
 	want := append([]string{cmd.Name}, cmd.Args...)
-	return scan(func(p process) bool { return slices.Equal(p.Args, want) })
-}
-
-// scan returns the first process that match accepts.
-func scan(match func(process) bool) (process, error) {
-	list, err := processes(match)
+	list, err := processes(dir, func(p process) bool { return slices.Equal(p.Args, want) })
 	if err != nil {
 		return process{}, err
 	}
@@ -107,8 +103,9 @@ func scan(match func(process) bool) (process, error) {
 	return list[0], nil
 }
 
-// processes returns all that match accepts.
-func processes(match func(process) bool) ([]process, error) {
+// processes returns all that match accepts and for which dir is the directory that it is
+// here.
+func processes(dir string, match func(process) bool) ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
@@ -119,11 +116,42 @@ func processes(match func(process) bool) ([]process, error) {
 		if err != nil {
 			continue
 		}
-		if p, err := identify(pid); err == nil && match(p) {
+		if p, err := identify(pid); err == nil && match(p) && sees(pid, dir) {
 			list = append(list, p)
 		}
 	}
 	return list, nil
+}
+
+// sees reports whether a process means the same by dir as this one: a container's process
+// may have the very same command line and be of another cluster. Its mount namespace alone
+// does not tell, since `ip netns exec` makes one at each call, in which dir is the same
+// directory. A process that cannot be looked at is not ours.
+func sees(pid int, dir string) bool {
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	here, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return false
+	}
+	if there, err := os.Readlink(filepath.Join(proc, "ns/pid")); err != nil || there != here {
+		return false
+	}
+	var ours, theirs unix.Stat_t
+	if err := unix.Stat(dir, &ours); err != nil {
+		return false
+	}
+	root, err := unix.Open(filepath.Join(proc, "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(root)
+	// a symlink on the way must lead to where it leads for that process, not for this one
+	fd, err := unix.Openat2(root, dir, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Fstat(fd, &theirs) == nil && theirs.Dev == ours.Dev && theirs.Ino == ours.Ino
 }
 
 func (p process) record(path string) error {

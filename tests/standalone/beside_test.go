@@ -65,7 +65,7 @@ func TestVolumesInUseHoldDownBack(t *testing.T) {
 	if strings.Contains(string(mounts), c.dir) || strings.Contains(string(mounts), points["held"]) {
 		t.Errorf("mounts are left:\n%s", mounts)
 	}
-	if left := c.pids(); len(left) > 0 {
+	if left := c.left(); len(left) > 0 {
 		t.Errorf("processes are left: %v", left)
 	}
 }

@@ -42,7 +42,7 @@ func TestLife(t *testing.T) {
 	t.Run("a killed supervisor finds its daemons again", func(t *testing.T) { testSupervisorKilled(t, c) })
 	t.Run("down stops everything and up brings the data back", func(t *testing.T) {
 		c.must("down")
-		if left := c.pids(); len(left) > 0 {
+		if left := c.left(); len(left) > 0 {
 			t.Fatalf("still running: %v", left)
 		}
 		if st := c.status(); st.State != localapi.StateDown || !check(st, "HF-CLUSTER-DOWN") {

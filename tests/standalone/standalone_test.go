@@ -181,6 +181,16 @@ func (c *cluster) pids() map[int]string {
 	return list
 }
 
+// left are the processes that stay after `down`; the supervisor, which let go of the
+// directory, may take a moment to be gone.
+func (c *cluster) left() map[int]string {
+	deadline := time.Now().Add(3 * time.Second)
+	for len(c.pids()) > 0 && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	return c.pids()
+}
+
 func (c *cluster) killAll() {
 	c.t.Helper()
 	for pid := range c.pids() {
