@@ -42,6 +42,8 @@ step "unit and conformance tests, with the race detector"
 go test -race -count=1 $(go list ./... | grep -v /tests/) ./tests/arch
 step "csi-sanity, and the whole of holdfast up"
 go test -count=1 -timeout 20m -p 1 ./tests/sanity ./tests/standalone
+step "a cluster that breaks under the services"
+go test -count=1 -timeout 20m ./tests/faults
 step "User Mode Linux: krbd and kernel CephFS"
 go test -count=1 -timeout 20m ./tests/uml
 step "Kubernetes: two nodes, real sidecars"

@@ -132,14 +132,14 @@ func (f *csiFlags) run(cmd *cobra.Command) error {
 	}
 	dialer := native.NewDialer()
 	defer dialer.Close()
-	p := &csiParts{flags: f, version: version, log: log, dialer: dialer, clusters: clusters, metrics: server.NewMetrics(version)}
+	p := &csiParts{flags: f, version: version, log: log, dialer: dialer, clusters: clusters, metrics: server.NewMetrics(version, clusters.Err)}
 	group, ctx := errgroup.WithContext(cmd.Context())
 	for _, name := range f.drivers {
 		group.Go(func() error { return p.serve(ctx, driverOf[name]) })
 	}
 	if f.metricsListen != "" {
 		group.Go(func() error {
-			return p.metrics.Serve(ctx, f.metricsListen, func(context.Context) error { return clusters.Err() })
+			return p.metrics.Serve(ctx, f.metricsListen)
 		})
 	}
 	return group.Wait()

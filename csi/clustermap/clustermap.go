@@ -118,6 +118,7 @@ func (m *Map) current() (map[storage.ClusterID]Cluster, error) {
 	defer m.mu.Unlock()
 	info, err := os.Stat(m.path) // follows the symlinks that Kubernetes swaps
 	if err == nil && m.clusters != nil && info.ModTime().Equal(m.modified) && info.Size() == m.size {
+		m.err = nil
 		return m.clusters, nil
 	}
 	clusters, err := load(m.path)

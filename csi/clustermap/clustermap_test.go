@@ -80,6 +80,10 @@ func TestMapFollowsItsFileAndSurvivesABadEdit(t *testing.T) {
 	if m.Err() == nil {
 		t.Fatal("the bad edit is not told")
 	}
+	put(`[{"clusterID":"b","monitors":["y"]}]`, 2)
+	if _, err := m.Cluster("b"); err != nil || m.Err() != nil {
+		t.Fatalf("after the edit was taken back: %v, %v", err, m.Err())
+	}
 }
 
 func FuzzParse(f *testing.F) {

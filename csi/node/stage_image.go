@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -79,7 +80,7 @@ func (s *Server) prepareImage(ctx context.Context, st *staging, v *staged, info 
 	}
 	f := formatting{
 		s: s, cluster: st.conn, pool: st.context.Pool, ns: st.context.RadosNamespace, image: st.context.Image, info: info,
-		device: v.Device.Path, size: info.Size, want: st.cap.fs, options: st.context.MkfsOptions, readOnly: st.cap.readOnly(),
+		device: v.Device.Path, size: info.Size, want: cmp.Or(st.cap.fs, st.context.FsType), options: st.context.MkfsOptions, readOnly: st.cap.readOnly(),
 	}
 	fs, err := f.ensure(ctx)
 	if err != nil {

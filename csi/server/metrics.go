@@ -28,8 +28,9 @@ type Metrics struct {
 	mkfs     *prometheus.HistogramVec
 }
 
-// NewMetrics returns metrics in a registry of their own, with those of process and runtime.
-func NewMetrics(version string) *Metrics {
+// NewMetrics returns metrics in a registry of their own, with those of process and
+// runtime. mapError says why the cluster map could not be read the last time.
+func NewMetrics(version string, mapError func() error) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -55,7 +56,15 @@ func NewMetrics(version string) *Metrics {
 		Name: "holdfast_build_info", Help: "The version that runs.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.calls, m.latency, m.inFlight, m.attach, m.mkfs, info,
+	stale := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "holdfast_csi_cluster_map_stale", Help: "1 while the cluster map cannot be read and the last good one is in force.",
+	}, func() float64 {
+		if mapError() != nil {
+			return 1
+		}
+		return 0
+	})
+	m.registry.MustRegister(m.calls, m.latency, m.inFlight, m.attach, m.mkfs, info, stale,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -80,21 +89,16 @@ func (m *Metrics) Formatted(fs string, took time.Duration, err error) {
 }
 
 // Serve answers /metrics and /healthz on address ("host:port" or "unix:///path")
-// until ctx ends. healthy is asked for each /healthz.
-func (m *Metrics) Serve(ctx context.Context, address string, healthy func(context.Context) error) error {
+// until ctx ends. /healthz says that the process answers: a cluster that does not, or a
+// bad edit of the cluster map, is no reason to kill it.
+func (m *Metrics) Serve(ctx context.Context, address string) error {
 	listener, err := listenHTTP(ctx, address)
 	if err != nil {
 		return fmt.Errorf("listen for metrics on %s: %w", address, err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		if err := healthy(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -286,6 +286,9 @@ func volumeDelete() *cobra.Command {
 				if len(v.Mounts) > 0 {
 					return fmt.Errorf("volume %s is mounted at %s: run `%s volume umount %s` first", v.Name, dash(v.Mounts), self(cmd), v.Name)
 				}
+				if len(v.Nodes) > 0 {
+					return fmt.Errorf("volume %s is in use on %s: unmount it there first (on this machine: `%s volume umount %s`)", v.Name, dash(v.Nodes), self(cmd), v.Name)
+				}
 				if dryRun {
 					fmt.Fprintf(cmd.ErrOrStderr(), "- %s volume %q of %s (dry run: nothing was deleted)\n", v.Driver, v.Name, v.Bytes)
 					return nil
@@ -295,7 +298,9 @@ func volumeDelete() *cobra.Command {
 						return err
 					}
 				}
-				return c.Delete(ctx, v)
+				deletion, cancel := context.WithTimeout(cmd.Context(), volumeTimeout) // a person may take their time
+				defer cancel()
+				return c.Delete(deletion, v)
 			})
 		},
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -31,6 +32,22 @@ func (c *Client) place(id string) string {
 }
 
 func (c *Client) staging(id string) string { return filepath.Join(c.place(id), "stage") }
+
+// lock keeps two programs from working on one volume's mounts at once.
+func (c *Client) lock(id string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Join(c.dir, "mounts"), 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of mounts: %w", err)
+	}
+	file, err := os.OpenFile(c.place(id)+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the volume's mounts: %w", err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("lock the volume's mounts: %w", err)
+	}
+	return func() { _ = file.Close() }, nil
+}
 
 func (c *Client) mounts(id string) mounted {
 	var m mounted
@@ -69,6 +86,11 @@ func (c *Client) Mount(ctx context.Context, v Volume, o MountOptions) error {
 	if !filepath.IsAbs(o.Target) {
 		return fault.New(fault.Invalid, "target %q: want an absolute path", o.Target)
 	}
+	unlock, err := c.lock(v.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	m := c.mounts(v.ID)
 	if len(m.Targets) > 0 && (m.Block != o.Block || m.ReadOnly != o.ReadOnly) {
 		return fault.New(fault.Precondition, "volume %s is mounted at %v in another way (block %v, read-only %v): unmount it there first", v.Name, m.Targets, m.Block, m.ReadOnly)
@@ -95,7 +117,10 @@ func (c *Client) Mount(ctx context.Context, v Volume, o MountOptions) error {
 		return err
 	}
 	if err := c.stageAndPublish(ctx, v, wanted, publish.GetPublishContext(), o); err != nil {
-		return errors.Join(err, c.saveMounts(v.ID, before))
+		if len(before.Targets) > 0 {
+			return errors.Join(err, c.saveMounts(v.ID, before))
+		}
+		return errors.Join(err, c.release(ctx, v))
 	}
 	return nil
 }
@@ -121,8 +146,13 @@ func (c *Client) stageAndPublish(ctx context.Context, v Volume, wanted *csi.Volu
 // Unmount takes the volume from target, or from all its targets when target is empty.
 // With the last one gone it is unstaged and unpublished from this node.
 func (c *Client) Unmount(ctx context.Context, v Volume, target string) error {
+	unlock, err := c.lock(v.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	m := c.mounts(v.ID)
-	if target != "" && !slices.Contains(m.Targets, target) {
+	if target != "" && len(m.Targets) > 0 && !slices.Contains(m.Targets, target) {
 		return fault.New(fault.NotFound, "volume %s is not mounted at %s, but at %v", v.Name, target, m.Targets)
 	}
 	for _, t := range slices.Clone(m.Targets) {

@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -199,6 +200,22 @@ func TestProductionCodeDoesNotSleep(t *testing.T) {
 				}
 				return true
 			})
+		}
+	}
+}
+
+func TestEverySuiteIsRun(t *testing.T) {
+	script, err := os.ReadFile(filepath.Join("..", "run.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	suites, err := filepath.Glob(filepath.Join("..", "*", "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, suite := range suites {
+		if name := "./tests/" + filepath.Base(filepath.Dir(suite)); !strings.Contains(string(script), name) {
+			t.Errorf("tests/run.sh does not run %s", name)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -204,6 +205,8 @@ func both() []storage.Driver { return []storage.Driver{storage.RBD, storage.Ceph
 func TestBrokenCluster(t *testing.T) {
 	b := newBed(t)
 	t.Run("callers of a cluster that hangs get UNAVAILABLE in time, and a retry afterwards finishes", func(t *testing.T) { hangs(t, b) })
+	t.Run("a manager that answers late does not take the services down", func(t *testing.T) { lateManager(t, b) })
+	t.Run("a volume kept by a snapshot is refused deletion, stays usable, and goes once the snapshot is gone", func(t *testing.T) { kept(t, b) })
 	t.Run("a full cluster gives RESOURCE_EXHAUSTED, and volumes can still be deleted", func(t *testing.T) { full(t, b) })
 	t.Run("many volumes at once, each name asked for three times, make one volume a name", func(t *testing.T) { many(t, b) })
 	t.Run("no key stands in a log or in a process's arguments", func(t *testing.T) { secrets(t, b) })
@@ -213,6 +216,7 @@ func hangs(t *testing.T, b *bed) {
 	for what, prefix := range map[string]string{"OSDs": "osd.", "monitors": "mon."} {
 		pids := b.pids(t, prefix)
 		b.signal(t, pids, syscall.SIGSTOP)
+		time.Sleep(1500 * time.Millisecond) // what is known of the pools is a second old at most
 		for _, driver := range both() {
 			const deadline = 4 * time.Second
 			_, code, took := b.create(t, driver, "hang-"+prefix, deadline)
@@ -232,6 +236,61 @@ func hangs(t *testing.T, b *bed) {
 	if left := b.left(t); len(left) != 0 {
 		t.Errorf("left %v", left)
 	}
+}
+
+// lateManager holds the MDS up for longer than a manager command is waited for: its
+// answer comes when nobody listens any more.
+func lateManager(t *testing.T, b *bed) {
+	before := b.pids(t, "csi")
+	mds := b.pids(t, "mds.")
+	b.signal(t, mds, syscall.SIGSTOP)
+	var callers sync.WaitGroup
+	for i := range 2 {
+		callers.Go(func() {
+			if _, code, _ := b.create(t, storage.CephFS, fmt.Sprintf("late-%d", i), 30*time.Second); code != codes.Unavailable {
+				t.Errorf("got %v, want Unavailable", code)
+			}
+		})
+	}
+	callers.Wait()
+	b.signal(t, mds, syscall.SIGCONT)
+	for i := range 2 {
+		id, code, _ := b.create(t, storage.CephFS, fmt.Sprintf("late-%d", i), time.Minute)
+		if code != codes.OK {
+			t.Fatalf("after the MDS came back: %v", code)
+		}
+		b.delete(t, storage.CephFS, id)
+	}
+	if after := b.pids(t, "csi"); !slices.Equal(before, after) {
+		t.Errorf("the CSI services died: pid %v, then %v", before, after)
+	}
+	if left := b.left(t); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+}
+
+func kept(t *testing.T, b *bed) {
+	id, code, _ := b.create(t, storage.RBD, "kept", time.Minute)
+	if code != codes.OK {
+		t.Fatal(code)
+	}
+	image := "rbd/hf-" + id[strings.LastIndex(id, ".")+1:]
+	rbd := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("rbd", append([]string{"--conf", filepath.Join(b.dir, "ceph.conf")}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("rbd %v: %v\n%s", args, err, out)
+		}
+	}
+	rbd("snap", "create", image+"@by-hand")
+	_, err := b.drivers[storage.RBD].DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id, Secrets: b.secrets["DeleteVolumeSecret"]})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "snapshots") {
+		t.Errorf("delete: %v", err)
+	}
+	if again, code, _ := b.create(t, storage.RBD, "kept", time.Minute); code != codes.OK || again != id {
+		t.Errorf("the volume is not usable any more: %v", code)
+	}
+	rbd("snap", "rm", image+"@by-hand")
+	b.delete(t, storage.RBD, id)
 }
 
 func full(t *testing.T, b *bed) {
