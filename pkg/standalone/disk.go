@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -58,21 +59,52 @@ func openDisk(name string) (disk, error) {
 	return d, nil
 }
 
-// checkBlankDisks refuses disks that are not certainly free to use.
-func checkBlankDisks(ctx context.Context, runner command.Runner, names []string) error {
+// checkBlankDisks refuses disks that are not certainly free to use, and returns the
+// identities of those that are.
+func checkBlankDisks(ctx context.Context, runner command.Runner, names []string) ([]string, error) {
 	seen := map[uint64]string{}
+	identities := make([]string, 0, len(names))
 	for _, name := range names {
 		d, err := openDisk(name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if other, twice := seen[d.num]; twice {
-			return fault.New(fault.Invalid, "--disk %s and --disk %s are the same disk, %s", other, name, d.dev)
+			return nil, fault.New(fault.Invalid, "--disk %s and --disk %s are the same disk, %s", other, name, d.dev)
 		}
 		seen[d.num] = name
-		if err := errors.Join(d.checkKernel(), d.checkContent(ctx, runner)); err != nil {
-			return fmt.Errorf("--disk %s (%s) is refused, nothing was written to it: %w", name, d.dev, err)
+		if err := d.checkBlank(ctx, runner); err != nil {
+			return nil, err
 		}
+		identities = append(identities, d.identity())
+	}
+	return identities, nil
+}
+
+func (d disk) checkBlank(ctx context.Context, runner command.Runner) error {
+	if err := errors.Join(d.checkKernel(), d.checkContent(ctx, runner)); err != nil {
+		return fmt.Errorf("--disk %s (%s) is refused, nothing was written to it: %w", d.name, d.dev, err)
+	}
+	return nil
+}
+
+// wholeDisk are the kernel's names of disks that are hardware, or a virtual machine's: SCSI
+// and SATA, NVMe, virtio, Xen, eMMC without its boot areas. What is made of other devices
+// (dm, md, zram, nbd, rbd) is none. A loop device is taken too: udev gives it no name
+// below by-id, so somebody made the one that was given on purpose.
+var wholeDisk = regexp.MustCompile(`^(sd[a-z]+|nvme[0-9]+n[0-9]+|vd[a-z]+|xvd[a-z]+|mmcblk[0-9]+|loop[0-9]+)$`)
+
+// checkKind refuses devices that are no disk of this machine for good.
+func (d disk) checkKind() error {
+	real, err := filepath.EvalSymlinks(d.sys)
+	if err != nil {
+		return fmt.Errorf("find its device: %w", err)
+	}
+	if name := filepath.Base(real); !wholeDisk.MatchString(name) {
+		return fault.New(fault.Precondition, "%s is no disk that can be taken: want SCSI, SATA, NVMe, virtio, Xen or eMMC", name)
+	}
+	if removable, err := os.ReadFile(d.sys + "/removable"); err == nil && strings.TrimSpace(string(removable)) == "1" {
+		return fault.New(fault.Precondition, "it is removable: a disk that is to stay is wanted")
 	}
 	return nil
 }
@@ -82,10 +114,13 @@ func (d disk) checkKernel() error {
 	if _, err := os.Stat(d.sys + "/partition"); err == nil {
 		return fault.New(fault.Precondition, "it is a partition: whole disks alone are taken")
 	}
+	if err := d.checkKind(); err != nil {
+		return err
+	}
 	if ro, err := os.ReadFile(d.sys + "/ro"); err != nil || strings.TrimSpace(string(ro)) != "0" {
 		return fault.New(fault.Precondition, "it is read-only")
 	}
-	for what, pattern := range map[string]string{"has partitions": "/*/partition", "is used by another device": "/holders/*"} {
+	for what, pattern := range map[string]string{"has partitions": "/*/partition", "is used by another device": "/holders/*", "is made of other devices": "/slaves/*"} {
 		found, err := filepath.Glob(d.sys + pattern)
 		if err != nil || len(found) > 0 {
 			return fault.New(fault.Busy, "it %s: %s", what, strings.Join(found, ", "))
@@ -103,15 +138,24 @@ func (d disk) checkKernel() error {
 	return nil
 }
 
-// checkContent opens the disk exclusively (the kernel refuses that for one in use: swap,
-// LVM, md, a mount in another namespace) and looks for signatures.
-func (d disk) checkContent(ctx context.Context, runner command.Runner) error {
+// openExclusively opens for reading what nobody else has: the kernel refuses a disk in use
+// (swap, LVM, md, a mount in another namespace).
+func (d disk) openExclusively() (*os.File, error) {
 	f, err := os.OpenFile(d.dev, os.O_RDONLY|unix.O_EXCL, 0)
 	if errors.Is(err, unix.EBUSY) {
-		return fault.New(fault.Busy, "something has it open exclusively (swap, LVM, md, a mount)")
+		return nil, fault.New(fault.Busy, "something has it open exclusively (swap, LVM, md, a mount)")
 	}
 	if err != nil {
-		return fmt.Errorf("open: %w", err)
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	return f, nil
+}
+
+// checkContent looks for signatures, and for zeros where others have their data.
+func (d disk) checkContent(ctx context.Context, runner command.Runner) error {
+	f, err := d.openExclusively()
+	if err != nil {
+		return err
 	}
 	defer f.Close()
 	size, err := f.Seek(0, io.SeekEnd)
@@ -127,7 +171,7 @@ func (d disk) checkContent(ctx context.Context, runner command.Runner) error {
 		if err != nil {
 			return fmt.Errorf("look for signatures: %w", err)
 		}
-		return fault.New(fault.Precondition, "it carries a signature: %s", strings.Join(strings.Fields(string(result.Stdout)), " "))
+		return fault.New(fault.Precondition, "it carries a signature: %s; %s", strings.Join(strings.Fields(string(result.Stdout)), " "), d.advice(size))
 	}
 	for _, at := range []int64{0, size - int64(zeroSpan)} {
 		span := make([]byte, zeroSpan)
@@ -135,37 +179,52 @@ func (d disk) checkContent(ctx context.Context, runner command.Runner) error {
 			return fmt.Errorf("read at %d: %w", at, err)
 		}
 		if len(bytes.Trim(span, "\x00")) > 0 {
-			return fault.New(fault.Precondition, "it is not blank: there is data in the %s at byte %d", zeroSpan, at)
+			return fault.New(fault.Precondition, "it is not blank: there is data in the %s at byte %d; %s", zeroSpan, at, d.advice(size))
 		}
 	}
 	return nil
+}
+
+// advice says how a disk of size bytes becomes blank.
+func (d disk) advice(size int64) string {
+	return fmt.Sprintf("if nothing on it is needed any more, make it blank, which destroys all that is on it:\n"+
+		"  wipefs --all %[1]s\n  blkdiscard --zeroout --length %[2]d %[1]s\n  blkdiscard --zeroout --offset %[3]d --length %[2]d %[1]s",
+		d.name, int64(zeroSpan), size-int64(zeroSpan))
 }
 
 // blueStoreMagic begins the label of an OSD's disk; its UUID follows
 // (bluestore_bdev_label_t and BlueStore::_write_bdev_label, os/bluestore).
 const blueStoreMagic = "bluestore block device\n"
 
-// checkOurDisk accepts a disk on which a mkfs of ours was begun: still blank at its
-// beginning, or with the label of this very OSD.
-func checkOurDisk(name, uuid string) error {
-	d, err := openDisk(name)
-	if err != nil {
-		return err
+// checkOurs accepts a disk on which a mkfs of ours was begun: with the label of this
+// very OSD, which is the first thing that a mkfs writes, or blank still.
+func (d disk) checkOurs(ctx context.Context, runner command.Runner, uuid string) error {
+	refuse := func(err error) error {
+		return fmt.Errorf("--disk %s (%s) is refused, nothing was written to it: %w", d.name, d.dev, err)
 	}
 	if err := d.checkKernel(); err != nil {
-		return fmt.Errorf("--disk %s (%s): %w", name, d.dev, err)
+		return refuse(err)
 	}
-	f, err := os.Open(d.dev)
+	labelled, err := d.labelled(uuid)
 	if err != nil {
-		return fmt.Errorf("open disk: %w", err)
+		return refuse(err)
+	}
+	if labelled {
+		return nil
+	}
+	return d.checkBlank(ctx, runner)
+}
+
+// labelled reports whether the disk has the label of the OSD with this UUID.
+func (d disk) labelled(uuid string) (bool, error) {
+	f, err := d.openExclusively()
+	if err != nil {
+		return false, err
 	}
 	defer f.Close()
 	head := make([]byte, len(blueStoreMagic)+len(uuid))
 	if _, err := io.ReadFull(f, head); err != nil {
-		return fmt.Errorf("read disk %s: %w", name, err)
+		return false, fmt.Errorf("read its label: %w", err)
 	}
-	if string(head) != blueStoreMagic+uuid && len(bytes.Trim(head, "\x00")) > 0 {
-		return fault.New(fault.Precondition, "--disk %s (%s) carries something that is not this cluster's: nothing was written to it", name, d.dev)
-	}
-	return nil
+	return string(head) == blueStoreMagic+uuid, nil
 }

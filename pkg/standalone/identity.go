@@ -152,8 +152,12 @@ func establish(ctx context.Context, o Options, runner command.Runner) (s *State,
 	if s, err = found(o); err != nil {
 		return nil, "", err
 	}
-	if err := checkBlankDisks(ctx, runner, o.Disks); err != nil {
+	identities, err := checkBlankDisks(ctx, runner, o.Disks)
+	if err != nil {
 		return nil, "", err
+	}
+	for i, identity := range identities { // every disk is an OSD, in this order
+		s.OSDs[i].DiskID = identity
 	}
 	free, err := freeSpace(o.DataDir)
 	if err != nil {

@@ -67,13 +67,20 @@ func (s *Supervisor) takeDisks(ctx context.Context) error {
 		if osd.Disk == "" || s.isMade(daemon.OSDRef(osd.ID)) {
 			continue
 		}
+		d, err := openDisk(osd.Disk)
+		if err != nil {
+			return err
+		}
+		if err := d.checkIdentity(osd.DiskID); err != nil {
+			return err
+		}
 		if osd.Taken {
-			if err := checkOurDisk(osd.Disk, osd.UUID); err != nil {
+			if err := d.checkOurs(ctx, s.tools.Runner, osd.UUID); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := checkBlankDisks(ctx, s.tools.Runner, []string{osd.Disk}); err != nil {
+		if err := d.checkBlank(ctx, s.tools.Runner); err != nil {
 			return err
 		}
 		osd.Taken, changed = true, true

@@ -41,6 +41,9 @@ type OSDState struct {
 	ID   int    `json:"id"`
 	UUID string `json:"uuid"`
 	Disk string `json:"disk,omitempty"` // by-id or by-path; empty: a file
+	// DiskID is what Disk, a place it may be, said of itself when it was chosen: its
+	// world-wide id or serial number, after where that was read. Empty: it has none.
+	DiskID string `json:"disk_id,omitempty"`
 	// Taken is set, and is on stable storage, before the first write to Disk: the disk
 	// was found blank. From then on a store with UUID on it is ours to finish or redo.
 	Taken bool `json:"taken,omitempty"`
