@@ -1,11 +1,15 @@
 package standalone
 
 import (
+	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
 )
 
 // loopDisk makes a disk of a file, with a by-id name as udev would give it.
@@ -89,6 +93,43 @@ func TestRawDisks(t *testing.T) {
 	})
 	t.Run("wiping the cluster leaves its disks alone, and they are not taken again", func(t *testing.T) {
 		c.must("down", "--wipe", "--yes")
-		c.refused([]string{"refused"}, "up", "--disk", link)
+		c.refused([]string{"refused", "ceph_bluestore"}, "up", "--disk", link)
 	})
+	t.Run("until what the refusal says is done", func(t *testing.T) {
+		out, _ := c.run("up", "--disk", link)
+		for line := range strings.Lines(out) {
+			if words := strings.Fields(line); strings.HasPrefix(line, "  ") && len(words) > 1 {
+				tool(words...)
+			}
+		}
+		c.must("up", "--no-csi", "--disk", link)
+		requireHealthy(t, c)
+		c.must("down")
+	})
+	t.Run("a disk that was used for something else before its OSD was made is refused", func(t *testing.T) {
+		half(t, c)
+		zero("0")
+		tool("mkfs.ext4", "-q", dev)
+		c.refused([]string{link, "nothing was written", "ext4"}, "up")
+		tool("e2fsck", "-fn", dev)
+	})
+}
+
+// half makes the cluster look as one whose first `up` was cut off while it made osd.0.
+func half(t *testing.T, c *cluster) {
+	t.Helper()
+	path := localapi.StateFile(c.dir)
+	var state map[string]any
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &state)
+	}
+	state["formed"] = false
+	if err == nil {
+		data, err = json.Marshal(state)
+	}
+	err = errors.Join(err, os.WriteFile(path, data, 0o600), os.Remove(filepath.Join(c.dir, "osd.0", "holdfast-made")))
+	if err != nil {
+		t.Fatal(err)
+	}
 }
