@@ -51,6 +51,7 @@ func runDown(cmd *cobra.Command, _ []string) error {
 			err = localapi.AwaitEnd(cmd.Context(), dir)
 		}
 	}
+	show.close()
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,6 +72,7 @@ func runUp(cmd *cobra.Command, _ []string) error {
 	case errors.Is(err, fault.Unavailable):
 		err = startSupervisor(cmd.Context(), upArgs(cmd, dir), show.event)
 	}
+	show.close()
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func finishUp(cmd *cobra.Command, dir string) error {
 	fmt.Fprintf(w, "%s  %d of %d OSDs up, %s\n", status.Health, status.OSDs.Up, status.OSDs.Total, dir)
 	fmt.Fprintf(w, "ceph:    export CEPH_CONF=%s\n", status.CephConf)
 	fmt.Fprintf(w, "metrics: %s\n", status.MetricsURL)
-	fmt.Fprintf(w, "next:    holdfast volume create --help; holdfast status; holdfast down\n")
+	fmt.Fprintf(w, "next:    %[1]s volume create --help; %[1]s status; %[1]s down\n", self(cmd))
 	return nil
 }
 
@@ -177,20 +177,4 @@ func dataDir(cmd *cobra.Command) (string, error) {
 		return "", fmt.Errorf("resolve --data-dir: %w", err)
 	}
 	return dir, nil
-}
-
-// progress shows steps to a person: a line each when it is done.
-type progress struct{ out io.Writer }
-
-func newProgress(out io.Writer) *progress { return &progress{out} }
-
-func (p *progress) event(e localapi.Event) {
-	switch e.State {
-	case localapi.EventDone:
-		fmt.Fprintf(p.out, "  %-16s done  %5.1f s\n", e.Step, e.Took)
-	case localapi.EventSkip:
-		fmt.Fprintf(p.out, "  %-16s there\n", e.Step)
-	case localapi.EventNote:
-		fmt.Fprintf(p.out, "  note: %s\n", e.Text)
-	}
 }

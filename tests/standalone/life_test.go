@@ -18,11 +18,14 @@ import (
 func TestLife(t *testing.T) {
 	c := newCluster(t)
 	started := time.Now()
-	c.must(small...)
+	said := c.must(small...)
 	t.Logf("up in %s", time.Since(started).Round(100*time.Millisecond))
 	st := requireHealthy(t, c)
 	if st.OSDs.Up != 3 || st.CephConf != filepath.Join(c.dir, "ceph.conf") || st.FSID == "" {
 		t.Fatalf("unexpected status: %+v", st)
+	}
+	if hint := "next:    holdfast --data-dir " + c.dir + " volume create --help"; !strings.Contains(said, hint) || strings.Contains(said, "\r") {
+		t.Errorf("up lacks %q, or is not plain lines:\n%q", hint, said)
 	}
 	c.put("kept", "first")
 
