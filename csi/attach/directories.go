@@ -34,7 +34,7 @@ func NewDirectories(cfg Config) *Directories {
 func (d *Directories) Close() { d.mounts.Wait() }
 
 // Mount mounts the directory on target, an existing directory on which nothing is
-// mounted. Repeated on a target that it mounted, it must not be called: see Check.
+// mounted. It does not find what is mounted already: see Adopt.
 func (d *Directories) Mount(ctx context.Context, dir Directory, target string) (Mount, error) {
 	mounter, why, err := d.choose(ctx, dir)
 	if err != nil {
@@ -252,19 +252,6 @@ func fuseOptions(options []string) string {
 		}
 	}
 	return strings.Join(out, ",")
-}
-
-// Release ends what stands behind a mount whose target has been unmounted; for the
-// kernel's client that is nothing. fault.Busy while other mounts use it.
-func (d *Directories) Release(ctx context.Context, volume, mounter string) error {
-	if mounter == KernelFS {
-		return nil
-	}
-	err := d.keeper.Stop(ctx, ID(volume))
-	if mounter == "" && (errors.Is(err, fault.Unsupported) || errors.Is(err, fault.Unavailable)) {
-		return nil // how it was mounted is not known and there is no keeper: it was the kernel
-	}
-	return err
 }
 
 // Check says what is wrong with the attacher behind a mount, nil if nothing is.

@@ -45,9 +45,14 @@ type Devices interface {
 
 // Directories mounts CephFS; *attach.Directories does.
 type Directories interface {
+	// Adopt shows at target what a living attacher still has mounted somewhere; false without one.
+	Adopt(ctx context.Context, dir attach.Directory, target string) (attach.Mount, bool, error)
 	Mount(ctx context.Context, dir attach.Directory, target string) (attach.Mount, error)
 	// Release ends what stands behind an unmounted mount; mounter "" is not known.
+	// fault.Busy while it is mounted elsewhere.
 	Release(ctx context.Context, volume, mounter string) error
+	// Discard ends a living attacher whose mount is known to be dead.
+	Discard(ctx context.Context, volume string) error
 	Check(ctx context.Context, m attach.Mount) error
 }
 

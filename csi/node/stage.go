@@ -106,6 +106,9 @@ func (s *Server) stage(ctx context.Context, st *staging) (*staged, error) {
 		Volume: st.volume, Boot: s.boot, Cluster: st.handle.Cluster, Staging: st.target, Block: st.cap.block,
 		Mode: st.cap.mode.String(), ReadOnly: st.cap.readOnly(), Published: map[string]published{},
 	}
+	if old != nil {
+		v.Published = old.Published // pods are there whatever became of the staging
+	}
 	if err := os.MkdirAll(st.target, 0o750); err != nil && !dead(st.target) {
 		return nil, fmt.Errorf("make staging path: %w", err)
 	}
@@ -147,10 +150,7 @@ func (s *Server) restage(ctx context.Context, st *staging, old *staged) (bool, e
 		return false, trouble // nothing is known; what works must not be taken down
 	}
 	s.cfg.Log.Warn("staged volume is broken; staging it anew", obs.KeyVolume, st.volume, obs.KeyError, trouble)
-	if err := s.mounts.Drop(old.Staging); err != nil {
-		return false, err
-	}
-	return false, s.state.remove(old.Volume)
+	return false, s.mounts.Drop(old.Staging) // the record stays until the next one: it knows the targets
 }
 
 // trouble says what is wrong with a staged volume, nil if nothing is.
@@ -198,12 +198,8 @@ func (s *Server) stageDirectory(ctx context.Context, st *staging, v *staged) err
 	if st.context.SubvolumePath == "" {
 		return fault.New(fault.Invalid, "volume_context lacks subvolumePath")
 	}
-	// Without a record whatever is mounted there is of no use: it may be dead.
-	if err := s.mounts.Drop(st.target); err != nil {
-		return err
-	}
 	start := time.Now()
-	m, err := s.cfg.Directories.Mount(ctx, attach.Directory{
+	m, err := s.mountDirectory(ctx, attach.Directory{
 		Cluster: st.conn, Volume: st.volume, FSID: st.fsid, Endpoint: st.site.Endpoint(), Credentials: st.creds,
 		Filesystem: st.context.Filesystem, Path: st.context.SubvolumePath, ReadOnly: st.cap.readOnly(), Mounter: st.context.Mounter,
 		KernelOptions: st.context.KernelMountOptions, FuseOptions: st.context.FuseMountOptions, Options: st.cap.flags,
@@ -211,4 +207,26 @@ func (s *Server) stageDirectory(ctx context.Context, st *staging, v *staged) err
 	s.cfg.Observer.Attached(s.cfg.Driver, m.Mounter, time.Since(start), err)
 	v.Mount = &m
 	return err
+}
+
+// mountDirectory mounts a directory on target. What a living attacher has mounted for
+// pods is shown there again, so that they and those to come share it; a dead one is ended.
+func (s *Server) mountDirectory(ctx context.Context, dir attach.Directory, target string) (attach.Mount, error) {
+	m, found, err := s.cfg.Directories.Adopt(ctx, dir, target)
+	if err != nil {
+		return m, err
+	}
+	if found {
+		if err := s.answers(ctx, target); !errors.Is(err, attach.ErrLost) {
+			return m, err
+		}
+		if err := s.cfg.Directories.Discard(ctx, dir.Volume); err != nil {
+			return m, err
+		}
+	}
+	// Whatever else is mounted there is of no use: it may be dead.
+	if err := s.mounts.Drop(target); err != nil {
+		return m, err
+	}
+	return s.cfg.Directories.Mount(ctx, dir, target)
 }

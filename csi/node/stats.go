@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -88,9 +89,13 @@ func (s *Server) at(volume, path string) (*staged, error) {
 	return nil, fault.New(fault.NotFound, "volume %s is neither staged nor published at %s on this node", volume, path)
 }
 
-// answers reports whether the file system at path answers.
+// answers reports whether the file system that is mounted on path answers. A ceph-fuse
+// that was cut off from the cluster no longer knows its own root.
 func (s *Server) answers(ctx context.Context, path string) error {
 	_, err := s.statfs(ctx, path)
+	if errors.Is(err, os.ErrNotExist) {
+		return attach.Lost("the file system at %s has lost its root: %v", path, err)
+	}
 	return err
 }
 

@@ -35,9 +35,12 @@ func (k *keeper) start(ctx context.Context, s Spec) (Status, error) {
 		if !old.Spec.same(s) {
 			return Status{}, fault.New(fault.Exists, "attachment %s of volume %s is there with other settings", s.ID, old.Spec.Volume)
 		}
+		if old, err = k.note(ctx, old); err != nil {
+			return Status{}, fmt.Errorf("attach %s: %w", s.Volume, err)
+		}
 		return k.status(old), nil
 	default:
-		if err := k.clear(ctx, old); err != nil {
+		if err := k.clear(ctx, old, false); err != nil {
 			return Status{}, err
 		}
 	}
@@ -45,16 +48,31 @@ func (k *keeper) start(ctx context.Context, s Spec) (Status, error) {
 	if err == nil {
 		err = k.await(ctx, r)
 	}
-	if err == nil && s.Kind == KindCephFS {
-		if r.Client, err = clientAddress(ctx, filepath.Join(k.dir(s.ID), "asok")); err == nil {
-			err = k.save(r)
-		}
+	if err == nil {
+		r, err = k.note(ctx, r)
 	}
 	if err != nil {
 		return Status{}, errors.Join(fmt.Errorf("attach %s: %w", s.Volume, err), k.abandon(ctx, r))
 	}
 	k.cfg.Log.Info("attached", obs.KeyVolume, s.Volume, "kind", s.Kind, "pid", r.Process.PID)
 	return k.status(r), nil
+}
+
+// note keeps what a mounted ceph-fuse is known by later, when its mount is handed over.
+func (k *keeper) note(ctx context.Context, r record) (record, error) {
+	if r.Spec.Kind != KindCephFS || r.Device != "" {
+		return r, nil
+	}
+	client, err := clientAddress(ctx, filepath.Join(k.dir(r.Spec.ID), "asok"))
+	if err != nil {
+		return r, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(k.target(r.Spec), &st); err != nil {
+		return r, fmt.Errorf("look at the mount: %w", err)
+	}
+	r.Client, r.Device = client, fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+	return r, k.save(r)
 }
 
 // launch prepares the attachment's directory and starts its helper.
@@ -120,12 +138,13 @@ func (k *keeper) mounted(s Spec) bool {
 func (k *keeper) abandon(ctx context.Context, r record) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	return k.clear(ctx, r)
+	return k.clear(ctx, r, false)
 }
 
 // stop ends an attachment. One that is not there is stopped already. fault.Busy: it is
-// still in use (its mount is bound elsewhere, or does not end).
-func (k *keeper) stop(ctx context.Context, id string) error {
+// still in use (its mount is bound elsewhere, or does not end). dead: the caller knows
+// that its mount works for nobody any more, and it is ended whoever has it.
+func (k *keeper) stop(ctx context.Context, id string, dead bool) error {
 	unlock, err := k.locks.Lock(ctx, id)
 	if err != nil {
 		return err
@@ -142,15 +161,20 @@ func (k *keeper) stop(ctx context.Context, id string) error {
 	if err := k.save(r); err != nil {
 		return err
 	}
-	if err := k.clear(ctx, r); err != nil {
+	if err := k.clear(ctx, r, dead); err != nil {
+		if r.Spec.Kind == KindCephFS && r.Process.alive() { // it serves on, and its death would be news
+			r.Stopping = false
+			err = errors.Join(err, k.save(r))
+		}
 		return fmt.Errorf("detach %s: %w", r.Spec.Volume, err)
 	}
 	k.cfg.Log.Info("detached", obs.KeyVolume, r.Spec.Volume, "kind", r.Spec.Kind)
 	return nil
 }
 
-// clear ends the helper, writes back what it has, and removes every trace.
-func (k *keeper) clear(ctx context.Context, r record) error {
+// clear ends the helper, writes back what it has, and removes every trace. fault.Busy: a
+// ceph-fuse whose mount was handed over lives on, so somebody has that mount.
+func (k *keeper) clear(ctx context.Context, r record, dead bool) error {
 	target := k.target(r.Spec)
 	if r.Process.alive() {
 		// ceph-fuse writes back and ends once its last mount is gone; qemu-storage-daemon
@@ -160,8 +184,14 @@ func (k *keeper) clear(ctx context.Context, r record) error {
 				return err
 			}
 			short, cancel := context.WithTimeout(ctx, 15*time.Second)
-			_ = r.Process.wait(short) // SIGTERM follows
+			var err error
+			if !dead {
+				err = r.Process.wait(short)
+			}
 			cancel()
+			if err != nil && r.Client != "" {
+				return fault.New(fault.Busy, "%s (pid %d) lives on, so its mount is still in use, or the cluster does not take what it has to write", r.Process.Name, r.Process.PID)
+			}
 		}
 		short, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
@@ -198,7 +228,7 @@ func (k *keeper) healthy(r record) error {
 }
 
 func (k *keeper) status(r record) Status {
-	s := Status{Spec: r.Spec, PID: r.Process.PID, Path: k.target(r.Spec), Alive: true, Client: r.Client}
+	s := Status{Spec: r.Spec, PID: r.Process.PID, Path: k.target(r.Spec), Alive: true, Client: r.Client, Device: r.Device}
 	s.Spec.Key = ""
 	if err := k.healthy(r); err != nil {
 		s.Alive, s.Message = false, err.Error()

@@ -41,6 +41,12 @@ func (c *Client) Stop(ctx context.Context, id string) error {
 	return c.call(ctx, "stop", idRequest{ID: id}, nil)
 }
 
+// Discard is Stop for an attachment whose mount is known to be dead: who still has it
+// has nothing of it.
+func (c *Client) Discard(ctx context.Context, id string) error {
+	return c.call(ctx, "stop", idRequest{ID: id, Dead: true}, nil)
+}
+
 // Resize makes an exported image show size bytes; fault.Range if it is larger now.
 func (c *Client) Resize(ctx context.Context, id string, size int64) (Status, error) {
 	var out Status

@@ -53,13 +53,14 @@ func program(kind string) string {
 func (k *keeper) arguments(s Spec) ([]string, error) {
 	conf, dir := filepath.Join(k.dir(s.ID), "ceph.conf"), k.dir(s.ID)
 	if s.Kind == KindCephFS {
-		options := []string{"fsname=holdfast"}
+		var options []string
 		if s.ReadOnly {
 			options = append(options, "ro")
 		}
 		if s.Options != "" {
 			options = append(options, s.Options)
 		}
+		options = append(options, "fsname="+Source(s.ID)) // last, so that it stands
 		return []string{fuseProgram, "-f", "-c", conf, "--id", s.User, k.target(s), "-o", strings.Join(options, ",")}, nil
 	}
 	// JSON instead of key=value: a comma or a space in a name stays what it is.

@@ -138,7 +138,7 @@ func TestATornStateFileIsSomethingToCleanUp(t *testing.T) {
 	if err != nil || status.Alive {
 		t.Errorf("got %+v, %v, want a dead attachment", status, err)
 	}
-	if err := k.stop(t.Context(), testID); err != nil {
+	if err := k.stop(t.Context(), testID, false); err != nil {
 		t.Error(err)
 	}
 	if _, err := k.describe(testID); !errors.Is(err, fault.NotFound) {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
@@ -40,20 +41,17 @@ func launch(argv []string, keyring []byte, logPath string) (process, error) {
 		return process{}, fmt.Errorf("open log: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives every context
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "CEPH_ARGS=")
-	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
-	cmd.ExtraFiles = []*os.File{secret}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		if errors.Is(err, exec.ErrNotFound) {
-			return process{}, fault.As(fault.Unsupported, fmt.Errorf("start %s: %w", argv[0], err))
-		}
-		return process{}, fmt.Errorf("start %s: %w", argv[0], err)
+	c := command.Cmd{Name: argv[0], Args: argv[1:], Dir: "/", Env: []string{"LC_ALL=C.UTF-8"}}
+	child, err := command.Start(c, log, secret)
+	if errors.Is(err, exec.ErrNotFound) {
+		return process{}, fault.As(fault.Unsupported, err)
 	}
-	p := process{PID: cmd.Process.Pid, Name: argv[0], Boot: bootID()}
+	if err != nil {
+		return process{}, err
+	}
+	p := process{PID: child.Pid, Name: argv[0], Boot: bootID()}
 	p.Start, _ = startTime(p.PID)
-	return p, cmd.Process.Release()
+	return p, child.Release()
 }
 
 // keyPath is where a helper finds its keyring.
@@ -120,8 +118,8 @@ func (p process) stop(ctx context.Context, signal syscall.Signal) error {
 	if err := unix.Kill(p.PID, signal); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("signal %s (pid %d): %w", p.Name, p.PID, err)
 	}
-	if err := p.wait(ctx); err != nil {
-		return fault.As(fault.Busy, fmt.Errorf("%s (pid %d) did not end: %w", p.Name, p.PID, err))
+	if err := p.wait(ctx); err != nil { // no %w: that the wait ran out is not the cluster's slowness
+		return fault.New(fault.Busy, "%s (pid %d) did not end: %v", p.Name, p.PID, err)
 	}
 	return nil
 }

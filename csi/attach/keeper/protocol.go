@@ -65,6 +65,9 @@ func (s Spec) same(o Spec) bool {
 		s.Image == o.Image && s.Filesystem == o.Filesystem && s.Directory == o.Directory && s.ReadOnly == o.ReadOnly
 }
 
+// Source is what the mount table shows as the source of an attachment's ceph-fuse mount.
+func Source(id string) string { return "holdfast:" + id }
+
 // Status is the state of an attachment.
 type Status struct {
 	Spec    Spec   `json:"spec"` // without the key
@@ -73,6 +76,7 @@ type Status struct {
 	Path    string `json:"path"`
 	Message string `json:"message,omitempty"` // why it is not alive
 	Client  string `json:"client,omitempty"`  // ceph-fuse's address in the cluster: "10.0.0.1:0/123"
+	Device  string `json:"device,omitempty"`  // "major:minor" of ceph-fuse's mount
 }
 
 // Ability says what this host can attach, and why not.
@@ -85,6 +89,7 @@ type Ability struct {
 type idRequest struct {
 	ID   string `json:"id"`
 	Size int64  `json:"size,omitempty"` // bytes
+	Dead bool   `json:"dead,omitempty"` // stop: the mount works for nobody any more
 }
 
 // wireError carries an error's class through HTTP.

@@ -131,7 +131,7 @@ func (k *keeper) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/start", call(func(ctx context.Context, s Spec) (Status, error) { return k.start(ctx, s) }))
 	mux.HandleFunc("POST /v1/stop", call(func(ctx context.Context, r idRequest) (struct{}, error) {
-		return struct{}{}, k.stop(ctx, r.ID)
+		return struct{}{}, k.stop(ctx, r.ID, r.Dead)
 	}))
 	mux.HandleFunc("POST /v1/resize", call(func(ctx context.Context, r idRequest) (Status, error) {
 		return k.resize(ctx, r.ID, r.Size)

@@ -18,7 +18,8 @@ import (
 type record struct {
 	Spec     Spec    `json:"spec"`
 	Process  process `json:"process"`
-	Client   string  `json:"client,omitempty"` // the helper's address in the cluster
+	Client   string  `json:"client,omitempty"` // ceph-fuse's address in the cluster; noted once its mount stands
+	Device   string  `json:"device,omitempty"` // "major:minor" of its mount, which is the same wherever it is bound
 	Stopping bool    `json:"stopping,omitempty"`
 }
 
