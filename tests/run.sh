@@ -21,7 +21,8 @@ down() {
 step "build"
 make --no-print-directory build
 step "check format, vet and lint"
-test -z "$(gofmt -l cmd csi images pkg tests | tee /dev/stderr)"
+unformatted=$(gofmt -l cmd csi images pkg tests)
+[ -z "$unformatted" ] || { echo "error: run gofmt on $unformatted" >&2; exit 1; }
 go vet ./...
 make --no-print-directory lint
 
