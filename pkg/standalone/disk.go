@@ -96,11 +96,11 @@ var wholeDisk = regexp.MustCompile(`^(sd[a-z]+|nvme[0-9]+n[0-9]+|vd[a-z]+|xvd[a-
 
 // checkKind refuses devices that are no disk of this machine for good.
 func (d disk) checkKind() error {
-	real, err := filepath.EvalSymlinks(d.sys)
+	path, err := filepath.EvalSymlinks(d.sys)
 	if err != nil {
 		return fmt.Errorf("find its device: %w", err)
 	}
-	if name := filepath.Base(real); !wholeDisk.MatchString(name) {
+	if name := filepath.Base(path); !wholeDisk.MatchString(name) {
 		return fault.New(fault.Precondition, "%s is no disk that can be taken: want SCSI, SATA, NVMe, virtio, Xen or eMMC", name)
 	}
 	if removable, err := os.ReadFile(d.sys + "/removable"); err == nil && strings.TrimSpace(string(removable)) == "1" {
