@@ -26,13 +26,14 @@ type Devices struct {
 
 // NewDevices returns the attacher of block devices.
 func NewDevices(cfg Config) *Devices {
-	return &Devices{krbd: &krbd{sys: "/sys", dev: "/dev"}, keeper: keeper.NewClient(cfg.Socket), runner: cfg.Runner, log: cfg.Log}
+	return &Devices{krbd: newKrbd(), keeper: keeper.NewClient(cfg.Socket), runner: cfg.Runner, log: cfg.Log}
 }
 
 // Close waits for writes to the kernel that their callers gave up on.
 func (d *Devices) Close() { d.krbd.writes.Wait() }
 
-// Find returns the device that the image has on this node already, if any.
+// Find returns the device that the image has on this node already, if any; its path is
+// empty when a crash has left all of it but the device node.
 func (d *Devices) Find(ctx context.Context, img Image) (Device, bool, error) {
 	if m, ok, err := d.krbd.find(img.FSID, img.Pool, img.Namespace, img.Name); ok || err != nil {
 		return device(img, Krbd, filepath.Join(d.krbd.dev, "rbd"+m.id)), ok, err
@@ -46,7 +47,9 @@ func (d *Devices) Find(ctx context.Context, img Image) (Device, bool, error) {
 			return dev, true, nil
 		}
 	}
-	return Device{}, false, nil
+	// An export whose device is gone has the image open, too; Attach puts a device on it.
+	status, err := d.keeper.Describe(ctx, ID(img.Volume))
+	return device(img, FuseLoop, ""), err == nil && status.Alive, nil
 }
 
 // Attach makes the image a block device. Repeated, it returns the same device; what is
@@ -171,7 +174,11 @@ func (d *Devices) reuse(ctx context.Context, id string, readOnly bool) (string, 
 	for _, s := range list {
 		alive := status.Alive && s.on(status.Path)
 		if alive && status.Spec.ReadOnly == readOnly {
-			return s.path, nil
+			err := loopKeep(s.path, s.tag)
+			if errors.Is(err, ErrLost) { // freed this moment
+				continue
+			}
+			return s.path, err
 		}
 		if err := d.free(ctx, s, alive); err != nil {
 			return "", err
@@ -187,7 +194,15 @@ const deadLoopPatience = 2 * time.Second
 // holds it, the kernel frees it when the pod goes, and nobody has to wait for that.
 func (d *Devices) free(ctx context.Context, s loopStatus, alive bool) error {
 	if alive {
-		return loopDetach(ctx, s.path, s.tag)
+		err := loopDetach(ctx, s.path, s.tag)
+		if err == nil {
+			return nil
+		}
+		keepErr := loopKeep(s.path, s.tag)
+		if errors.Is(keepErr, ErrLost) { // freed at last
+			return nil
+		}
+		return errors.Join(err, keepErr)
 	}
 	short, cancel := context.WithTimeout(ctx, deadLoopPatience)
 	defer cancel()
@@ -219,6 +234,15 @@ func (d *Devices) Detach(ctx context.Context, dev Device) error {
 		}
 	}
 	return d.keeper.Stop(ctx, id)
+}
+
+// Keep takes back what a Detach that was given up on, or cut off by a crash, has begun. ErrLost
+// when the device is gone. It must not run beside another call for the volume.
+func (d *Devices) Keep(_ context.Context, dev Device) error {
+	if dev.Mounter == Krbd {
+		return nil // an unmap is done at once or refused
+	}
+	return loopKeep(dev.Path, tagPrefix+ID(dev.Volume))
 }
 
 // Grow makes the device show the image's new size, at least want bytes, and returns it.

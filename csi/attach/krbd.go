@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,10 +22,13 @@ import (
 // https://docs.kernel.org/admin-guide/abi-testing.html (sysfs-bus-rbd). The key goes
 // through the write alone; the rbd command would take seconds and need a keyring file.
 type krbd struct {
-	sys    string // "/sys", elsewhere in tests
-	dev    string // "/dev"
+	sys    string                        // "/sys", elsewhere in tests
+	dev    string                        // "/dev"
+	put    func(path, line string) error // writes a line to a file of sys
 	writes sync.WaitGroup
 }
+
+func newKrbd() *krbd { return &krbd{sys: "/sys", dev: "/dev", put: writeLine} }
 
 // A map that finds no monitor gives up after this many seconds, not the kernel's 60.
 const krbdMountTimeout = 30
@@ -72,13 +76,24 @@ type mapping struct {
 
 // find looks for a mapping of the image's head.
 func (k *krbd) find(fsid, pool, namespace, image string) (mapping, bool, error) {
+	list, err := k.all(fsid, pool, namespace, image)
+	if err != nil || len(list) == 0 {
+		return mapping{}, false, err
+	}
+	return list[0], true, nil
+}
+
+// all lists the mappings of the image's head. There is one at most, except when a map that
+// was given up on came to its end later.
+func (k *krbd) all(fsid, pool, namespace, image string) ([]mapping, error) {
 	entries, err := os.ReadDir(k.bus("devices"))
 	if errors.Is(err, os.ErrNotExist) {
-		return mapping{}, false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return mapping{}, false, fmt.Errorf("list mapped images: %w", err)
+		return nil, fmt.Errorf("list mapped images: %w", err)
 	}
+	var list []mapping
 	for _, e := range entries {
 		attr := func(name string) string {
 			data, _ := os.ReadFile(k.bus("devices", e.Name(), name))
@@ -91,14 +106,37 @@ func (k *krbd) find(fsid, pool, namespace, image string) (mapping, bool, error) 
 			continue
 		}
 		ro, _ := os.ReadFile(filepath.Join(k.sys, "block/rbd"+e.Name(), "ro"))
-		return mapping{id: e.Name(), readOnly: strings.TrimSpace(string(ro)) == "1"}, true, nil
+		list = append(list, mapping{id: e.Name(), readOnly: strings.TrimSpace(string(ro)) == "1"})
 	}
-	return mapping{}, false, nil
+	return list, nil
+}
+
+// one returns the image's mapping. Of several those go that nobody has open, until one is
+// left: an image in two devices is two caches of one file system. fault.Busy: two are in use.
+func (k *krbd) one(ctx context.Context, img Image) (mapping, bool, error) {
+	list, err := k.all(img.FSID, img.Pool, img.Namespace, img.Name)
+	for i := len(list) - 1; i >= 0 && len(list) > 1; i-- {
+		err := k.write(ctx, k.bus("remove_single_major"), list[i].id)
+		if errors.Is(err, unix.EBUSY) {
+			continue
+		}
+		if ignore(err, unix.ENOENT) != nil {
+			return mapping{}, false, fmt.Errorf("unmap rbd%s, a second mapping: %w", list[i].id, err)
+		}
+		list = slices.Delete(list, i, i+1)
+	}
+	switch {
+	case err != nil || len(list) == 0:
+		return mapping{}, false, err
+	case len(list) > 1:
+		return mapping{}, false, fault.New(fault.Busy, "%s/%s is mapped twice, as rbd%s and rbd%s, and both are in use: unmount one by hand", img.Pool, img.Name, list[0].id, list[1].id)
+	}
+	return list[0], true, nil
 }
 
 // attach maps the image, or returns the mapping that is there.
 func (k *krbd) attach(ctx context.Context, img Image) (string, error) {
-	m, found, err := k.find(img.FSID, img.Pool, img.Namespace, img.Name)
+	m, found, err := k.one(ctx, img)
 	if err != nil {
 		return "", err
 	}
@@ -116,7 +154,7 @@ func (k *krbd) attach(ctx context.Context, img Image) (string, error) {
 		if err := k.write(ctx, k.bus("add_single_major"), line); err != nil {
 			return "", krbdError(img, err)
 		}
-		if m, found, err = k.find(img.FSID, img.Pool, img.Namespace, img.Name); err != nil || !found {
+		if m, found, err = k.one(ctx, img); err != nil || !found {
 			return "", errors.Join(fmt.Errorf("map %s/%s: the kernel took it but shows no device", img.Pool, img.Name), err)
 		}
 	}
@@ -208,12 +246,7 @@ func (k *krbd) write(ctx context.Context, path, line string) error {
 	k.writes.Add(1)
 	go func() {
 		defer k.writes.Done()
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err == nil {
-			_, err = f.WriteString(line)
-			err = errors.Join(err, f.Close())
-		}
-		done <- err
+		done <- k.put(path, line)
 	}()
 	select {
 	case err := <-done:
@@ -221,6 +254,15 @@ func (k *krbd) write(ctx context.Context, path, line string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+func writeLine(path, line string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line)
+	return errors.Join(err, f.Close())
 }
 
 // krbdError says what an errno of a map means. The line that was written is never part
@@ -248,13 +290,17 @@ func krbdError(img Image, err error) error {
 	return fault.New(class, "map %s/%s: %s: %w", img.Pool, img.Name, advice, errno)
 }
 
-// detach unmaps a device if it still is this image.
+// detach unmaps the image, as often as it is mapped.
 func (k *krbd) detach(ctx context.Context, d Device) error {
-	m, found, err := k.find(d.FSID, d.Pool, d.Namespace, d.Image)
-	if err != nil || !found {
-		return err
-	}
-	return k.remove(ctx, m.id, d.UnmapOption)
+	return poll(ctx, pollEvery, func() (bool, error) {
+		list, err := k.all(d.FSID, d.Pool, d.Namespace, d.Image)
+		for _, m := range list {
+			if err := k.remove(ctx, m.id, d.UnmapOption); err != nil {
+				return false, err
+			}
+		}
+		return len(list) == 0, err
+	})
 }
 
 // remove unmaps, again while the device is open, until ctx ends (fault.Busy).
@@ -268,10 +314,11 @@ func (k *krbd) remove(ctx context.Context, id, options string) error {
 		if errors.Is(err, unix.EBUSY) {
 			return false, nil
 		}
-		return err == nil, ignore(err, unix.ENOENT)
+		err = ignore(err, unix.ENOENT)
+		return err == nil, err
 	})
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fault.As(fault.Busy, fmt.Errorf("unmap rbd%s: the device is still open or mounted: %w", id, err))
+	if errors.Is(err, context.DeadlineExceeded) { // no %w: this is not the cluster's slowness
+		return fault.New(fault.Busy, "unmap rbd%s: the device is still open or mounted (%v)", id, err)
 	}
 	if err != nil {
 		return fmt.Errorf("unmap rbd%s: %w", id, err)
@@ -309,14 +356,14 @@ func (k *krbd) size(id string) (int64, error) {
 
 // check says what is wrong with a mapped device.
 func (k *krbd) check(d Device) error {
-	m, found, err := k.find(d.FSID, d.Pool, d.Namespace, d.Image)
+	list, err := k.all(d.FSID, d.Pool, d.Namespace, d.Image)
 	switch {
 	case err != nil:
 		return err
-	case !found:
+	case len(list) == 0:
 		return Lost("%s/%s is not mapped on this node any more", d.Pool, d.Image)
-	case filepath.Join(k.dev, "rbd"+m.id) != d.Path:
-		return Lost("%s/%s is mapped as rbd%s, not as %s", d.Pool, d.Image, m.id, d.Path)
+	case !slices.ContainsFunc(list, func(m mapping) bool { return filepath.Join(k.dev, "rbd"+m.id) == d.Path }):
+		return Lost("%s/%s is mapped as rbd%s, not as %s", d.Pool, d.Image, list[0].id, d.Path)
 	}
 	return nil
 }

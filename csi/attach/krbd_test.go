@@ -68,6 +68,15 @@ func TestAnErrnoOfTheKernelBecomesAClassWithoutTheKey(t *testing.T) {
 func fakeSys(t *testing.T) *krbd {
 	t.Helper()
 	k := &krbd{sys: t.TempDir(), dev: t.TempDir()}
+	k.put = func(path, line string) error {
+		if filepath.Base(path) == "remove_single_major" {
+			id, _, _ := strings.Cut(line, " ")
+			if err := os.RemoveAll(k.bus("devices", id)); err != nil {
+				return err
+			}
+		}
+		return writeLine(path, line)
+	}
 	write := func(name, content string) {
 		t.Helper()
 		path := filepath.Join(k.sys, name)
@@ -143,5 +152,49 @@ func TestFeaturesThatTheKernelLacksAreNamed(t *testing.T) {
 	k := fakeSys(t)
 	if got := k.lacks([]string{"layering", "exclusive-lock", "striping", "from-the-future"}); strings.Join(got, " ") != "striping from-the-future" {
 		t.Errorf("got %v", got)
+	}
+}
+
+func TestAMapThatWasGivenUpOnLeavesNoSecondMapping(t *testing.T) {
+	k := fakeSys(t)
+	put, busy := k.put, map[string]bool{}
+	again := func(id string) {
+		t.Helper()
+		if err := os.CopyFS(k.bus("devices", id), os.DirFS(k.bus("devices", "3"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.put = func(path, line string) error {
+		if busy[line] {
+			return &os.PathError{Op: "write", Path: path, Err: unix.EBUSY}
+		}
+		return put(path, line)
+	}
+	d := Device{Mounter: Krbd, Path: filepath.Join(k.dev, "rbd3"), FSID: "f", Pool: "rbd", Namespace: "팀", Image: "hf-1"}
+	again("1")
+	busy["3"] = true // mounted
+	if err := k.check(d); err != nil {
+		t.Errorf("the mapping in use with another beside it: %v", err)
+	}
+	path, err := k.attach(t.Context(), testImage())
+	if list, _ := k.all("f", "rbd", "팀", "hf-1"); err != nil || path != d.Path || len(list) != 1 {
+		t.Errorf("got %s, %v, with the mappings %v: want the one in use alone", path, err, list)
+	}
+	again("1")
+	busy["1"] = true
+	if _, err := k.attach(t.Context(), testImage()); !errors.Is(err, fault.Busy) {
+		t.Errorf("two mappings in use: got %v, want busy", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := k.detach(ctx, d); !errors.Is(err, fault.Busy) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("detach of what is open: got %v, want busy and no slowness", err)
+	}
+	clear(busy)
+	if err := k.detach(t.Context(), d); err != nil {
+		t.Error(err)
+	}
+	if list, _ := k.all("f", "rbd", "팀", "hf-1"); len(list) != 0 {
+		t.Errorf("mappings are left: %v", list)
 	}
 }

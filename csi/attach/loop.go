@@ -133,7 +133,8 @@ func (s loopStatus) on(file string) bool {
 }
 
 // loopDetach frees the device if it still carries the tag, and waits until it is free.
-// A device that is mounted or open stays: fault.Busy when ctx ends.
+// A device that is mounted or open stays: fault.Busy when ctx ends, and the kernel frees it
+// with its last user then (see loopKeep).
 func loopDetach(ctx context.Context, path, tag string) error {
 	err := poll(ctx, pollEvery, func() (bool, error) {
 		s, err := loopGet(path)
@@ -148,11 +149,44 @@ func loopDetach(ctx context.Context, path, tag string) error {
 		}
 		return false, loopClear(path)
 	})
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fault.As(fault.Busy, fmt.Errorf("detach %s: it is still mounted or open: %w", path, err))
+	if errors.Is(err, context.DeadlineExceeded) { // no %w: this is not the cluster's slowness
+		return fault.New(fault.Busy, "detach %s: it is still mounted or open (%v)", path, err)
 	}
 	if err != nil {
 		return fmt.Errorf("detach %s: %w", path, err)
+	}
+	return nil
+}
+
+// loopKeep takes back that a device is to be freed with its last user, which is what
+// LOOP_CLR_FD asks for while it is open: else it would vanish, and its number be given to
+// another volume, under whoever it is shown to next. ErrLost: it is not the volume's any more.
+func loopKeep(path, tag string) error {
+	device, err := os.Open(path) // while this is open, no other user is the last
+	if err != nil {
+		return Lost("%s: %v", path, err)
+	}
+	defer device.Close()
+	fd := int(device.Fd())
+	for range 2 { // the second time to see what the first has done
+		info, err := unix.IoctlLoopGetStatus64(fd)
+		if err != nil {
+			return Lost("%s is free: %v", path, err)
+		}
+		if name, _, _ := bytes.Cut(info.File_name[:], []byte{0}); string(name) != tag {
+			return Lost("%s is not the volume's device any more", path)
+		}
+		if info.Flags&unix.LO_FLAGS_AUTOCLEAR == 0 {
+			return nil
+		}
+		info.Flags &^= unix.LO_FLAGS_AUTOCLEAR
+		if err := unix.IoctlLoopSetStatus64(fd, info); err != nil {
+			return fmt.Errorf("keep %s: %w", path, err)
+		}
+	}
+	info, err := unix.IoctlLoopGetStatus64(fd)
+	if err != nil || info.Flags&unix.LO_FLAGS_AUTOCLEAR != 0 {
+		return fault.New(fault.Aborted, "keep %s: somebody else frees it (%v)", path, err)
 	}
 	return nil
 }

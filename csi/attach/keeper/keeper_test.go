@@ -239,3 +239,35 @@ func TestEventsBetweenCommandAndAnswerArePassedOver(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestAHelperWhoseMountWasHandedOverIsNotEndedByAStart(t *testing.T) {
+	k := newKeeper(t)
+	if err := os.MkdirAll(k.dir(testID), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p, err := launch([]string{"sleep", "60"}, nil, filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Spec{ID: testID, Kind: KindCephFS, Volume: "v", Monitors: []string{"10.0.0.1"}, User: "node", Key: "k", Directory: "/d"}
+	if err := k.save(record{Spec: s, Process: p, Client: "10.0.0.1:0/1", Device: "0:99"}); err != nil {
+		t.Fatal(err)
+	}
+	soon := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	if _, err := k.start(soon(), s); !errors.Is(err, fault.Busy) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("start: got %v, want busy", err)
+	}
+	if err := k.stop(soon(), testID, false); !errors.Is(err, fault.Busy) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("stop: got %v, want busy", err)
+	}
+	if status, err := k.describe(testID); err != nil || !status.Alive || status.Device != "0:99" {
+		t.Errorf("afterwards: %+v, %v", status, err)
+	}
+	if err := k.stop(t.Context(), testID, true); err != nil || p.alive() {
+		t.Errorf("stop of a dead mount's helper: %v, alive: %t", err, p.alive())
+	}
+}
