@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -60,13 +61,7 @@ func (s *Server) expand(ctx context.Context, v *staged, handle volumeid.Handle, 
 		return storage.Bytes(size), err
 	}
 	start := time.Now()
-	actual, err := s.imageSize(ctx, v, handle, secrets)
-	if err != nil && (want == 0 || v.Device.Mounter == attach.FuseLoop) {
-		// Nobody knows the size; and QEMU would cut a larger image down to what it is told.
-		return 0, fmt.Errorf("ask for the image's size (a node-expand secret, or --credentials-dir, is needed): %w", err)
-	}
-	// The image may be larger than asked for, and must not be cut to what was asked for.
-	size, err := s.cfg.Devices.Grow(ctx, *v.Device, max(want, actual))
+	size, err := s.growDevice(ctx, v, handle, want, secrets)
 	if err != nil {
 		return 0, err
 	}
@@ -79,23 +74,57 @@ func (s *Server) expand(ctx context.Context, v *staged, handle volumeid.Handle, 
 	return size, nil
 }
 
-// imageSize asks the cluster; it needs credentials, from the call or the service's own.
-func (s *Server) imageSize(ctx context.Context, v *staged, handle volumeid.Handle, secrets map[string]string) (storage.Bytes, error) {
+// growDevice makes the device as large as the image is, which the cluster says; want is the
+// least that the caller expects. QEMU sets the image to the size that it is told, so nobody
+// may change the image between the question and that: both are done under its lease.
+func (s *Server) growDevice(ctx context.Context, v *staged, handle volumeid.Handle, want storage.Bytes, secrets map[string]string) (storage.Bytes, error) {
+	d := v.Device
+	conn, info, err := s.image(ctx, v, handle, secrets)
+	switch {
+	case err != nil && (want == 0 || d.Mounter == attach.FuseLoop):
+		return 0, fmt.Errorf("ask for the image's size (a node-expand secret, or --credentials-dir, is needed): %w", err)
+	case err != nil: // krbd finds out by itself
+		return s.cfg.Devices.Grow(ctx, *d, want)
+	case d.Mounter != attach.FuseLoop:
+		return s.cfg.Devices.Grow(ctx, *d, max(want, info.Size)) // waits for want, and sets nothing
+	}
+	objects, header := conn.Objects(d.Pool, d.Namespace), "rbd_header."+info.ID
+	lease := ceph.Lease{Name: formatLease, Cookie: randomCookie(), Description: s.cfg.NodeID, TTL: formatTTL}
+	if err := takeLease(ctx, objects, header, lease); err != nil {
+		return 0, fmt.Errorf("lock %s/%s for growth: %w", d.Pool, d.Image, err)
+	}
+	var size storage.Bytes
+	err = withLease(ctx, objects, header, lease, func(ctx context.Context) error {
+		info, err := conn.Images(d.Pool, d.Namespace).Info(ctx, d.Image) // again, now that nobody else changes it
+		if err != nil {
+			return err
+		}
+		if want > info.Size {
+			return fault.New(fault.Precondition, "image %s/%s has %d bytes, not the %d that are wanted: is it expanded?", d.Pool, d.Image, info.Size, want)
+		}
+		size, err = s.cfg.Devices.Grow(ctx, *d, info.Size)
+		return err
+	})
+	return size, err
+}
+
+// image asks the cluster; it needs credentials, from the call or the service's own.
+func (s *Server) image(ctx context.Context, v *staged, handle volumeid.Handle, secrets map[string]string) (ceph.Cluster, ceph.ImageInfo, error) {
 	site, err := s.cfg.Clusters.Cluster(handle.Cluster)
 	if err != nil {
-		return 0, err
+		return nil, ceph.ImageInfo{}, err
 	}
 	creds, err := s.credentials(secrets, handle.Cluster)
 	if err != nil {
-		return 0, err
+		return nil, ceph.ImageInfo{}, err
 	}
 	conn, err := s.cfg.Dialer.Dial(ctx, site.Endpoint(), creds)
 	if err != nil {
-		return 0, err
+		return nil, ceph.ImageInfo{}, err
 	}
 	info, err := conn.Images(v.Device.Pool, v.Device.Namespace).Info(ctx, v.Device.Image)
 	if errors.Is(err, fault.NotFound) {
-		return 0, fault.New(fault.NotFound, "image %s/%s is gone", v.Device.Pool, v.Device.Image)
+		err = fault.New(fault.NotFound, "image %s/%s is gone", v.Device.Pool, v.Device.Image)
 	}
-	return info.Size, err
+	return conn, info, err
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -34,6 +35,9 @@ type fakeMachine struct {
 	table    map[string]*mountinfo.Info
 	attached map[string]attach.Device // by volume
 	trouble  error                    // what Check says
+	kept     int                      // calls of Keep
+	mounter  string                   // of what is attached; "" krbd
+	grow     func(want storage.Bytes) // sees calls of Grow; may be nil
 	commands []string
 	fail     map[string]error // by program
 }
@@ -60,7 +64,7 @@ func (m *fakeMachine) Attach(_ context.Context, img attach.Image) (attach.Device
 		return attach.Device{}, err
 	}
 	defer f.Close()
-	d := attach.Device{Mounter: attach.Krbd, Volume: img.Volume, Path: path, Pool: img.Pool, Image: img.Name, ReadOnly: img.ReadOnly}
+	d := attach.Device{Mounter: cmp.Or(m.mounter, attach.Krbd), Volume: img.Volume, Path: path, Pool: img.Pool, Image: img.Name, ReadOnly: img.ReadOnly}
 	m.attached[img.Volume], m.trouble = d, nil
 	return d, f.Truncate(64 << 20)
 }
@@ -78,7 +82,17 @@ func (m *fakeMachine) Detach(_ context.Context, d attach.Device) error {
 }
 
 func (m *fakeMachine) Grow(_ context.Context, _ attach.Device, want storage.Bytes) (storage.Bytes, error) {
+	if m.grow != nil {
+		m.grow(want)
+	}
 	return want, nil
+}
+
+func (m *fakeMachine) Keep(context.Context, attach.Device) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.kept++
+	return nil
 }
 
 func (m *fakeMachine) Check(_ context.Context, d attach.Device) error {
@@ -106,14 +120,18 @@ func (m *fakeMachine) At(path string) (*mountinfo.Info, error) {
 func (m *fakeMachine) Mount(device, target, fs string, _ []string, _ bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.table[target] = &mountinfo.Info{Source: device, FSType: fs, Major: 7, Minor: len(m.table)}
+	m.table[target] = &mountinfo.Info{Source: device, FSType: fs, Major: 7, Minor: len(m.table), Options: "rw,relatime"}
 	return nil
 }
 
-func (m *fakeMachine) Bind(source, target string, _ bool) error {
+func (m *fakeMachine) Bind(source, target string, readOnly bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.table[target] = m.table[source]
+	info := *m.table[source]
+	if readOnly {
+		info.Options = "ro,relatime"
+	}
+	m.table[target] = &info
 	return nil
 }
 

@@ -30,13 +30,16 @@ import (
 
 // Devices attaches RBD images; *attach.Devices does. All methods may be repeated.
 type Devices interface {
-	// Find returns the healthy device that the image has on this node already.
+	// Find returns the healthy device that the image has on this node already (what is left of
+	// it: without a path).
 	Find(ctx context.Context, img attach.Image) (attach.Device, bool, error)
 	Attach(ctx context.Context, img attach.Image) (attach.Device, error)
 	// Detach is done when the device is gone; fault.Busy while it is open.
 	Detach(ctx context.Context, d attach.Device) error
 	// Grow returns the size that the device has in the end, at least want.
 	Grow(ctx context.Context, d attach.Device, want storage.Bytes) (storage.Bytes, error)
+	// Keep takes back a Detach that did not come to its end.
+	Keep(ctx context.Context, d attach.Device) error
 	// Check says what is wrong with a device.
 	Check(ctx context.Context, d attach.Device) error
 	// Guess finds a device without its record.

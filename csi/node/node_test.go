@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 const (
@@ -241,5 +242,100 @@ func TestATornStateFileCountsAsNone(t *testing.T) {
 	r.must(err)
 	if strings.Contains(string(data), "userKey") {
 		t.Error("the state holds secrets")
+	}
+}
+
+func TestAReadOnlyTargetThatACrashLeftWritableIsShownAgain(t *testing.T) {
+	r := newRig(t)
+	target := filepath.Join(r.machine.dir, "a")
+	publish := func() {
+		t.Helper()
+		_, err := r.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{
+			VolumeId: r.volume, StagingTargetPath: r.staging, TargetPath: target, VolumeCapability: mounted("", many), Readonly: true,
+		})
+		r.must(err)
+	}
+	r.must(r.stageAs(mounted("", many)))
+	publish()
+	r.must(r.machine.Bind(r.staging, target, false)) // the crash came before the remount
+	r.restart()
+	publish()
+	if at := r.machine.table[target]; at == nil || !strings.HasPrefix(at.Options, "ro") {
+		t.Errorf("the target is mounted as %+v, want it read-only", at)
+	}
+}
+
+func TestATargetThatIsNotMountedAnyMoreIsAbnormal(t *testing.T) {
+	r := newRig(t)
+	target := filepath.Join(r.machine.dir, "a")
+	r.must(r.stageAs(mounted("", many)))
+	r.must(r.publishAt("a", mounted("", many)))
+	r.must(os.MkdirAll(target, 0o750))
+	stats := func() *csi.NodeGetVolumeStatsResponse {
+		t.Helper()
+		answer, err := r.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: r.volume, VolumePath: target})
+		r.must(err)
+		return answer
+	}
+	if stats().GetVolumeCondition().GetAbnormal() {
+		t.Errorf("a mounted target: %v", stats())
+	}
+	r.must(r.machine.Drop(target))
+	if a := stats(); !a.GetVolumeCondition().GetAbnormal() || len(a.GetUsage()) != 0 {
+		t.Errorf("a target that is a plain directory: %v", a)
+	}
+}
+
+func TestStagingAnewKeepsTheTargetsInMind(t *testing.T) {
+	r := newRig(t)
+	r.must(r.stageAs(mounted("", many)))
+	r.must(r.publishAt("a", mounted("", many)))
+	r.machine.trouble = attach.Lost("the helper died")
+	r.machine.fail["blkid"] = errors.New("not now")
+	if err := r.stageAs(mounted("", many)); err == nil {
+		t.Fatal("staged without a look at the device")
+	}
+	r.wants(r.unstageIt(), fault.Precondition)
+	delete(r.machine.fail, "blkid")
+	r.must(r.stageAs(mounted("", many)))
+	r.wants(r.unstageIt(), fault.Precondition)
+	if v, err := r.state.load(r.volume); err != nil || len(v.Published) != 1 {
+		t.Errorf("targets after the cure: %+v, %v", v, err)
+	}
+}
+
+func TestWhatAnUnfinishedUnstagingBeganIsTakenBackBeforeUse(t *testing.T) {
+	r := newRig(t)
+	r.must(r.stageAs(mounted("", many)))
+	r.must(r.stageAs(mounted("", many)))
+	r.must(r.publishAt("a", mounted("", many)))
+	if r.machine.kept != 2 {
+		t.Errorf("the device was kept %d times, want once for staging again and once for publishing", r.machine.kept)
+	}
+}
+
+func TestQEMUIsNeverToldAnotherSizeThanTheImageHas(t *testing.T) {
+	r := newRig(t)
+	r.machine.mounter = attach.FuseLoop
+	r.must(r.stageAs(mounted("", many)))
+	var told []storage.Bytes
+	r.machine.grow = func(want storage.Bytes) {
+		told = append(told, want)
+		info, err := r.images.Info(t.Context(), r.image)
+		r.must(err)
+		lease := ceph.Lease{Name: formatLease, Cookie: "another", TTL: time.Second}
+		r.wants(r.ceph.Connect().Objects("rbd", "").Lock(t.Context(), "rbd_header."+info.ID, lease), fault.Busy)
+	}
+	expand := func(want storage.Bytes) error {
+		_, err := r.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{
+			VolumeId: r.volume, VolumePath: r.staging, CapacityRange: &csi.CapacityRange{RequiredBytes: int64(want)},
+		})
+		return err
+	}
+	r.wants(expand(128*storage.MiB), fault.Precondition) // the controller did not expand it
+	r.must(r.images.Resize(t.Context(), r.image, 96*storage.MiB))
+	r.must(expand(80 * storage.MiB))
+	if len(told) != 1 || told[0] != 96*storage.MiB {
+		t.Errorf("QEMU was told %v, want 96 MiB once", told)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
@@ -56,11 +58,11 @@ func (s *Server) publish(ctx context.Context, volume, staging, target string, c 
 	case v.Block != c.block:
 		return fault.New(fault.Precondition, "the volume is staged with block: %t, not block: %t", v.Block, c.block)
 	}
-	if err := s.trouble(ctx, v); err != nil {
+	if err := s.ready(ctx, v); err != nil {
 		return fault.As(fault.Precondition, fmt.Errorf("the staged volume is broken, stage it again: %w", err))
 	}
 	have, known := v.Published[target]
-	if known && s.shown(v, target) {
+	if known && s.shown(v, target, have.ReadOnly) {
 		if have != want {
 			return fault.New(fault.Exists, "the volume is published at %s as %+v, not as %+v", target, have, want)
 		}
@@ -84,7 +86,7 @@ func (s *Server) publish(ctx context.Context, volume, staging, target string, c 
 // alone refuses what the other targets of the volume forbid.
 func (s *Server) alone(v *staged, target string, c access, want published) error {
 	for path, other := range v.Published {
-		if path == target || !s.shown(v, path) {
+		if path == target || !s.shown(v, path, false) {
 			continue
 		}
 		if c.oneTarget() || other.Mode != want.Mode && other.Mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER.String() {
@@ -97,14 +99,15 @@ func (s *Server) alone(v *staged, target string, c access, want published) error
 	return nil
 }
 
-// shown reports whether the staged volume is what stands at target.
-func (s *Server) shown(v *staged, target string) bool {
+// shown reports whether the staged volume is what stands at target. readOnly: it must not
+// be writable there; a crash between bind and remount leaves it so.
+func (s *Server) shown(v *staged, target string, readOnly bool) bool {
 	if v.Block {
 		var a, b unix.Stat_t
 		return unix.Stat(target, &a) == nil && unix.Stat(v.Device.Path, &b) == nil && a.Mode&unix.S_IFMT == unix.S_IFBLK && a.Rdev == b.Rdev
 	}
 	there, err := s.mounts.At(target)
-	if err != nil || there == nil {
+	if err != nil || there == nil || readOnly && !slices.Contains(strings.Split(there.Options, ","), "ro") {
 		return false
 	}
 	here, err := s.mounts.At(v.Staging)

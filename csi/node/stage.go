@@ -136,7 +136,7 @@ func (s *Server) current(volume string) (*staged, error) {
 // restage decides what to do with a volume that is staged: true if it is fine as it
 // is. What is broken is taken down, so that it can be staged anew.
 func (s *Server) restage(ctx context.Context, st *staging, old *staged) (bool, error) {
-	trouble := s.trouble(ctx, old)
+	trouble := s.ready(ctx, old)
 	switch {
 	case trouble == nil && old.Staging != st.target:
 		return false, fault.New(fault.Precondition, "the volume is staged at %s on this node: unstage it there first", old.Staging)
@@ -151,6 +151,15 @@ func (s *Server) restage(ctx context.Context, st *staging, old *staged) (bool, e
 	}
 	s.cfg.Log.Warn("staged volume is broken; staging it anew", obs.KeyVolume, st.volume, obs.KeyError, trouble)
 	return false, s.mounts.Drop(old.Staging) // the record stays until the next one: it knows the targets
+}
+
+// ready is trouble for a volume that is to be used from now on: what an unfinished
+// unstaging has begun is taken back. It runs under the volume's lock.
+func (s *Server) ready(ctx context.Context, v *staged) error {
+	if err := s.trouble(ctx, v); err != nil || v.Device == nil {
+		return err
+	}
+	return s.cfg.Devices.Keep(ctx, *v.Device)
 }
 
 // trouble says what is wrong with a staged volume, nil if nothing is.

@@ -37,6 +37,9 @@ func (s *Server) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 	if trouble := s.trouble(ctx, v); trouble != nil {
 		return abnormal(trouble), nil
 	}
+	if path != v.Staging && !s.shown(v, path, false) { // else these would be the host's own disk's numbers
+		return abnormal(fmt.Errorf("the volume is not mounted at %s any more: restart the pod", path)), nil
+	}
 	if v.Block {
 		size, err := attach.DeviceSize(v.Device.Path)
 		if err != nil {

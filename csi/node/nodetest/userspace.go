@@ -31,6 +31,7 @@ func RunUserSpace(t *testing.T, env Env) {
 		{"lost state does not keep a volume from being unstaged", lostState},
 		{"many calls at once on one volume all succeed", storm},
 		{"no key is in an argument, a file or a log", noKeys},
+		{"a device that is held open does not vanish under the next pod", heldDevice},
 		{"a lost record does not end a ceph-fuse that pods have: staging", lostRecordStage},
 		{"a lost record does not end a ceph-fuse that pods have: unstaging", lostRecordUnstage},
 		{"a lost staging mount is shown again from a pod's", lostStagingMount},
