@@ -233,7 +233,18 @@ func (d *Devices) Detach(ctx context.Context, dev Device) error {
 			return err
 		}
 	}
+	if err := d.Forget(ctx, dev); err != nil {
+		return err
+	}
 	return d.keeper.Stop(ctx, id)
+}
+
+// Forget lets go of a device that is lost: it is freed when its last user goes.
+func (d *Devices) Forget(_ context.Context, dev Device) error {
+	if dev.Mounter == Krbd || dev.Path == "" {
+		return nil
+	}
+	return loopForget(dev.Path)
 }
 
 // Keep takes back what a Detach that was given up on, or cut off by a crash, has begun. ErrLost

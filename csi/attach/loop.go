@@ -191,6 +191,16 @@ func loopKeep(path, tag string) error {
 	return nil
 }
 
+// loopForget frees a device on an export that died, at the latest with its last user. The
+// kernel asks the export for the status that it is to tell: a dead one has none, and its tag
+// cannot be read any more. A device in any other state is left alone.
+func loopForget(path string) error {
+	if _, err := loopGet(path); !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) {
+		return nil
+	}
+	return loopClear(path)
+}
+
 // loopClear asks for the device to be freed; while it is open elsewhere the kernel does
 // so on the last close.
 func loopClear(path string) error {

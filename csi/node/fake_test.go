@@ -88,6 +88,8 @@ func (m *fakeMachine) Grow(_ context.Context, _ attach.Device, want storage.Byte
 	return want, nil
 }
 
+func (m *fakeMachine) Forget(context.Context, attach.Device) error { return nil }
+
 func (m *fakeMachine) Keep(context.Context, attach.Device) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -38,6 +38,8 @@ type Devices interface {
 	Detach(ctx context.Context, d attach.Device) error
 	// Grow returns the size that the device has in the end, at least want.
 	Grow(ctx context.Context, d attach.Device, want storage.Bytes) (storage.Bytes, error)
+	// Forget lets go of a lost device.
+	Forget(ctx context.Context, d attach.Device) error
 	// Keep takes back a Detach that did not come to its end.
 	Keep(ctx context.Context, d attach.Device) error
 	// Check says what is wrong with a device.

@@ -150,7 +150,15 @@ func (s *Server) restage(ctx context.Context, st *staging, old *staged) (bool, e
 		return false, trouble // nothing is known; what works must not be taken down
 	}
 	s.cfg.Log.Warn("staged volume is broken; staging it anew", obs.KeyVolume, st.volume, obs.KeyError, trouble)
-	return false, s.mounts.Drop(old.Staging) // the record stays until the next one: it knows the targets
+	if err := s.mounts.Drop(old.Staging); err != nil {
+		return false, err
+	}
+	if old.Device != nil {
+		if err := s.cfg.Devices.Forget(ctx, *old.Device); err != nil {
+			return false, err
+		}
+	}
+	return false, nil // the record stays until the next one: it knows the targets
 }
 
 // ready is trouble for a volume that is to be used from now on: what an unfinished

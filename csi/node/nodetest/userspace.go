@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
 	"github.com/holdfast-storage/holdfast/csi/attach/keeper"
@@ -105,7 +108,10 @@ func deadImageHelper(t *testing.T, env Env) {
 	b.must(v.stage(ctx, b.rbd, c))
 	b.must(v.publish(ctx, b.rbd, c, target, false))
 	synced(b, filepath.Join(target, "a"))
+	var st unix.Stat_t
+	b.must(unix.Stat(target, &st)) // of the file system: its device's number
 	b.killHelper()
+	time.Sleep(1100 * time.Millisecond) // for longer the kernel does not remember a dead FUSE's attributes
 	r, err := v.stats(ctx, b.rbd, target)
 	b.must(err)
 	if !r.GetVolumeCondition().GetAbnormal() || !strings.Contains(r.GetVolumeCondition().GetMessage(), "staged again") {
@@ -120,6 +126,9 @@ func deadImageHelper(t *testing.T, env Env) {
 	b.must(v.unpublish(ctx, b.rbd, target))
 	b.must(v.unstage(ctx, b.rbd))
 	b.unwatched(v)
+	if backing, err := os.ReadFile(fmt.Sprintf("/sys/block/loop%d/loop/backing_file", unix.Minor(st.Dev))); err == nil && strings.HasPrefix(string(backing), "/\n") {
+		t.Errorf("the dead loop device %d is left", unix.Minor(st.Dev))
+	}
 }
 
 func deadDirectoryHelper(t *testing.T, env Env) {
