@@ -11,12 +11,7 @@ mkdir -p "$state"
 
 step() { printf '\n== %s (%(%H:%M:%S)T, %d s in)\n' "$*" -1 "$SECONDS"; }
 
-down() {
-  code=$?
-  step "take the shared cluster down"
-  bin/holdfast down --data-dir "$cluster" --force --wipe --yes || true
-  exit $code
-}
+down() { bin/holdfast down --data-dir "$cluster" --force --wipe --yes; }
 
 step "build"
 make --no-print-directory build
@@ -34,15 +29,21 @@ export HOLDFAST_CSI_SANITY_NEXT=$state/csi-sanity-next
   go build -trimpath -o "$HOLDFAST_CSI_SANITY_NEXT" github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity)
 
 step "bring the shared cluster up"
-[ ! -e "$cluster" ] || bin/holdfast down --data-dir "$cluster" --force --wipe --yes
+[ ! -e "$cluster" ] || down
 trap down EXIT
 bin/holdfast up --data-dir "$cluster"
 export HOLDFAST_TEST_CLUSTER=$cluster
 
 step "unit and conformance tests, with the race detector"
 go test -race -count=1 $(go list ./... | grep -v /tests/) ./tests/arch
-step "csi-sanity, and the whole of holdfast up"
-go test -count=1 -timeout 20m -p 1 ./tests/sanity ./tests/standalone
+step "csi-sanity"
+go test -count=1 -timeout 20m ./tests/sanity
+trap - EXIT
+down
+unset HOLDFAST_TEST_CLUSTER
+
+step "the whole of holdfast up"
+go test -count=1 -timeout 20m ./tests/standalone
 step "a cluster that breaks under the services"
 go test -count=1 -timeout 20m ./tests/faults
 step "User Mode Linux: krbd and kernel CephFS"
