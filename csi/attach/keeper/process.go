@@ -51,6 +51,14 @@ func launch(argv []string, keyring []byte, logPath string) (process, error) {
 	}
 	p := process{PID: child.Pid, Name: argv[0], Boot: bootID()}
 	p.Start, _ = startTime(p.PID)
+	// Within execve(2) a process has no arguments for a moment, after Start has returned:
+	// it would be taken for another program.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = poll(ctx, time.Millisecond, func() (bool, error) {
+		_, state := startTime(p.PID)
+		return p.alive() || state == 'Z' || state == 0, nil
+	})
 	return p, child.Release()
 }
 
