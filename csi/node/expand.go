@@ -88,13 +88,8 @@ func (s *Server) growDevice(ctx context.Context, v *staged, handle volumeid.Hand
 	case d.Mounter != attach.FuseLoop:
 		return s.cfg.Devices.Grow(ctx, *d, max(want, info.Size)) // waits for want, and sets nothing
 	}
-	objects, header := conn.Objects(d.Pool, d.Namespace), "rbd_header."+info.ID
-	lease := ceph.Lease{Name: formatLease, Cookie: randomCookie(), Description: s.cfg.NodeID, TTL: formatTTL}
-	if err := takeLease(ctx, objects, header, lease); err != nil {
-		return 0, fmt.Errorf("lock %s/%s for growth: %w", d.Pool, d.Image, err)
-	}
 	var size storage.Bytes
-	err = withLease(ctx, objects, header, lease, func(ctx context.Context) error {
+	err = ceph.HoldImage(ctx, conn.Objects(d.Pool, d.Namespace), info.ID, s.cfg.NodeID, func(ctx context.Context) error {
 		info, err := conn.Images(d.Pool, d.Namespace).Info(ctx, d.Image) // again, now that nobody else changes it
 		if err != nil {
 			return err

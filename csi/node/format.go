@@ -2,10 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
@@ -24,11 +20,6 @@ const (
 	stateStarted = "started"
 	stateDone    = "done"
 	stateNone    = "none" // the image was given out as a raw device
-)
-
-const (
-	formatLease = "holdfast.mkfs"
-	formatTTL   = 30 * time.Second
 )
 
 // formatting is one image's file system, decided and made under the image's lease.
@@ -59,13 +50,8 @@ func (f *formatting) ensure(ctx context.Context) (string, error) {
 		return f.existing(ctx, meta)
 	}
 	objects := f.cluster.Objects(f.pool, f.ns)
-	lease := ceph.Lease{Name: formatLease, Cookie: randomCookie(), Description: f.s.cfg.NodeID, TTL: formatTTL}
-	header := "rbd_header." + f.info.ID
-	if err := takeLease(ctx, objects, header, lease); err != nil {
-		return "", fmt.Errorf("lock %s/%s for mkfs: %w", f.pool, f.image, err)
-	}
 	fs := ""
-	err = withLease(ctx, objects, header, lease, func(ctx context.Context) error {
+	err = ceph.HoldImage(ctx, objects, f.info.ID, f.s.cfg.NodeID, func(ctx context.Context) error {
 		meta, err := images.Metadata(ctx, f.image) // again, now that nobody else changes it
 		if err == nil {
 			fs, err = f.decide(ctx, images, meta)
@@ -159,35 +145,6 @@ func (f *formatting) make(ctx context.Context, images ceph.Images, force bool) (
 	}
 	f.s.cfg.Log.Info("file system made", obs.KeyPool, f.pool, "image", f.image, "fs", fs, obs.KeyTook, time.Since(start))
 	return fs, nil
-}
-
-// takeLease waits for the lease until ctx ends: another node may be at it.
-func takeLease(ctx context.Context, objects ceph.Objects, name string, lease ceph.Lease) error {
-	return poll(ctx, 500*time.Millisecond, func() (bool, error) {
-		err := objects.Lock(ctx, name, lease)
-		if errors.Is(err, fault.Busy) {
-			return false, nil
-		}
-		return err == nil, err
-	})
-}
-
-// withLease runs work under a lease that was just taken and keeps it meanwhile; work's
-// context ends when the lease is lost. The lease is let go of in the end.
-func withLease(ctx context.Context, objects ceph.Objects, name string, lease ceph.Lease, work func(context.Context) error) error {
-	kept, keeper := ceph.Keep(ctx, objects, name, lease)
-	err := work(kept)
-	if lost := keeper.Lost(); err != nil && lost != nil {
-		err = errors.Join(lost, err)
-	}
-	keeper.Release(ctx, false)
-	return err
-}
-
-func randomCookie() string {
-	b := make([]byte, 8)
-	_, _ = rand.Read(b) // crypto/rand never fails
-	return hex.EncodeToString(b)
 }
 
 // poll calls done at once and then every interval until it reports true or fails.

@@ -323,7 +323,7 @@ func TestQEMUIsNeverToldAnotherSizeThanTheImageHas(t *testing.T) {
 		told = append(told, want)
 		info, err := r.images.Info(t.Context(), r.image)
 		r.must(err)
-		lease := ceph.Lease{Name: formatLease, Cookie: "another", TTL: time.Second}
+		lease := ceph.Lease{Name: ceph.ImageLease, Cookie: "another", TTL: time.Second}
 		r.wants(r.ceph.Connect().Objects("rbd", "").Lock(t.Context(), "rbd_header."+info.ID, lease), fault.Busy)
 	}
 	expand := func(want storage.Bytes) error {

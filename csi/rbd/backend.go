@@ -34,19 +34,28 @@ func (b *Backend) Round(size storage.Bytes) storage.Bytes {
 // errNoPool says that the volume's pool was deleted, and the volume with it.
 var errNoPool = fault.New(fault.NotFound, "the volume's pool was deleted")
 
-// images returns the images among which the record's is. A pool is found by its id: it
-// may have been renamed.
-func images(ctx context.Context, site clustermap.Site, r *record.Record) (ceph.Images, error) {
+// poolOf returns the name of the volume's pool, which is found by its id: it may have
+// been renamed.
+func poolOf(ctx context.Context, site clustermap.Site, r *record.Record) (string, error) {
 	pools, err := site.Cluster.Pools(ctx)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	for _, p := range pools {
 		if p.ID == r.PoolID {
-			return site.Cluster.Images(p.Name, r.Context["radosNamespace"]), nil
+			return p.Name, nil
 		}
 	}
-	return nil, errNoPool
+	return "", errNoPool
+}
+
+// images returns the images among which the record's is.
+func images(ctx context.Context, site clustermap.Site, r *record.Record) (ceph.Images, error) {
+	pool, err := poolOf(ctx, site, r)
+	if err != nil {
+		return nil, err
+	}
+	return site.Cluster.Images(pool, r.Context["radosNamespace"]), nil
 }
 
 // Plan resolves the pool and writes the volume's context.
@@ -172,7 +181,15 @@ func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Re
 			return false, fault.New(fault.Exhausted, "pool %q is full: add OSDs or delete volumes", p.Name)
 		}
 	}
-	return true, images.Resize(ctx, r.BackendName(), size)
+	pool, err := poolOf(ctx, site, r)
+	if err != nil {
+		return false, err
+	}
+	// A node whose attacher sets the size does so under the same lease.
+	objects := site.Cluster.Objects(pool, r.Context["radosNamespace"])
+	return true, ceph.HoldImage(ctx, objects, info.ID, "controller", func(ctx context.Context) error {
+		return images.Resize(ctx, r.BackendName(), size)
+	})
 }
 
 // Present lists the images of each pool and namespace once.

@@ -1,0 +1,49 @@
+package ceph
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// ImageLease is the name of the lease on an image's header object under which its file
+// system is made and its size is set.
+const ImageLease = "holdfast.mkfs"
+
+const (
+	imageLeaseTTL   = 30 * time.Second
+	imageLeasePause = 500 * time.Millisecond // between two tries at a lease that another has
+)
+
+// HoldImage runs work under the lease on the image with Ceph's id; objects are those of
+// the image's pool and namespace. It waits for the lease until ctx ends. work's context
+// ends when the lease is lost. holder is for people.
+func HoldImage(ctx context.Context, objects Objects, id, holder string, work func(context.Context) error) error {
+	header := "rbd_header." + id
+	lease := Lease{Name: ImageLease, Cookie: rand.Text(), Description: holder, TTL: imageLeaseTTL}
+	for {
+		err := objects.Lock(ctx, header, lease)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fault.Busy) {
+			return fmt.Errorf("lock image %s: %w", id, err)
+		}
+		select {
+		case <-time.After(imageLeasePause):
+		case <-ctx.Done():
+			return fmt.Errorf("lock image %s, which another works on: %w", id, ctx.Err())
+		}
+	}
+	kept, keeper := Keep(ctx, objects, header, lease)
+	defer keeper.Release(ctx, false)
+	err := work(kept)
+	if lost := keeper.Lost(); err != nil && lost != nil {
+		return errors.Join(lost, err)
+	}
+	return err
+}
