@@ -32,7 +32,7 @@ build: ## build bin/holdfast (static) and bin/holdfastd
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast ./cmd/holdfast
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfastd ./cmd/holdfastd
 
-generate: ## make generated files anew (there are none yet; CI fails on a difference)
+generate: ## make generated files anew (none yet; the test run fails on a difference)
 	go generate ./...
 
 image: build ## write the container image of both programs to .work/holdfast-image.tar

@@ -18,6 +18,9 @@ make --no-print-directory build
 step "check format, vet and lint"
 unformatted=$(gofmt -l cmd csi images pkg tests)
 [ -z "$unformatted" ] || { echo "error: run gofmt on $unformatted" >&2; exit 1; }
+before=$(git diff | sha256sum)
+make --no-print-directory generate
+[ "$(git diff | sha256sum)" = "$before" ] || { echo "error: make generate changes files: commit them" >&2; exit 1; }
 go vet ./...
 make --no-print-directory lint
 
