@@ -58,17 +58,5 @@ func Serve(ctx context.Context, config Config) error {
 	}
 	s := grpc.NewServer()
 	registerapi.RegisterRegistrationServer(s, &registrar{Config: config})
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		s.GracefulStop()
-	})
-	err = s.Serve(listener)
-	if !stop() {
-		<-stopped
-	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+	return server.ServeGRPC(ctx, s, listener)
 }

@@ -98,18 +98,21 @@ func (s *Server) Registrar() grpc.ServiceRegistrar { return s.grpc }
 
 // Serve answers calls until ctx ends, then lets the calls under way finish.
 func (s *Server) Serve(ctx context.Context) error {
+	s.log.Info("listening", obs.KeyPath, s.listener.Addr().String())
+	return ServeGRPC(ctx, s.grpc, s.listener)
+}
+
+// ServeGRPC runs a gRPC server until ctx ends, then lets the calls under way finish.
+func ServeGRPC(ctx context.Context, server *grpc.Server, listener net.Listener) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		s.grpc.GracefulStop()
+		server.GracefulStop()
 	})
-	s.log.Info("listening", obs.KeyPath, s.listener.Addr().String())
-	err := s.grpc.Serve(s.listener)
+	err := server.Serve(listener)
 	if !stop() {
 		<-stopped
-	}
-	if ctx.Err() != nil {
-		return nil
+		return nil // asked to
 	}
 	return err
 }
