@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -159,7 +160,7 @@ func (k *krbd) attach(ctx context.Context, img Image) (string, error) {
 		}
 	}
 	path := filepath.Join(k.dev, "rbd"+m.id)
-	err = poll(ctx, pollEvery, func() (bool, error) {
+	err = poll.Until(ctx, pollEvery, func() (bool, error) {
 		_, err := os.Stat(path)
 		return err == nil, nil
 	})
@@ -197,7 +198,7 @@ func writeLine(path, line string) error {
 
 // detach unmaps the image, as often as it is mapped.
 func (k *krbd) detach(ctx context.Context, d Device) error {
-	return poll(ctx, pollEvery, func() (bool, error) {
+	return poll.Until(ctx, pollEvery, func() (bool, error) {
 		list, err := k.all(d.FSID, d.Pool, d.Namespace, d.Image)
 		for _, m := range list {
 			if err := k.remove(ctx, m.id, d.UnmapOption); err != nil {
@@ -214,7 +215,7 @@ func (k *krbd) remove(ctx context.Context, id, options string) error {
 	if hasOption(strings.Split(strings.TrimPrefix(options, "krbd:"), ","), "force") {
 		line += " force"
 	}
-	err := poll(ctx, 100*time.Millisecond, func() (bool, error) {
+	err := poll.Until(ctx, 100*time.Millisecond, func() (bool, error) {
 		err := k.write(ctx, k.bus("remove_single_major"), line)
 		if errors.Is(err, unix.EBUSY) {
 			return false, nil
@@ -236,7 +237,7 @@ func (k *krbd) remove(ctx context.Context, id, options string) error {
 func (k *krbd) grow(ctx context.Context, d Device, want storage.Bytes) (storage.Bytes, error) {
 	id := strings.TrimPrefix(filepath.Base(d.Path), "rbd")
 	size := int64(0)
-	err := poll(ctx, 200*time.Millisecond, func() (bool, error) {
+	err := poll.Until(ctx, 200*time.Millisecond, func() (bool, error) {
 		if err := k.write(ctx, k.bus("devices", id, "refresh"), "1"); err != nil {
 			return false, fmt.Errorf("refresh rbd%s: %w", id, err)
 		}

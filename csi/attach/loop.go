@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
 )
 
 // Loop devices, by loop(4). Each of ours carries a tag in lo_file_name, so that it is
@@ -37,7 +38,7 @@ func loopAttach(ctx context.Context, file, tag string, readOnly bool) (string, e
 	}
 	defer control.Close()
 	path := ""
-	err = poll(ctx, 20*time.Millisecond, func() (bool, error) {
+	err = poll.Until(ctx, 20*time.Millisecond, func() (bool, error) {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return false, fmt.Errorf("find a free loop device: %w", err)
@@ -136,7 +137,7 @@ func (s loopStatus) on(file string) bool {
 // A device that is mounted or open stays: fault.Busy when ctx ends, and the kernel frees it
 // with its last user then (see loopKeep).
 func loopDetach(ctx context.Context, path, tag string) error {
-	err := poll(ctx, pollEvery, func() (bool, error) {
+	err := poll.Until(ctx, pollEvery, func() (bool, error) {
 		s, err := loopGet(path)
 		if errors.Is(err, unix.ENXIO) || errors.Is(err, os.ErrNotExist) {
 			return true, nil
@@ -245,21 +246,4 @@ func ignore(err error, errno unix.Errno) error {
 		return nil
 	}
 	return err
-}
-
-// poll calls done at once and then every interval until it reports true or fails.
-func poll(ctx context.Context, interval time.Duration, done func() (bool, error)) error {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		ok, err := done()
-		if ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-	}
 }

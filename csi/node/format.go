@@ -146,20 +146,3 @@ func (f *formatting) make(ctx context.Context, images ceph.Images, force bool) (
 	f.s.cfg.Log.Info("file system made", obs.KeyPool, f.pool, "image", f.image, "fs", fs, obs.KeyTook, time.Since(start))
 	return fs, nil
 }
-
-// poll calls done at once and then every interval until it reports true or fails.
-func poll(ctx context.Context, interval time.Duration, done func() (bool, error)) error {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		ok, err := done()
-		if ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-	}
-}

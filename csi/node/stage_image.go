@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
 )
 
 // How long to wait for other clients of an image to go. A watch of a client that died
@@ -142,7 +143,7 @@ func (s *Server) mountImage(v *staged, flags []string) error {
 func (s *Server) AwaitFree(ctx context.Context, images ceph.Images, image string, patience time.Duration) error {
 	own := ownAddresses()
 	start := time.Now()
-	return poll(ctx, 500*time.Millisecond, func() (bool, error) {
+	return poll.Until(ctx, 500*time.Millisecond, func() (bool, error) {
 		watchers, err := images.Watchers(ctx, image)
 		if err != nil || len(watchers) == 0 {
 			return err == nil, err

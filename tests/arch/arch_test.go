@@ -28,7 +28,7 @@ var layers = [][]string{
 	// Adapters, each of which wraps one outside thing.
 	{"csi/attach/keeper", "csi/clustermap", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi"},
 	// Pure: no files, no network, no clock, no chance.
-	{"csi/capability", "csi/parameter", "csi/volumeid", "pkg/flight", "pkg/keylock", "pkg/obs/codes"},
+	{"csi/capability", "csi/parameter", "csi/volumeid", "pkg/flight", "pkg/keylock", "pkg/obs/codes", "pkg/poll"},
 	// The domain.
 	{"pkg/fault", "pkg/storage"},
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
 )
 
 // start attaches, or returns what is attached already. A dead attachment is cleaned up
@@ -111,7 +112,7 @@ func (k *keeper) launch(s Spec) (record, error) {
 func (k *keeper) await(ctx context.Context, r record) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	err := poll(ctx, 20*time.Millisecond, func() (bool, error) {
+	err := poll.Until(ctx, 20*time.Millisecond, func() (bool, error) {
 		r.Process.reap()
 		if !r.Process.alive() {
 			return false, fault.New(fault.Unavailable, "%s ended: %s", r.Process.Name, tail(filepath.Join(k.dir(r.Spec.ID), "log")))
@@ -284,7 +285,7 @@ func (k *keeper) resize(ctx context.Context, id string, size int64) (Status, err
 		return Status{}, fmt.Errorf("resize %s: %w", r.Spec.Volume, err)
 	}
 	// FUSE caches attributes for up to a second.
-	err = poll(ctx, 50*time.Millisecond, func() (bool, error) {
+	err = poll.Until(ctx, 50*time.Millisecond, func() (bool, error) {
 		info, err := os.Stat(path)
 		return err == nil && info.Size() >= size, err
 	})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
 )
 
 // process identifies a running program beyond its pid, which the kernel gives out
@@ -55,7 +56,7 @@ func launch(argv []string, keyring []byte, logPath string) (process, error) {
 	// it would be taken for another program.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = poll(ctx, time.Millisecond, func() (bool, error) {
+	_ = poll.Until(ctx, time.Millisecond, func() (bool, error) {
 		_, state := startTime(p.PID)
 		return p.alive() || state == 'Z' || state == 0, nil
 	})
@@ -111,7 +112,7 @@ func (p process) reap() {
 
 // wait returns when the process has ended or ctx has.
 func (p process) wait(ctx context.Context) error {
-	return poll(ctx, 20*time.Millisecond, func() (bool, error) {
+	return poll.Until(ctx, 20*time.Millisecond, func() (bool, error) {
 		p.reap()
 		return !p.alive(), nil
 	})
@@ -174,21 +175,4 @@ func find(name, mark string) (process, bool) {
 		return process{PID: pid, Start: start, Boot: bootID(), Name: name}, true
 	}
 	return process{}, false
-}
-
-// poll calls done at once and then every interval until it reports true or fails.
-func poll(ctx context.Context, interval time.Duration, done func() (bool, error)) error {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		ok, err := done()
-		if ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-	}
 }
