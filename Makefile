@@ -41,7 +41,7 @@ image: build ## write the container image of both programs to .work/holdfast-ima
 
 ##@ Check
 lint: $(TOOLS)/golangci-lint ## run golangci-lint and look for known vulnerabilities
-	$(TOOLS)/golangci-lint run ./...
+	GOLANGCI_LINT_CACHE=$(CURDIR)/.work/lint $(TOOLS)/golangci-lint run ./...
 	@$(MAKE) --no-print-directory vuln
 
 vuln: $(TOOLS)/govulncheck ## look for known vulnerabilities (needs the vulnerability database)
