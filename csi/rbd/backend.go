@@ -161,10 +161,12 @@ func users(ctx context.Context, images ceph.Images, name string) string {
 
 // Expand grows the image; the node then grows what is on it.
 func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Record, size storage.Bytes) (bool, error) {
-	images, err := images(ctx, site, r)
+	pool, err := poolOf(ctx, site, r)
 	if err != nil {
 		return false, err
 	}
+	namespace := r.Context["radosNamespace"]
+	images := site.Cluster.Images(pool, namespace)
 	info, err := images.Info(ctx, r.BackendName())
 	if err != nil {
 		return false, err
@@ -181,13 +183,8 @@ func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Re
 			return false, fault.New(fault.Exhausted, "pool %q is full: add OSDs or delete volumes", p.Name)
 		}
 	}
-	pool, err := poolOf(ctx, site, r)
-	if err != nil {
-		return false, err
-	}
 	// A node whose attacher sets the size does so under the same lease.
-	objects := site.Cluster.Objects(pool, r.Context["radosNamespace"])
-	return true, ceph.HoldImage(ctx, objects, info.ID, "controller", func(ctx context.Context) error {
+	return true, ceph.HoldImage(ctx, site.Cluster.Objects(pool, namespace), info.ID, "controller", func(ctx context.Context) error {
 		return images.Resize(ctx, r.BackendName(), size)
 	})
 }
