@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -272,11 +273,17 @@ func (d *Devices) Grow(ctx context.Context, dev Device, want storage.Bytes) (sto
 	if _, err := d.keeper.Resize(ctx, ID(dev.Volume), int64(want)); err != nil {
 		return 0, err
 	}
-	if err := loopRefresh(dev.Path); err != nil {
-		return 0, err
+	err = poll.Until(ctx, pollEvery, func() (bool, error) {
+		if err := loopRefresh(dev.Path); err != nil {
+			return false, err
+		}
+		size, err = DeviceSize(dev.Path)
+		return size >= int64(want), err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("grow %s from %d to %d bytes: %w", dev.Path, size, want, err)
 	}
-	size, err = DeviceSize(dev.Path)
-	return storage.Bytes(size), err
+	return storage.Bytes(size), nil
 }
 
 // Check says what is wrong with an attached device, nil if nothing is: a dead attacher,

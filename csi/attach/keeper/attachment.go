@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -268,30 +269,42 @@ func (k *keeper) resize(ctx context.Context, id string, size int64) (Status, err
 	if err := k.healthy(r); err != nil {
 		return Status{}, err
 	}
+	if r.Spec.Kind != KindRBD {
+		return Status{}, fault.New(fault.Unsupported, "attachment %s is no block device", id)
+	}
 	path := k.target(r.Spec)
-	info, err := os.Stat(path)
+	now, err := knownSize(path)
 	switch {
 	case err != nil:
 		return Status{}, fmt.Errorf("resize: %w", err)
-	case r.Spec.Kind != KindRBD:
-		return Status{}, fault.New(fault.Unsupported, "attachment %s is no block device", id)
-	case size < info.Size():
-		return Status{}, fault.New(fault.Range, "shrinking from %d to %d bytes would lose data", info.Size(), size)
-	case size == info.Size():
+	case size < now:
+		return Status{}, fault.New(fault.Range, "shrinking from %d to %d bytes would lose data", now, size)
+	case size == now:
 		return k.status(r), nil
 	}
 	arguments := map[string]any{"node-name": diskNode, "size": size}
 	if err := qmp(ctx, filepath.Join(k.dir(id), "qmp.sock"), "block_resize", arguments); err != nil {
 		return Status{}, fmt.Errorf("resize %s: %w", r.Spec.Volume, err)
 	}
-	// FUSE caches attributes for up to a second.
 	err = poll.Until(ctx, 50*time.Millisecond, func() (bool, error) {
-		info, err := os.Stat(path)
-		return err == nil && info.Size() >= size, err
+		now, err := knownSize(path)
+		return now >= size, err
 	})
 	if err != nil {
 		return Status{}, fmt.Errorf("resize %s: wait for the new size: %w", r.Spec.Volume, err)
 	}
 	k.cfg.Log.Info("resized", obs.KeyVolume, r.Spec.Volume, "bytes", size)
 	return k.status(r), nil
+}
+
+// knownSize returns the size by which the kernel judges reads and writes of a file on FUSE.
+// stat(2) may be ahead of it: it shows an answer that the kernel has thrown away, as it does
+// with every one that I/O overtook. Both are up to a second old.
+func knownSize(path string) (int64, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	return file.Seek(0, io.SeekEnd)
 }

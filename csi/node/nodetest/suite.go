@@ -2,13 +2,16 @@ package nodetest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
@@ -34,6 +37,7 @@ func Run(t *testing.T, env Env) {
 		{"an ext4 volume lives its life", func(t *testing.T, e Env) { mountedImage(t, e, "ext4") }},
 		{"an xfs volume lives its life", func(t *testing.T, e Env) { mountedImage(t, e, "xfs") }},
 		{"a raw block volume is the device itself", rawBlock},
+		{"a device grows while it is read", growUnderLoad},
 		{"a CephFS volume is shared by two nodes", sharedDirectory},
 		{"discarded blocks go back to the pool", discard},
 		{"an image without a file system is never formatted for a reader", readerNeverFormats},
@@ -180,6 +184,50 @@ func rawBlock(t *testing.T, env Env) {
 	b.must(v.unpublish(ctx, b.rbd, target))
 	b.must(v.unstage(ctx, b.rbd))
 	b.unwatched(v)
+}
+
+// growUnderLoad: a kernel that hears of I/O and of the new size at once must not keep the old one.
+func growUnderLoad(t *testing.T, env Env) {
+	const start, end, step = 16 * storage.MiB, 64 * storage.MiB, 4 * storage.MiB
+	b := newBench(t, env)
+	v, c := b.imageVolume(start), blockCap(rwo)
+	target := b.path("busy device")
+	b.must(v.stage(t.Context(), b.rbd, c))
+	b.must(v.publish(t.Context(), b.rbd, c, target, false))
+	device, err := os.OpenFile(target, os.O_RDWR|unix.O_DIRECT, 0)
+	b.must(err)
+	load, stop := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for page := alignedPage(); load.Err() == nil; {
+				if _, err := device.ReadAt(page, int64(start)/2); err != nil {
+					t.Errorf("read while it grows: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for size := start + step; size <= end; size += step {
+		b.must(b.images().Resize(t.Context(), v.image, size))
+		b.must(v.expand(t.Context(), b.rbd, target, size))
+		if _, err := device.ReadAt(alignedPage(), int64(size)-int64(os.Getpagesize())); err != nil {
+			t.Errorf("read the last page of %v: %v", size, err)
+		}
+	}
+	stop()
+	readers.Wait()
+	b.must(device.Close())
+	b.must(v.unpublish(t.Context(), b.rbd, target))
+	b.must(v.unstage(t.Context(), b.rbd))
+}
+
+// alignedPage returns memory that direct I/O takes.
+func alignedPage() []byte {
+	size := os.Getpagesize()
+	page := make([]byte, 2*size)
+	skip := size - int(uintptr(unsafe.Pointer(&page[0]))%uintptr(size))
+	return page[skip : skip+size]
 }
 
 func writeDevice(path string, content []byte) error {
