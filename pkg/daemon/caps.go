@@ -42,6 +42,8 @@ func mdsCaps() Caps {
 var subvolumeCommands = [...]string{
 	"fs subvolumegroup create",
 	"fs subvolume create", "fs subvolume info", "fs subvolume ls", "fs subvolume resize", "fs subvolume rm",
+	"fs subvolume snapshot create", "fs subvolume snapshot info", "fs subvolume snapshot ls", "fs subvolume snapshot rm",
+	"fs subvolume snapshot clone", "fs clone status", "fs clone cancel",
 }
 
 // ProvisionerCaps are what the CSI controller needs: images of the RBD pools, the

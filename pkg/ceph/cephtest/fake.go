@@ -1,5 +1,5 @@
 // Package cephtest holds a fake Ceph cluster that models state (objects with leases,
-// images, subvolumes, pools) and the conformance suite that the fake and the real
+// images, snapshots, clones, the trash, subvolumes, pools) and the conformance suite that the fake and the real
 // cluster both pass. The fake is for speed; what counts is tested on real Ceph too.
 package cephtest
 
@@ -28,7 +28,9 @@ type Fake struct {
 	pools      []ceph.PoolInfo
 	objects    map[string]*object
 	images     map[string]*image
-	subvolumes map[string]ceph.SubvolumeInfo
+	trash      map[string]*trashed
+	subvolumes map[string]*subvolume
+	holdClones bool
 	serial     int64
 	hook       func(op string) error
 	hang       chan struct{}
@@ -45,18 +47,12 @@ type heldLock struct {
 	until  time.Time
 }
 
-type image struct {
-	info     ceph.ImageInfo
-	metadata map[string]string
-	watchers []ceph.Watcher
-}
-
 // NewFake returns an empty cluster whose leases run by the real clock.
 func NewFake() *Fake {
 	names := []string{".holdfast", "cephfs.data", "cephfs.meta", "rbd"}
 	f := &Fake{
 		client: 4100, now: time.Now, objects: map[string]*object{},
-		images: map[string]*image{}, subvolumes: map[string]ceph.SubvolumeInfo{},
+		images: map[string]*image{}, trash: map[string]*trashed{}, subvolumes: map[string]*subvolume{},
 	}
 	for i, name := range names {
 		f.pools = append(f.pools, ceph.PoolInfo{ID: int64(i + 1), Name: name, MaxAvail: 100 * storage.GiB, Size: 3, MinSize: 2, PGs: 8})
@@ -233,6 +229,13 @@ func (f *Fake) RenamePool(from, to string) {
 		}
 	}
 	move(f.images, from+"/", to+"/")
+	move(f.trash, from+"/", to+"/")
+	for _, m := range f.images {
+		m.movePool(from, to)
+	}
+	for _, t := range f.trash {
+		t.image.movePool(from, to)
+	}
 	move(f.objects, from+"/", to+"/")
 }
 

@@ -11,60 +11,144 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
+// image is an image, in sight or in the trash.
+type image struct {
+	info                  ceph.ImageInfo
+	pool, namespace, name string
+	metadata              map[string]string
+	watchers              []ceph.Watcher
+	blocks                blocks
+	snapshots             []*snapshot
+	parent                *snapshot
+}
+
+func (m *image) movePool(from, to string) {
+	if m.pool == from {
+		m.pool = to
+	}
+}
+
+// idle refuses what cannot be done to an image that a client has open.
+func (m *image) idle() error {
+	if len(m.watchers) > 0 {
+		return fault.New(fault.Busy, "image %s has watchers", m.name)
+	}
+	return nil
+}
+
+// free refuses while the image has snapshots, and lets go of the parent.
+func (m *image) free() error {
+	if err := m.idle(); err != nil {
+		return err
+	}
+	if len(m.snapshots) > 0 {
+		return fault.New(fault.Busy, "image %s has snapshots", m.name)
+	}
+	m.detach()
+	return nil
+}
+
 type fakeImages struct {
 	*connection
 	poolName, namespace string
 }
 
+// begin enters and checks the pool; on success the mutex is held.
+func (i *fakeImages) begin(ctx context.Context, op, name string) (*ceph.PoolInfo, error) {
+	if name != "" {
+		op += " " + name
+	}
+	if err := i.enter(ctx, "Images."+op); err != nil {
+		return nil, err
+	}
+	pool, err := i.pool(i.poolName)
+	if err != nil {
+		i.mu.Unlock()
+	}
+	return pool, err
+}
+
+func (i *fakeImages) key(name string) string { return path(i.poolName, i.namespace, name) }
+
+func (i *fakeImages) headerKey(m *image) string { return i.key("rbd_header." + m.info.ID) }
+
+func (i *fakeImages) get(name string) (*image, error) {
+	found, ok := i.images[i.key(name)]
+	if !ok {
+		return nil, fault.New(fault.NotFound, "image %s does not exist", name)
+	}
+	return found, nil
+}
+
 // with runs fn on the image under the mutex.
 func (i *fakeImages) with(ctx context.Context, op, name string, fn func(*image) error) error {
-	if err := i.enter(ctx, "Images."+op+" "+name); err != nil {
+	if _, err := i.begin(ctx, op, name); err != nil {
 		return err
 	}
 	defer i.mu.Unlock()
-	found, ok := i.images[path(i.poolName, i.namespace, name)]
-	if !ok {
-		return fault.New(fault.NotFound, "image %s does not exist", name)
+	found, err := i.get(name)
+	if err != nil {
+		return err
 	}
 	return fn(found)
 }
 
-func (i *fakeImages) Create(ctx context.Context, name string, spec ceph.ImageSpec) error {
-	if err := i.enter(ctx, "Images.Create "+name); err != nil {
-		return err
-	}
-	defer i.mu.Unlock()
-	pool, err := i.pool(i.poolName)
-	if err != nil {
-		return err
-	}
+// withRoom is with, for what a full pool refuses.
+func (i *fakeImages) withRoom(ctx context.Context, op, name string, fn func(*image) error) error {
+	return i.with(ctx, op, name, func(m *image) error {
+		if pool, _ := i.pool(i.poolName); pool.Full {
+			return fault.New(fault.Exhausted, "pool %s is full", pool.Name)
+		}
+		return fn(m)
+	})
+}
+
+// place puts a new image under a free name.
+func (i *fakeImages) place(pool *ceph.PoolInfo, name string, spec ceph.ImageSpec) (*image, error) {
 	if pool.Full {
-		return fault.New(fault.Exhausted, "pool %s is full", pool.Name)
+		return nil, fault.New(fault.Exhausted, "pool %s is full", pool.Name)
 	}
-	key := path(i.poolName, i.namespace, name)
-	if _, ok := i.images[key]; ok {
-		return fault.New(fault.Exists, "image %s exists", name)
+	if _, ok := i.images[i.key(name)]; ok {
+		return nil, fault.New(fault.Exists, "image %s exists", name)
 	}
-	i.serial++
-	made := &image{metadata: map[string]string{}, info: ceph.ImageInfo{
-		ID: fmt.Sprintf("%x", i.serial), Size: spec.Size, DataPool: pool.ID, Features: spec.Features,
-	}}
-	maps.Copy(made.metadata, spec.Metadata)
+	dataPool := pool.ID
 	if spec.DataPool != "" {
 		data, err := i.pool(spec.DataPool)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		made.info.DataPool = data.ID
+		dataPool = data.ID
 	}
-	i.images[key] = made
-	i.objects[path(i.poolName, i.namespace, "rbd_header."+made.info.ID)] = &object{locks: map[string]heldLock{}}
+	i.serial++
+	made := &image{
+		pool: i.poolName, namespace: i.namespace, name: name, metadata: map[string]string{}, blocks: blocks{},
+		info: ceph.ImageInfo{ID: fmt.Sprintf("%x", i.serial), Size: spec.Size, DataPool: dataPool, Features: spec.Features},
+	}
+	i.images[i.key(name)] = made
+	i.objects[i.headerKey(made)] = &object{locks: map[string]heldLock{}}
+	return made, nil
+}
+
+func (i *fakeImages) Create(ctx context.Context, name string, spec ceph.ImageSpec) error {
+	pool, err := i.begin(ctx, "Create", name)
+	if err != nil {
+		return err
+	}
+	defer i.mu.Unlock()
+	made, err := i.place(pool, name, spec)
+	if err != nil {
+		return err
+	}
+	maps.Copy(made.metadata, spec.Metadata)
 	return nil
 }
 
 func (i *fakeImages) Info(ctx context.Context, name string) (info ceph.ImageInfo, err error) {
 	err = i.with(ctx, "Info", name, func(m *image) error {
 		info = m.info
+		if m.parent != nil {
+			info.Parent = m.parent.ref()
+		}
 		return nil
 	})
 	return info, err
@@ -73,17 +157,30 @@ func (i *fakeImages) Info(ctx context.Context, name string) (info ceph.ImageInfo
 func (i *fakeImages) Resize(ctx context.Context, name string, size storage.Bytes) error {
 	return i.with(ctx, "Resize", name, func(m *image) error {
 		m.info.Size = size
+		m.blocks.truncate(uint64(size))
 		return nil
 	})
 }
 
 func (i *fakeImages) Remove(ctx context.Context, name string) error {
 	return i.with(ctx, "Remove", name, func(m *image) error {
-		if len(m.watchers) > 0 {
-			return fault.New(fault.Busy, "image %s has watchers", name)
+		if err := m.free(); err != nil {
+			return err
 		}
-		delete(i.images, path(i.poolName, i.namespace, name))
-		delete(i.objects, path(i.poolName, i.namespace, "rbd_header."+m.info.ID))
+		delete(i.images, i.key(name))
+		delete(i.objects, i.headerKey(m))
+		return nil
+	})
+}
+
+func (i *fakeImages) Rename(ctx context.Context, name, to string) error {
+	return i.with(ctx, "Rename", name, func(m *image) error {
+		if _, err := i.get(to); err == nil {
+			return fault.New(fault.Exists, "image %s exists", to)
+		}
+		delete(i.images, i.key(name))
+		m.name = to
+		i.images[i.key(to)] = m
 		return nil
 	})
 }
@@ -112,9 +209,9 @@ func (i *fakeImages) SetMetadata(ctx context.Context, name string, pairs map[str
 }
 
 func (i *fakeImages) List(ctx context.Context) ([]string, error) {
-	if err := i.enter(ctx, "Images.List"); err != nil {
+	if _, err := i.begin(ctx, "List", ""); err != nil {
 		return nil, err
 	}
 	defer i.mu.Unlock()
-	return under(i.images, path(i.poolName, i.namespace, "")), nil
+	return under(i.images, i.key("")), nil
 }

@@ -9,6 +9,26 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
+// subvolume is a subvolume, or what is left of a retired one: its snapshots.
+type subvolume struct {
+	info      ceph.SubvolumeInfo
+	snapshots map[string]*subvolumeSnapshot
+	copy      *subvolumeCopy // nil unless it was made as a clone
+}
+
+// ready refuses what takes a subvolume that is complete.
+func (v *subvolume) ready(name string) error {
+	switch {
+	case v.retired():
+		return fault.New(fault.NotFound, "subvolume %s has only snapshots left", name)
+	case v.copy.unfinished():
+		return fault.New(fault.Busy, "subvolume %s is not complete", name)
+	}
+	return nil
+}
+
+func (v *subvolume) retired() bool { return v.info.State == ceph.SubvolumeRetained }
+
 type fakeSubvolumes struct {
 	*connection
 	filesystem, group string
@@ -26,12 +46,45 @@ func (s *fakeSubvolumes) begin(ctx context.Context, op, name string) error {
 	return nil
 }
 
-func (s *fakeSubvolumes) get(name string) (ceph.SubvolumeInfo, error) {
-	info, ok := s.subvolumes[path(s.filesystem, s.group, name)]
+func (s *fakeSubvolumes) key(name string) string { return path(s.filesystem, s.group, name) }
+
+func (s *fakeSubvolumes) get(name string) (*subvolume, error) {
+	found, ok := s.subvolumes[s.key(name)]
 	if !ok {
-		return info, fault.New(fault.NotFound, "subvolume %s does not exist", name)
+		return nil, fault.New(fault.NotFound, "subvolume %s does not exist", name)
 	}
-	return info, nil
+	return found, nil
+}
+
+// with runs fn on the subvolume under the mutex.
+func (s *fakeSubvolumes) with(ctx context.Context, op, name string, fn func(*subvolume) error) error {
+	if err := s.begin(ctx, op, name); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	found, err := s.get(name)
+	if err != nil {
+		return err
+	}
+	return fn(found)
+}
+
+// place puts a subvolume under a free name.
+func (s *fakeSubvolumes) place(name string, spec ceph.SubvolumeSpec) (*subvolume, error) {
+	dataPool := spec.DataPool
+	if dataPool == "" {
+		dataPool = "cephfs.data"
+	}
+	if dataPool != "cephfs.data" {
+		return nil, fault.New(fault.Invalid, "pool %s is not a data pool of %s", dataPool, s.filesystem)
+	}
+	s.serial++
+	made := &subvolume{snapshots: map[string]*subvolumeSnapshot{}, info: ceph.SubvolumeInfo{
+		Path:  fmt.Sprintf("/volumes/%s/%s/%08x", s.group, name, s.serial),
+		Quota: spec.Size, DataPool: dataPool, State: string(ceph.CloneComplete),
+	}}
+	s.subvolumes[s.key(name)] = made
+	return made, nil
 }
 
 func (s *fakeSubvolumes) Create(ctx context.Context, name string, spec ceph.SubvolumeSpec) error {
@@ -39,59 +92,64 @@ func (s *fakeSubvolumes) Create(ctx context.Context, name string, spec ceph.Subv
 		return err
 	}
 	defer s.mu.Unlock()
-	if _, err := s.get(name); err == nil {
-		return nil
+	if found, err := s.get(name); err == nil {
+		if found.retired() {
+			return fault.New(fault.Exists, "subvolume %s is retired", name)
+		}
+		return found.ready(name)
 	}
-	dataPool := spec.DataPool
-	if dataPool == "" {
-		dataPool = "cephfs.data"
-	}
-	if dataPool != "cephfs.data" {
-		return fault.New(fault.Invalid, "pool %s is not a data pool of %s", dataPool, s.filesystem)
-	}
-	s.serial++
-	s.subvolumes[path(s.filesystem, s.group, name)] = ceph.SubvolumeInfo{
-		Path:  fmt.Sprintf("/volumes/%s/%s/%08x", s.group, name, s.serial),
-		Quota: spec.Size, DataPool: dataPool, State: "complete",
-	}
-	return nil
+	_, err := s.place(name, spec)
+	return err
 }
 
-func (s *fakeSubvolumes) Info(ctx context.Context, name string) (ceph.SubvolumeInfo, error) {
-	if err := s.begin(ctx, "Info", name); err != nil {
-		return ceph.SubvolumeInfo{}, err
-	}
-	defer s.mu.Unlock()
-	return s.get(name)
+func (s *fakeSubvolumes) Info(ctx context.Context, name string) (info ceph.SubvolumeInfo, err error) {
+	err = s.with(ctx, "Info", name, func(v *subvolume) error {
+		s.progress(v)
+		info = v.info
+		if v.copy.unfinished() {
+			info = ceph.SubvolumeInfo{State: string(v.copy.status.State)}
+		}
+		return nil
+	})
+	return info, err
 }
 
 func (s *fakeSubvolumes) Resize(ctx context.Context, name string, size storage.Bytes) error {
-	if err := s.begin(ctx, "Resize", name); err != nil {
-		return err
-	}
-	defer s.mu.Unlock()
-	info, err := s.get(name)
-	if err != nil {
-		return err
-	}
-	if size < info.Quota {
-		return fault.New(fault.Range, "shrinking subvolume %s is refused", name)
-	}
-	info.Quota = size
-	s.subvolumes[path(s.filesystem, s.group, name)] = info
-	return nil
+	return s.with(ctx, "Resize", name, func(v *subvolume) error {
+		if err := v.ready(name); err != nil {
+			return err
+		}
+		if size < v.info.Quota {
+			return fault.New(fault.Range, "shrinking subvolume %s is refused", name)
+		}
+		v.info.Quota = size
+		return nil
+	})
 }
 
 func (s *fakeSubvolumes) Remove(ctx context.Context, name string) error {
-	if err := s.begin(ctx, "Remove", name); err != nil {
-		return err
+	return s.with(ctx, "Remove", name, func(v *subvolume) error { return s.remove(name, v) })
+}
+
+func (s *fakeSubvolumes) remove(name string, v *subvolume) error {
+	if v.copy.running() {
+		return fault.New(fault.Busy, "subvolume %s is being copied into", name)
 	}
-	defer s.mu.Unlock()
-	if _, err := s.get(name); err != nil {
-		return err
+	if len(v.snapshots) > 0 {
+		return fault.New(fault.Busy, "subvolume %s has snapshots", name)
 	}
-	delete(s.subvolumes, path(s.filesystem, s.group, name))
+	delete(s.subvolumes, s.key(name))
 	return nil
+}
+
+func (s *fakeSubvolumes) Retire(ctx context.Context, name string) error {
+	return s.with(ctx, "Retire", name, func(v *subvolume) error {
+		if len(v.snapshots) == 0 {
+			return s.remove(name, v)
+		}
+		v.info = ceph.SubvolumeInfo{State: ceph.SubvolumeRetained}
+		return nil
+	})
 }
 
 func (s *fakeSubvolumes) List(ctx context.Context) ([]string, error) {
@@ -99,5 +157,5 @@ func (s *fakeSubvolumes) List(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	defer s.mu.Unlock()
-	return under(s.subvolumes, path(s.filesystem, s.group, "")), nil
+	return under(s.subvolumes, s.key("")), nil
 }

@@ -47,12 +47,27 @@ func (i *images) open(ctx context.Context, verb, name string, readOnly bool, fn 
 		if err != nil {
 			return err
 		}
-		err = fn(image)
-		if closeErr := image.Close(); err == nil {
-			err = closeErr
-		}
-		return err
+		return thenClose(image, fn(image))
 	})
+}
+
+// openAt runs fn on a snapshot of the image, opened read-only.
+func (i *images) openAt(ctx context.Context, verb, name, snapshot string, fn func(*rbd.Image) error) error {
+	return i.do(ctx, verb, name, func(ioctx *rados.IOContext) error {
+		image, err := rbd.OpenImageReadOnly(ioctx, name, snapshot)
+		if err != nil {
+			return err
+		}
+		return thenClose(image, fn(image))
+	})
+}
+
+// thenClose closes the image and returns err, or else the error of closing.
+func thenClose(image *rbd.Image, err error) error {
+	if closeErr := image.Close(); err == nil {
+		err = closeErr
+	}
+	return err
 }
 
 func (i *images) Create(ctx context.Context, name string, spec ceph.ImageSpec) error {
@@ -146,8 +161,12 @@ func (i *images) Info(ctx context.Context, name string) (ceph.ImageInfo, error) 
 		if err != nil {
 			return fmt.Errorf("get data pool: %w", err)
 		}
+		parent, err := parentOf(image)
+		if err != nil {
+			return err
+		}
 		set := rbd.FeatureSet(features)
-		info = ceph.ImageInfo{ID: id, Size: storage.Bytes(size), Features: set.Names(), DataPool: dataPool}
+		info = ceph.ImageInfo{ID: id, Size: storage.Bytes(size), Features: set.Names(), DataPool: dataPool, Parent: parent}
 		return nil
 	})
 	return info, err

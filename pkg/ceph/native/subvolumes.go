@@ -2,11 +2,10 @@ package native
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"sort"
 	"strconv"
+	"syscall"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -55,27 +54,14 @@ func (s *subvolumes) Create(ctx context.Context, name string, spec ceph.Subvolum
 
 func (s *subvolumes) Info(ctx context.Context, name string) (ceph.SubvolumeInfo, error) {
 	out, err := s.mgr(ctx, "fs subvolume info", name, nil)
+	if isAgain(err) { // a clone that is not complete
+		status, err := s.CloneStatus(ctx, name)
+		return ceph.SubvolumeInfo{State: string(status.State)}, err
+	}
 	if err != nil {
 		return ceph.SubvolumeInfo{}, err
 	}
-	var answer struct {
-		Path     string          `json:"path"`
-		Quota    json.RawMessage `json:"bytes_quota"` // a number, or "infinite"
-		Used     int64           `json:"bytes_used"`
-		DataPool string          `json:"data_pool"`
-		State    string          `json:"state"`
-	}
-	if err := json.Unmarshal(out, &answer); err != nil {
-		return ceph.SubvolumeInfo{}, fmt.Errorf("decode subvolume info: %w", err)
-	}
-	quota, err := strconv.ParseInt(string(answer.Quota), 10, 64)
-	if err != nil {
-		quota = 0
-	}
-	return ceph.SubvolumeInfo{
-		Path: answer.Path, Quota: storage.Bytes(quota), Used: storage.Bytes(answer.Used),
-		DataPool: answer.DataPool, State: answer.State,
-	}, nil
+	return decodeSubvolumeInfo(out)
 }
 
 func (s *subvolumes) Resize(ctx context.Context, name string, size storage.Bytes) error {
@@ -91,25 +77,37 @@ func (s *subvolumes) Resize(ctx context.Context, name string, size storage.Bytes
 }
 
 func (s *subvolumes) Remove(ctx context.Context, name string) error {
-	_, err := s.mgr(ctx, "fs subvolume rm", name, nil)
+	return s.remove(ctx, name, nil)
+}
+
+func (s *subvolumes) Retire(ctx context.Context, name string) error {
+	return s.remove(ctx, name, map[string]any{"retain_snapshots": true})
+}
+
+// remove removes a clone whose copy failed or was canceled by force, as the manager wants it.
+func (s *subvolumes) remove(ctx context.Context, name string, more map[string]any) error {
+	_, err := s.mgr(ctx, "fs subvolume rm", name, more)
+	if !isAgain(err) {
+		return err
+	}
+	status, statusErr := s.CloneStatus(ctx, name)
+	if statusErr != nil {
+		return statusErr
+	}
+	if status.State != ceph.CloneFailed && status.State != ceph.CloneCanceled {
+		return fault.New(fault.Busy, "the subvolume is being copied into; wait for the copy or cancel it: %v", err)
+	}
+	_, err = s.mgr(ctx, "fs subvolume rm", name, map[string]any{"force": true})
 	return err
 }
+
+// isAgain tells that the manager refuses because a clone is not complete.
+func isAgain(err error) bool { return errno(err) == syscall.EAGAIN }
 
 func (s *subvolumes) List(ctx context.Context) ([]string, error) {
 	out, err := s.mgr(ctx, "fs subvolume ls", "", nil)
 	if err != nil {
 		return nil, err
 	}
-	var entries []struct {
-		Name string `json:"name"`
-	}
-	if err := json.Unmarshal(out, &entries); err != nil {
-		return nil, fmt.Errorf("decode subvolume list: %w", err)
-	}
-	names := make([]string, 0, len(entries))
-	for _, e := range entries {
-		names = append(names, e.Name)
-	}
-	sort.Strings(names)
-	return names, nil
+	return decodeNames(out)
 }

@@ -1,0 +1,110 @@
+package ceph
+
+import (
+	"context"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// ImageSpec describes an RBD image to be made. Zero values mean the cluster's defaults.
+type ImageSpec struct {
+	Size        storage.Bytes
+	DataPool    string
+	Features    []string // as `rbd create --image-feature` names them
+	ObjectSize  storage.Bytes
+	StripeUnit  storage.Bytes
+	StripeCount uint64
+	Metadata    map[string]string
+}
+
+// ImageInfo is an image's state.
+type ImageInfo struct {
+	ID       string // Ceph's internal id; its header object is "rbd_header."+ID
+	Size     storage.Bytes
+	Features []string
+	DataPool int64            // id of the pool that holds the data
+	Parent   ImageSnapshotRef // of a clone; zero for an image of its own
+}
+
+// ImageSnapshotRef names a snapshot of an image anywhere in the cluster. An image that was
+// renamed since is named as it is now.
+type ImageSnapshotRef struct {
+	Pool, Namespace, Image string
+	Snapshot               string
+}
+
+// ImageSnapshot is a snapshot of an image.
+type ImageSnapshot struct {
+	Name string
+	Size storage.Bytes // of the image when it was taken
+	// Removed: out of sight, and kept by Ceph for as long as clones need it. Name is Ceph's own then.
+	Removed bool
+}
+
+// TrashedImage is an image that was moved to the trash.
+type TrashedImage struct {
+	ID    string // Ceph's; two images of one name may lie in the trash
+	Name  string // that it had
+	Since time.Time
+}
+
+// Extent is a part of an image, in bytes.
+type Extent struct {
+	Offset, Length uint64
+	Zero           bool // it reads as zeros now
+}
+
+// Watcher is a client that has the image open.
+type Watcher struct {
+	Address string // "10.0.0.1:0/123456"
+	Client  int64
+}
+
+// Images are the RBD images of one pool and RADOS namespace.
+type Images interface {
+	// Create fails with fault.Exists and fault.Invalid (a feature or a size that Ceph
+	// refuses).
+	Create(ctx context.Context, name string, spec ImageSpec) error
+	Info(ctx context.Context, name string) (ImageInfo, error)
+	Resize(ctx context.Context, name string, size storage.Bytes) error
+	// Remove deletes an image: fault.Busy while a client watches it or it has snapshots.
+	Remove(ctx context.Context, name string) error
+	// Watchers lists the clients that have the image open, other than this connection.
+	Watchers(ctx context.Context, name string) ([]Watcher, error)
+	Metadata(ctx context.Context, name string) (map[string]string, error)
+	SetMetadata(ctx context.Context, name string, pairs map[string]string) error
+	List(ctx context.Context) ([]string, error)
+
+	// Rename gives an image another name; its snapshots and clones stay with it.
+	// fault.Exists if the name is taken.
+	Rename(ctx context.Context, name, to string) error
+	// CreateSnapshot fails with fault.Exists if the image has a snapshot of that name.
+	CreateSnapshot(ctx context.Context, name, snapshot string) error
+	// RemoveSnapshot makes a snapshot disappear; one that clones need is freed with the last
+	// of them. fault.NotFound when image or snapshot are gone.
+	RemoveSnapshot(ctx context.Context, name, snapshot string) error
+	// Snapshots lists the snapshots of an image, those included that only clones still need.
+	Snapshots(ctx context.Context, name string) ([]ImageSnapshot, error)
+	// Clone makes an image of these Images from a snapshot, which may be of another pool
+	// and needs no protection (clone format 2). Of spec, Size and Metadata do not count: a clone has the
+	// snapshot's size. fault.NotFound without the snapshot, fault.Exists if the name is taken.
+	Clone(ctx context.Context, name string, from ImageSnapshotRef, spec ImageSpec) error
+	// Flatten copies what a clone shares with its parent, so that it needs none; for an
+	// image without a parent there is nothing to do. Cut off, it goes on where it was when
+	// called again. progress, unless nil, is told objects done and objects in all.
+	Flatten(ctx context.Context, name string, progress func(done, total uint64)) error
+	// Sparsify gives zeroed blocks back to the pool.
+	Sparsify(ctx context.Context, name string) error
+	// Diff calls fn, in order, for each extent between from and to (bytes; 0: the end) that differs
+	// between two snapshots; since "" means from nothing, so all that is allocated. An error of fn ends it.
+	Diff(ctx context.Context, name, since, snapshot string, from, to uint64, fn func(Extent) error) error
+
+	// Trash moves an image out of sight, which takes as long for a large one as for a small
+	// one: fault.Busy while a client watches it.
+	Trash(ctx context.Context, name string) error
+	// Trashed lists the trash; RemoveTrashed frees an image in it (fault.Busy while it has snapshots
+	// or is watched).
+	Trashed(ctx context.Context) ([]TrashedImage, error)
+	RemoveTrashed(ctx context.Context, id string) error
+}
