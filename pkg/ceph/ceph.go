@@ -54,6 +54,8 @@ type Cluster interface {
 	Objects(pool, namespace string) Objects
 	Images(pool, namespace string) Images
 	Subvolumes(filesystem, group string) Subvolumes
+	Notes(pool, namespace string) Notes
+	Fencer
 }
 
 // PoolInfo is a pool as `ceph df` and the OSD map know it.

@@ -14,8 +14,8 @@ import (
 )
 
 // Clients are two connections to one cluster, which need the pools "rbd" and
-// ".holdfast" and the file system "cephfs".
-type Clients struct{ A, B ceph.Cluster }
+// ".holdfast" and the file system "cephfs"; C is a third one, which is of no use afterwards.
+type Clients struct{ A, B, C ceph.Cluster }
 
 // Conformance runs the suite. What it makes has random names and is removed.
 func Conformance(t *testing.T, clients Clients) {
@@ -23,6 +23,8 @@ func Conformance(t *testing.T, clients Clients) {
 	t.Run("images", func(t *testing.T) { conformImages(t, clients) })
 	t.Run("subvolumes", func(t *testing.T) { conformSubvolumes(t, clients) })
 	t.Run("cluster", func(t *testing.T) { conformCluster(t, clients) })
+	t.Run("notes", func(t *testing.T) { conformNotes(t, clients) })
+	t.Run("fencing", func(t *testing.T) { conformFencing(t, clients) })
 }
 
 func want(t *testing.T, what string, got, class error) {

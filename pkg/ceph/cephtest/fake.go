@@ -34,6 +34,7 @@ type Fake struct {
 	serial     int64
 	hook       func(op string) error
 	hang       chan struct{}
+	fenced     map[ceph.ClientAddress]time.Time // until when
 }
 
 type object struct {
@@ -53,6 +54,7 @@ func NewFake() *Fake {
 	f := &Fake{
 		client: 4100, now: time.Now, objects: map[string]*object{},
 		images: map[string]*image{}, trash: map[string]*trashed{}, subvolumes: map[string]*subvolume{},
+		fenced: map[ceph.ClientAddress]time.Time{},
 	}
 	for i, name := range names {
 		f.pools = append(f.pools, ceph.PoolInfo{ID: int64(i + 1), Name: name, MaxAvail: 100 * storage.GiB, Size: 3, MinSize: 2, PGs: 8})
