@@ -53,6 +53,7 @@ type csiFlags struct {
 	pluginRegistry    string
 	kubeletSocketDir  string
 	maxVolumes        int64
+	alpha             bool
 }
 
 func csiCommand() *cobra.Command {
@@ -78,6 +79,7 @@ func csiCommand() *cobra.Command {
 	flags.StringVar(&f.pluginRegistry, "kubelet-plugin-registry", "", "kubelet's plugins_registry directory; registers the drivers there (default: no registration)")
 	flags.StringVar(&f.kubeletSocketDir, "kubelet-socket-dir", "", "directory of the endpoints as kubelet sees it (default: as this process does)")
 	flags.Int64Var(&f.maxVolumes, "max-volumes", 0, "volumes of a driver that the node takes (0: no limit)")
+	flags.BoolVar(&f.alpha, "alpha-capabilities", false, "announce capabilities that the CSI specification calls alpha (GET_SNAPSHOT), too; the calls are served in any case")
 	return cmd
 }
 
@@ -154,10 +156,12 @@ func (p *csiParts) serve(ctx context.Context, driver storage.Driver) error {
 	}
 	withController := slices.Contains(p.flags.services, "controller")
 	csi.RegisterIdentityServer(s.Registrar(), &identity.Server{Driver: driver, Version: p.version, Controller: withController})
+	background := []func(context.Context) error{s.Serve}
 	if withController {
 		c := p.controller(driver)
 		defer c.Close()
 		csi.RegisterControllerServer(s.Registrar(), c)
+		background = append(background, c.Clean)
 	}
 	if slices.Contains(p.flags.services, "node") {
 		n, closeNode, err := p.node(driver)
@@ -167,10 +171,12 @@ func (p *csiParts) serve(ctx context.Context, driver storage.Driver) error {
 		defer closeNode()
 		csi.RegisterNodeServer(s.Registrar(), n)
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.Serve(ctx) })
 	if p.flags.pluginRegistry != "" {
-		group.Go(func() error { return p.register(ctx, driver, endpoint) })
+		background = append(background, func(ctx context.Context) error { return p.register(ctx, driver, endpoint) })
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, work := range background {
+		group.Go(func() error { return work(ctx) })
 	}
 	return group.Wait()
 }
@@ -182,7 +188,7 @@ func (p *csiParts) controller(driver storage.Driver) *controller.Server {
 	}
 	return controller.New(controller.Config{
 		Backend: backend, Dialer: p.dialer, Clusters: p.clusters, Now: time.Now,
-		Owner: fmt.Sprintf("controller on %s, pid %d", p.flags.nodeID, os.Getpid()), Log: p.log,
+		Owner: fmt.Sprintf("controller on %s, pid %d", p.flags.nodeID, os.Getpid()), Log: p.log, Alpha: p.flags.alpha,
 	})
 }
 

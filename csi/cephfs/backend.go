@@ -50,6 +50,7 @@ func (b *Backend) Check(parameters map[string]string) error {
 		"mounter":            parameter.OneOf("auto", "kernel", "fuse"),
 		"kernelMountOptions": parameter.Any("mount options of the kernel client"),
 		"fuseMountOptions":   parameter.Any("options of ceph-fuse"),
+		"backingSnapshot":    parameter.OneOf("true", "false"),
 		"encrypted":          parameter.OneOf("false"),
 	}.Check(parameters)
 }
@@ -107,48 +108,31 @@ func (b *Backend) Plan(ctx context.Context, site clustermap.Site, r *record.Reco
 	if pool.Full {
 		return fault.New(fault.Exhausted, "pool %q of file system %s is full: add OSDs or delete volumes", pool.Name, fs.Name)
 	}
-	r.PoolID, r.Group = fs.ID, site.Entry.SubvolumeGroup
+	r.PoolID = fs.ID
+	if r.Origin == nil { // a copy stays in its source's group
+		r.Group = site.Entry.SubvolumeGroup
+	}
 	described := volumeid.Context{
 		ClusterID: string(site.Entry.ID), Name: r.Name, Filesystem: fs.Name, Mounter: r.Parameters["mounter"],
 		KernelMountOptions: r.Parameters["kernelMountOptions"], FuseMountOptions: r.Parameters["fuseMountOptions"],
+	}
+	if r.ReadOnly {
+		described.ReadOnly = "true"
 	}
 	r.Context = described.Map()
 	return nil
 }
 
-// Create makes the subvolume (Ceph leaves one that is there as it is) and notes its path.
-func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Record) error {
-	spec := ceph.SubvolumeSpec{Size: r.Size, DataPool: r.Parameters["pool"], Mode: rootMode}
-	if err := subvolumes(site, r).Create(ctx, r.BackendName(), spec); err != nil {
-		return err
-	}
-	info, err := subvolumes(site, r).Info(ctx, r.BackendName())
-	if err != nil {
-		return err
-	}
-	r.Context["subvolumePath"] = info.Path
-	return nil
-}
-
-// Delete removes the subvolume. Ceph moves it aside and frees its space in the
-// background; clients that have it mounted do not hinder that.
-func (b *Backend) Delete(ctx context.Context, site clustermap.Site, r *record.Record) error {
-	err := subvolumes(site, r).Remove(ctx, r.BackendName())
-	switch {
-	case errors.Is(err, fault.NotFound):
-		return nil
-	case errors.Is(err, fault.Busy):
-		return fmt.Errorf("%w: it has snapshots; remove them first", err)
-	default:
-		return err
-	}
-}
-
-// Present lists the subvolumes of each file system and group once.
+// Present lists the subvolumes of each file system and group once. A volume that shows a
+// snapshot has none of its own.
 func (b *Backend) Present(ctx context.Context, site clustermap.Site, records []*record.Record) ([]bool, error) {
 	names := map[[2]string]map[string]bool{}
 	there := make([]bool, len(records))
 	for i, r := range records {
+		if r.ReadOnly {
+			there[i] = true
+			continue
+		}
 		at := [2]string{r.Context["fsName"], r.Group}
 		if names[at] == nil {
 			names[at] = map[string]bool{}
@@ -167,6 +151,9 @@ func (b *Backend) Present(ctx context.Context, site clustermap.Site, records []*
 
 // Expand raises the quota; clients see it by themselves.
 func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Record, size storage.Bytes) (bool, error) {
+	if r.ReadOnly {
+		return false, fault.New(fault.Precondition, "volume %q shows a snapshot, which never grows; restore it without backingSnapshot", r.Name)
+	}
 	info, err := subvolumes(site, r).Info(ctx, r.BackendName())
 	if err != nil || info.Quota >= size {
 		return false, err
@@ -176,6 +163,12 @@ func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Re
 
 // Condition reports a subvolume that is missing or not complete.
 func (b *Backend) Condition(ctx context.Context, site clustermap.Site, r *record.Record) (storage.Condition, error) {
+	if r.ReadOnly {
+		return storage.Condition{Message: "the volume shows a snapshot, without a copy"}, nil
+	}
+	if r.State == record.Creating {
+		return b.copying(ctx, site, r)
+	}
 	info, err := subvolumes(site, r).Info(ctx, r.BackendName())
 	switch {
 	case errors.Is(err, fault.NotFound):

@@ -25,17 +25,39 @@ type Backend interface {
 	// fault.Exhausted for a full one.
 	Plan(ctx context.Context, site clustermap.Site, r *record.Record) error
 
-	// Create makes what the record describes, or finishes it, and completes r.Context.
+	// Create makes what the record describes, or finishes it, and completes r.Context. With
+	// an Origin it holds what the source held; a copy that is still under way when ctx ends
+	// goes on where it was.
 	Create(ctx context.Context, site clustermap.Site, r *record.Record) error
 
-	// Delete removes what the record describes. What is gone already is no error, but that
-	// the place where it was cannot be looked at is one. fault.Busy, having removed
-	// nothing, while clients or snapshots keep it.
+	// Delete removes what the record describes from sight, and leaves to Reap what takes
+	// long. What is gone already is no error, but that the place where it was cannot be
+	// looked at is one. Snapshots, and volumes made from them, live on. fault.Busy, having
+	// removed nothing, while clients keep it.
 	Delete(ctx context.Context, site clustermap.Site, r *record.Record) error
 
 	// Expand grows the volume to at least size bytes. onNode says whether the node has
 	// a part to do.
 	Expand(ctx context.Context, site clustermap.Site, r *record.Record, size storage.Bytes) (onNode bool, err error)
+
+	// Snapshot takes the snapshot that the record describes, of the volume that it names as
+	// Origin, and completes r.Context; one that is there is the record's own. fault.NotFound when the
+	// volume is gone, fault.Exhausted when it has as many snapshots as can be. crowded: there would be
+	// fewer if volumes made from them had copies of their own (see Flatten).
+	Snapshot(ctx context.Context, site clustermap.Site, r *record.Record) (crowded bool, err error)
+
+	// DeleteSnapshot removes the snapshot; volumes made from it live on. What is gone already
+	// is no error. fault.Busy, having removed nothing, while it is copied.
+	DeleteSnapshot(ctx context.Context, site clustermap.Site, r *record.Record) error
+
+	// Flatten makes a volume independent of what it was made from. Cut off, it goes on
+	// where it was when asked again.
+	Flatten(ctx context.Context, site clustermap.Site, r *record.Record) error
+
+	// Reap frees what deleted volumes and snapshots left on the cluster: all that can be
+	// freed now. deleted tells of an incarnation that its volume was deleted. more says
+	// that something must wait for a client to let go.
+	Reap(ctx context.Context, site clustermap.Site, deleted func(ctx context.Context, incarnation string) (bool, error)) (more bool, err error)
 
 	// Present looks whether what the records describe is there, cheaply, for many.
 	Present(ctx context.Context, site clustermap.Site, records []*record.Record) ([]bool, error)

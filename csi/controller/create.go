@@ -57,8 +57,9 @@ func (s *Server) freshRecord(request *csi.CreateVolumeRequest) (*record.Record, 
 	if err != nil {
 		return nil, "", err
 	}
-	if request.GetVolumeContentSource() != nil {
-		return nil, "", fault.New(fault.Invalid, "volume content source: this driver does not announce snapshots or clones")
+	origin, err := s.originOf(request.GetVolumeContentSource())
+	if err != nil {
+		return nil, "", err
 	}
 	if len(request.GetMutableParameters()) > 0 {
 		return nil, "", fault.New(fault.Invalid, "mutable parameters: this driver does not announce MODIFY_VOLUME")
@@ -71,6 +72,9 @@ func (s *Server) freshRecord(request *csi.CreateVolumeRequest) (*record.Record, 
 	if err != nil {
 		return nil, "", err
 	}
+	if err := checkReadOnly(parameters, origin, request.GetVolumeCapabilities()); err != nil {
+		return nil, "", err
+	}
 	size, err := s.sizeFor(request.GetCapacityRange())
 	if err != nil {
 		return nil, "", err
@@ -80,6 +84,7 @@ func (s *Server) freshRecord(request *csi.CreateVolumeRequest) (*record.Record, 
 		Incarnation: newIncarnation(), State: record.Creating, Size: size, Block: block,
 		FsType:     request.GetVolumeCapabilities()[0].GetMount().GetFsType(),
 		Parameters: parameters, Owner: owner, Created: s.Now().UTC(),
+		Origin: origin, ReadOnly: parameters[backingSnapshot] == "true",
 	}, cluster, nil
 }
 
@@ -159,20 +164,23 @@ func (s *Server) sizeFor(r *csi.CapacityRange) (storage.Bytes, error) {
 
 // create takes the record and brings the volume to Ready.
 func (s *Server) create(ctx context.Context, site clustermap.Site, key string, fresh *record.Record, asked *csi.CapacityRange) (*record.Record, error) {
-	// A volume that is there already is returned whatever its pool has become since.
-	if existing, err := s.store(site).Read(ctx, key); err == nil && existing.State == record.Ready {
+	// A volume that is there already is returned, and one that was begun is finished, whatever
+	// its pool or source has become since.
+	existing, err := s.store(site).Read(ctx, key)
+	if err == nil && existing.State == record.Ready {
 		return existing, compatible(existing, fresh, asked)
-	} else if err != nil && !errors.Is(err, fault.NotFound) {
-		return nil, err
 	}
-	if err := s.Backend.Plan(ctx, site, fresh); err != nil {
-		return nil, err
+	if errors.Is(err, fault.NotFound) {
+		err = s.plan(ctx, site, fresh, asked)
 	}
-	work, held, made, err := s.store(site).Acquire(ctx, key, fresh)
 	if err != nil {
 		return nil, err
 	}
-	if !made && held.Record.State == record.Deleting {
+	work, held, err := take(ctx, s.store(site), key, fresh, existing != nil)
+	if err != nil {
+		return nil, err
+	}
+	if held.Record.State == record.Deleting {
 		// A deletion was cut off and nobody asked for it again: finish it, begin anew.
 		err := held.Outcome(s.finishDelete(work, site, held))
 		held.Release(ctx)
@@ -182,10 +190,8 @@ func (s *Server) create(ctx context.Context, site clustermap.Site, key string, f
 		return s.create(ctx, site, key, fresh, asked)
 	}
 	defer held.Release(ctx)
-	if !made {
-		if err := compatible(held.Record, fresh, asked); err != nil {
-			return nil, err
-		}
+	if err := compatible(held.Record, fresh, asked); err != nil {
+		return nil, err
 	}
 	if held.Record.State == record.Ready {
 		return held.Record, nil
@@ -193,15 +199,54 @@ func (s *Server) create(ctx context.Context, site clustermap.Site, key string, f
 	if err := s.finishCreate(work, site, held); err != nil {
 		return nil, held.Outcome(err)
 	}
+	if held.Record.Flatten {
+		s.janitor.flatten(site, key)
+	}
 	s.log(held.Record).Info("volume created")
 	return held.Record, nil
+}
+
+// plan completes the record of a volume that is not there yet.
+func (s *Server) plan(ctx context.Context, site clustermap.Site, fresh *record.Record, asked *csi.CapacityRange) error {
+	if fresh.Origin != nil {
+		if err := s.resolve(ctx, site, fresh, asked); err != nil {
+			return err
+		}
+	}
+	if err := s.Backend.Plan(ctx, site, fresh); err != nil {
+		return err
+	}
+	for key, value := range fresh.Owner { // for people, who look at the PersistentVolume
+		fresh.Context[ownerPrefix+key] = value
+	}
+	return nil
+}
+
+// take returns the record under key with its lease: made from fresh, or the one that was seen
+// there before. fault.Aborted when that one is gone now.
+func take(ctx context.Context, store *record.Store, key string, fresh *record.Record, seen bool) (context.Context, *record.Held, error) {
+	if !seen {
+		work, held, _, err := store.Acquire(ctx, key, fresh)
+		return work, held, err
+	}
+	work, held, err := store.Hold(ctx, key)
+	if errors.Is(err, fault.NotFound) {
+		err = fault.New(fault.Aborted, "%s %q was taken back by another controller; ask again", fresh.Kind, fresh.Name)
+	}
+	return work, held, err
 }
 
 // finishCreate makes what the record describes. After an error that a retry cannot
 // mend it takes back what it made, so that nothing is left of a volume that will
 // never be asked for again.
 func (s *Server) finishCreate(ctx context.Context, site clustermap.Site, held *record.Held) error {
-	err := s.Backend.Create(ctx, site, held.Record)
+	var err error
+	if held.Record.ReadOnly {
+		err = s.takeHold(ctx, site, held.Record)
+	}
+	if err == nil {
+		err = s.Backend.Create(ctx, site, held.Record)
+	}
 	if err == nil {
 		held.Record.State = record.Ready
 		return held.Save(ctx)
@@ -243,6 +288,8 @@ func compatible(have, want *record.Record, asked *csi.CapacityRange) error {
 		return differs("file system", have.FsType, want.FsType)
 	case have.Block != want.Block:
 		return differs("raw block access", have.Block, want.Block)
+	case have.Origin.Source() != want.Origin.Source():
+		return differs("source", have.Origin.Source(), want.Origin.Source())
 	case !maps.Equal(have.Parameters, want.Parameters):
 		return differs("parameters", have.Parameters, want.Parameters)
 	}
@@ -253,5 +300,6 @@ func compatible(have, want *record.Record, asked *csi.CapacityRange) error {
 func volumeOf(r *record.Record, cluster storage.ClusterID) *csi.Volume {
 	return &csi.Volume{
 		VolumeId: r.Handle(cluster).String(), CapacityBytes: int64(r.Size), VolumeContext: r.Context,
+		ContentSource: contentSource(r.Origin),
 	}
 }

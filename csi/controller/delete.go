@@ -37,7 +37,7 @@ func (s *Server) DeleteVolume(ctx context.Context, request *csi.DeleteVolumeRequ
 			return nil, err
 		}
 		defer held.Release(ctx)
-		if isVolume(held.Record, h) != nil {
+		if isOf(held.Record, h) != nil {
 			return &csi.DeleteVolumeResponse{}, nil
 		}
 		if nodes := slices.Sorted(maps.Keys(held.Record.Published)); len(nodes) > 0 {
@@ -66,8 +66,12 @@ func (s *Server) finishDelete(ctx context.Context, site clustermap.Site, held *r
 		held.Record.State = record.Ready
 		return errors.Join(err, held.Save(ctx))
 	}
+	if err == nil && held.Record.ReadOnly {
+		err = s.letGo(ctx, site, held.Record)
+	}
 	if err != nil {
 		return err
 	}
+	s.janitor.wake(site, held.Record.Incarnation)
 	return held.Remove(ctx)
 }

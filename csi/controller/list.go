@@ -23,64 +23,76 @@ var tokenPattern = regexp.MustCompile(`^([A-Za-z0-9_-]{1,40})/([0-9a-f]{32})$`)
 // and name hash, with the service's own credentials. A volume made or deleted between
 // two pages may or may not be seen; all others are, once.
 func (s *Server) ListVolumes(ctx context.Context, request *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
-	if request.GetMaxEntries() < 0 {
-		return nil, fault.New(fault.Invalid, "max_entries %d is negative", request.GetMaxEntries())
+	entries, next, err := list(ctx, s, request.GetMaxEntries(), request.GetStartingToken(), s.store, s.entries)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.ListVolumesResponse{Entries: entries, NextToken: next}, nil
+}
+
+// maxPage is how many entries one answer holds at most, whatever is asked for: gRPC
+// clients take 4 MiB, and an entry has up to 2 KiB.
+const maxPage = 1000
+
+// batch is how many records are read at a time.
+const batch = 256
+
+// pager collects the entries of one page.
+type pager[E any] struct {
+	server  *Server
+	store   func(clustermap.Site) *record.Store
+	convert func(context.Context, clustermap.Site, []*record.Record) []E // not every record has an entry
+	room    int
+	entries []E
+	next    string
+}
+
+// list returns a page of at most `most` entries (0: as many as there may be) from token on,
+// and the token of the next one.
+func list[E any](ctx context.Context, s *Server, most int32, token string, store func(clustermap.Site) *record.Store,
+	convert func(context.Context, clustermap.Site, []*record.Record) []E,
+) ([]E, string, error) {
+	if most < 0 {
+		return nil, "", fault.New(fault.Invalid, "max_entries %d is negative", most)
 	}
 	var fromCluster, fromKey string
-	if token := request.GetStartingToken(); token != "" {
+	if token != "" {
 		parts := tokenPattern.FindStringSubmatch(token)
 		if parts == nil {
-			return nil, fault.New(fault.Token, "starting_token %q was not given out by this service", token)
+			return nil, "", fault.New(fault.Token, "starting_token %q was not given out by this service", token)
 		}
 		fromCluster, fromKey = parts[1], parts[2]
 	}
 	clusters, err := s.Clusters.Clusters()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	room := int(request.GetMaxEntries())
-	if room == 0 || room > maxPage {
-		room = maxPage
+	p := pager[E]{server: s, store: store, convert: convert, room: int(most)}
+	if p.room == 0 || p.room > maxPage {
+		p.room = maxPage
 	}
-	page := page{room: room}
 	for _, c := range clusters {
-		if string(c.ID) < fromCluster || page.next != "" {
+		if string(c.ID) < fromCluster || p.next != "" {
 			continue
 		}
 		from := ""
 		if string(c.ID) == fromCluster {
 			from = fromKey
 		}
-		if err := s.listCluster(ctx, c.ID, from, &page); err != nil {
-			return nil, err
+		if err := p.add(ctx, c.ID, from); err != nil {
+			return nil, "", err
 		}
 	}
-	return &csi.ListVolumesResponse{Entries: page.entries, NextToken: page.next}, nil
+	return p.entries, p.next, nil
 }
 
-// maxPage is how many volumes one answer holds at most, whatever is asked for: gRPC
-// clients take 4 MiB, and an entry has up to 2 KiB.
-const maxPage = 1000
-
-// page collects entries until room is used up.
-type page struct {
-	room    int
-	entries []*csi.ListVolumesResponse_Entry
-	next    string
-}
-
-func (p *page) full() bool { return len(p.entries) >= p.room }
-
-// batch is how many records are read at a time.
-const batch = 256
-
-// listCluster adds a cluster's volumes from key `from` on to the page.
-func (s *Server) listCluster(ctx context.Context, id storage.ClusterID, from string, p *page) error {
-	site, err := s.connect(ctx, id, nil)
+// add adds a cluster's entries from key `from` on to the page.
+func (p *pager[E]) add(ctx context.Context, id storage.ClusterID, from string) error {
+	site, err := p.server.connect(ctx, id, nil)
 	if err != nil {
 		return err
 	}
-	store := s.store(site)
+	store := p.store(site)
 	keys, err := store.Keys(ctx)
 	if err != nil {
 		return err
@@ -88,21 +100,24 @@ func (s *Server) listCluster(ctx context.Context, id storage.ClusterID, from str
 	start, _ := slices.BinarySearch(keys, from)
 	keys = keys[start:]
 	for len(keys) > 0 {
-		if p.full() {
+		if len(p.entries) >= p.room {
 			p.next = string(id) + "/" + keys[0]
 			return nil
 		}
 		n := min(len(keys), batch, p.room-len(p.entries))
-		records, err := store.ReadAll(ctx, keys[:n], func(key string, err error) {
-			s.Log.Error("record left out of the list", obs.KeyDriver, s.Backend.Driver(), "key", key, obs.KeyError, err)
-		})
+		records, err := store.ReadAll(ctx, keys[:n], p.server.damaged)
 		if err != nil {
 			return err
 		}
 		keys = keys[n:]
-		p.entries = append(p.entries, s.entries(ctx, site, records)...)
+		p.entries = append(p.entries, p.convert(ctx, site, records)...)
 	}
 	return nil
+}
+
+// damaged tells the log of a record that cannot be read, and is passed over.
+func (s *Server) damaged(key string, err error) {
+	s.Log.Error("record passed over", obs.KeyDriver, s.Backend.Driver(), "key", key, obs.KeyError, err)
 }
 
 // entries turns records into entries; those of volumes not yet made, or of another

@@ -35,6 +35,9 @@ type Config struct {
 	Owner    string // describes this process in leases
 	Log      *slog.Logger
 	Now      func() time.Time
+	// Alpha: announce what the CSI specification calls alpha, too. Callers older than the
+	// capability may refuse a service that announces it (csi-sanity v5.4.0 does).
+	Alpha bool
 }
 
 // Server implements csi.ControllerServer for one driver.
@@ -42,6 +45,7 @@ type Server struct {
 	csi.UnimplementedControllerServer
 	Config
 	flights *flight.Group
+	janitor *janitor
 }
 
 var _ csi.ControllerServer = (*Server)(nil)
@@ -52,7 +56,7 @@ const workLimit = 10 * time.Minute
 
 // New returns a Server. Close it.
 func New(config Config) *Server {
-	return &Server{Config: config, flights: flight.New(workLimit)}
+	return &Server{Config: config, flights: flight.New(workLimit), janitor: newJanitor()}
 }
 
 // Close waits for the work under way.
@@ -61,8 +65,11 @@ func (s *Server) Close() { s.flights.Wait() }
 // ControllerGetCapabilities lists what the other handlers can do.
 func (s *Server) ControllerGetCapabilities(context.Context, *csi.ControllerGetCapabilitiesRequest) (*csi.ControllerGetCapabilitiesResponse, error) {
 	var response csi.ControllerGetCapabilitiesResponse
-	for _, t := range []csi.ControllerServiceCapability_RPC_Type{
+	types := []csi.ControllerServiceCapability_RPC_Type{
 		csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+		csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
+		csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
+		csi.ControllerServiceCapability_RPC_CLONE_VOLUME,
 		csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES,
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES,
@@ -71,7 +78,11 @@ func (s *Server) ControllerGetCapabilities(context.Context, *csi.ControllerGetCa
 		csi.ControllerServiceCapability_RPC_GET_CAPACITY,
 		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
-	} {
+	}
+	if s.Alpha {
+		types = append(types, csi.ControllerServiceCapability_RPC_GET_SNAPSHOT)
+	}
+	for _, t := range types {
 		response.Capabilities = append(response.Capabilities, &csi.ControllerServiceCapability{
 			Type: &csi.ControllerServiceCapability_Rpc{Rpc: &csi.ControllerServiceCapability_RPC{Type: t}},
 		})
@@ -111,9 +122,17 @@ func credentialsOf(secrets map[string]string) (ceph.Credentials, error) {
 	return ceph.Credentials{}, fault.New(fault.Denied, "the secret holds neither userID and userKey nor adminID and adminKey")
 }
 
-// store returns the records of this driver on the site. Clusters that are shared by
-// RADOS namespace keep a set of records for each.
+// store returns the records of this driver's volumes on the site, snapshots those of its
+// snapshots. Clusters that are shared by RADOS namespace keep a set of records for each.
 func (s *Server) store(site clustermap.Site) *record.Store {
+	return record.NewStore(site.Cluster.Objects(record.Pool, s.namespace(site)), s.Owner)
+}
+
+func (s *Server) snapshots(site clustermap.Site) *record.Store {
+	return record.NewStore(site.Cluster.Objects(record.Pool, s.namespace(site)+":snapshots"), s.Owner)
+}
+
+func (s *Server) namespace(site clustermap.Site) string {
 	namespace := "rbd"
 	if s.Backend.Driver() == storage.CephFS {
 		namespace = "cephfs"
@@ -121,21 +140,21 @@ func (s *Server) store(site clustermap.Site) *record.Store {
 	if site.Entry.RadosNamespace != "" {
 		namespace += "." + site.Entry.RadosNamespace
 	}
-	return record.NewStore(site.Cluster.Objects(record.Pool, namespace), s.Owner)
+	return namespace
 }
 
-// handle parses a volume id of this driver: fault.Invalid when it is empty,
-// fault.NotFound when it names no volume of it.
+// handle parses the id of a volume or snapshot of this driver: fault.Invalid when it is
+// empty, fault.NotFound when it names nothing of it.
 func (s *Server) handle(id string) (volumeid.Handle, error) {
 	if id == "" {
-		return volumeid.Handle{}, fault.New(fault.Invalid, "volume id is missing")
+		return volumeid.Handle{}, fault.New(fault.Invalid, "the id is missing")
 	}
 	h, err := volumeid.Parse(id)
 	if err != nil {
 		return h, err
 	}
 	if h.Driver != s.Backend.Driver() {
-		return h, fault.New(fault.NotFound, "volume %s belongs to the driver %s, this is %s", id, h.Driver, s.Backend.Driver())
+		return h, fault.New(fault.NotFound, "%s belongs to the driver %s, this is %s", id, h.Driver, s.Backend.Driver())
 	}
 	return h, nil
 }
@@ -151,14 +170,14 @@ func (s *Server) find(ctx context.Context, h volumeid.Handle, secrets map[string
 	if err != nil {
 		return clustermap.Site{}, nil, err
 	}
-	return site, r, isVolume(r, h)
+	return site, r, isOf(r, h)
 }
 
-// isVolume reports whether the record is that of the handle's volume: two entries of the
-// cluster map may lead to one Ceph cluster, and a name may have had a volume before.
-func isVolume(r *record.Record, h volumeid.Handle) error {
+// isOf reports whether the record is the handle's: two entries of the cluster map may lead
+// to one Ceph cluster, and a name may have had a volume or snapshot before.
+func isOf(r *record.Record, h volumeid.Handle) error {
 	if r.Incarnation != h.Incarnation || !ofCluster(r, h.Cluster) {
-		return fault.New(fault.NotFound, "volume %s is gone; its name %q belongs to another volume", h, r.Name)
+		return fault.New(fault.NotFound, "%s %s is gone; its name %q belongs to another", r.Kind, h, r.Name)
 	}
 	return nil
 }
@@ -181,7 +200,7 @@ func edit[T any](ctx context.Context, s *Server, h volumeid.Handle, secrets map[
 			return zero, err
 		}
 		defer held.Release(ctx)
-		if err := isVolume(held.Record, h); err != nil {
+		if err := isOf(held.Record, h); err != nil {
 			return zero, err
 		}
 		if held.Record.State != record.Ready {

@@ -18,6 +18,7 @@ type access struct {
 	block bool
 	fs    string // asked for; may be empty
 	flags []string
+	ro    bool // the volume itself can only be read, whatever the mode
 }
 
 // oneTarget: a second target path on this node is refused (CSI's second table of
@@ -26,8 +27,8 @@ func (a access) oneTarget() bool {
 	return capability.SingleNode(a.mode) && a.mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
 }
 
-// readOnly: the access mode allows no writing.
-func (a access) readOnly() bool { return capability.ReadOnly(a.mode) }
+// readOnly: volume or access mode allow no writing.
+func (a access) readOnly() bool { return a.ro || capability.ReadOnly(a.mode) }
 
 func readCapability(driver storage.Driver, vc *csi.VolumeCapability) (access, error) {
 	if err := capability.Check(driver, vc); err != nil {

@@ -84,6 +84,7 @@ func (s *Server) readStaging(req *csi.NodeStageVolumeRequest) (*staging, error) 
 	if vctx.ClusterID != string(handle.Cluster) {
 		return nil, fault.New(fault.Invalid, "volume_context names cluster %q, the volume id cluster %q", vctx.ClusterID, handle.Cluster)
 	}
+	c.ro = vctx.ReadOnly == "true"
 	return &staging{handle: handle, volume: req.GetVolumeId(), target: target, cap: c, context: vctx, secrets: req.GetSecrets()}, nil
 }
 

@@ -77,7 +77,7 @@ func (b *Backend) Plan(ctx context.Context, site clustermap.Site, r *record.Reco
 	if pool.Full || where.Full {
 		return fault.New(fault.Exhausted, "pool %q is full: add OSDs or delete volumes", where.Name)
 	}
-	r.PoolID = pool.ID
+	r.PoolID, r.Flatten = pool.ID, r.Depth >= softDepth
 	described := volumeid.Context{
 		ClusterID: string(site.Entry.ID), Name: r.Name, Pool: pool.Name, RadosNamespace: site.Entry.RadosNamespace,
 		Image: r.BackendName(), Mounter: r.Parameters["mounter"], MapOptions: r.Parameters["mapOptions"],
@@ -97,66 +97,6 @@ func pick(pools []ceph.PoolInfo, parameter, name string) (ceph.PoolInfo, error) 
 		names = append(names, p.Name)
 	}
 	return ceph.PoolInfo{}, fault.New(fault.Invalid, "parameter %q: pool %q does not exist; there are %s", parameter, name, strings.Join(names, ", "))
-}
-
-// Create makes the image; one that is there already is the record's own (its name is
-// random), made by a call that was cut off.
-func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Record) error {
-	spec, err := specOf(r.Parameters)
-	if err != nil {
-		return err
-	}
-	spec.Size = r.Size
-	images, err := images(ctx, site, r)
-	if err != nil {
-		return fault.New(fault.Precondition, "%v", err)
-	}
-	err = images.Create(ctx, r.BackendName(), spec)
-	if !errors.Is(err, fault.Exists) {
-		return err
-	}
-	_, err = images.Info(ctx, r.BackendName())
-	if errors.Is(err, fault.NotFound) {
-		// librbd was cut off in mid-create: a name without an image. Clear it, begin anew.
-		if err := b.Delete(ctx, site, r); err != nil {
-			return err
-		}
-		return images.Create(ctx, r.BackendName(), spec)
-	}
-	return err
-}
-
-// Delete removes the image.
-func (b *Backend) Delete(ctx context.Context, site clustermap.Site, r *record.Record) error {
-	images, err := images(ctx, site, r)
-	if errors.Is(err, errNoPool) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	err = images.Remove(ctx, r.BackendName())
-	switch {
-	case errors.Is(err, fault.NotFound):
-		return nil
-	case errors.Is(err, fault.Busy):
-		return fmt.Errorf("%w: %s", err, users(ctx, images, r.BackendName()))
-	default:
-		return err
-	}
-}
-
-// users says what keeps the image, for an error message.
-func users(ctx context.Context, images ceph.Images, name string) string {
-	watchers, err := images.Watchers(ctx, name)
-	if err != nil || len(watchers) == 0 {
-		return "it has snapshots (remove them first), or a client had it open a moment ago"
-	}
-	addresses := make([]string, len(watchers))
-	for i, w := range watchers {
-		addresses[i] = w.Address
-	}
-	return "in use by the client at " + strings.Join(addresses, ", ") + "; unmount the volume there"
 }
 
 // Expand grows the image; the node then grows what is on it.

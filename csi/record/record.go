@@ -1,5 +1,5 @@
-// Package record keeps one self-describing RADOS object for each CSI name (volume;
-// later snapshot and group) in the pool ".holdfast". The object is made before
+// Package record keeps one self-describing RADOS object for each CSI name (volume or
+// snapshot) in the pool ".holdfast". The object is made before
 // anything it describes and removed after all of it, so a crash leaves a record that
 // says what was begun: the same call finishes it, a delete undoes it. Work on a name
 // holds a lease on its record, and every write is checked against that lease by the
@@ -20,20 +20,23 @@ import (
 // Pool is the pool that holds the records.
 const Pool = ".holdfast"
 
-// State is how far a volume has come.
+// State is how far a volume or snapshot has come.
 type State string
 
-// The states, in the order of a volume's life.
+// The states, in the order of a life.
 const (
 	Creating State = "creating" // begun; the backend may have nothing, a part or all of it
 	Ready    State = "ready"
 	Deleting State = "deleting" // the backend may still have all, a part or nothing of it
 )
 
-// KindVolume is the kind of a volume's record.
-const KindVolume = "volume"
+// Kinds of what a record describes.
+const (
+	KindVolume   = "volume"
+	KindSnapshot = "snapshot"
+)
 
-// Record describes a volume.
+// Record describes a volume or a snapshot.
 type Record struct {
 	Version     int               `json:"version"` // 1
 	Kind        string            `json:"kind"`
@@ -50,8 +53,35 @@ type Record struct {
 	Context     map[string]string `json:"context"`          // volumeid.Context; what the backend learnt is added when Ready
 	Owner       map[string]string `json:"owner,omitempty"`
 	Created     time.Time         `json:"created"`
+	// Origin is what a volume was made from, nil for an empty one, and what a snapshot was taken of.
+	Origin *Origin `json:"origin,omitempty"`
+	// Depth bounds from above how many parents the image has above it: 0 for one of its own, for a
+	// snapshot that of its volume when it was taken. RBD.
+	Depth int `json:"depth,omitempty"`
+	// Flatten: the clone is to be made independent of its parent in the background. RBD.
+	Flatten bool `json:"flatten,omitempty"`
+	// ReadOnly: the volume shows the snapshot itself, without a copy, and can only be read. CephFS.
+	ReadOnly bool `json:"readOnly,omitempty"`
+	// Users are the incarnations of the read-only volumes that show a snapshot.
+	Users []string `json:"users,omitempty"`
 	// Published are the nodes that ControllerPublishVolume let have the volume.
 	Published map[storage.NodeID]Publication `json:"published,omitempty"`
+}
+
+// Origin names the source of a volume or snapshot, which may be gone by now.
+type Origin struct {
+	Kind   string `json:"kind"`           // KindVolume or KindSnapshot
+	Handle string `json:"handle"`         // of the source
+	Volume string `json:"volume"`         // handle of the volume that the data is of: of a snapshot, what it was taken of
+	Path   string `json:"path,omitempty"` // of the snapshot's files, from the file system's root. CephFS
+}
+
+// Source names kind and handle, for comparison and for people; "nothing" without an origin.
+func (o *Origin) Source() string {
+	if o == nil {
+		return "nothing"
+	}
+	return o.Kind + " " + o.Handle
 }
 
 // Publication is how one node has the volume.
@@ -61,7 +91,7 @@ type Publication struct {
 	Since    time.Time `json:"since"`
 }
 
-// Handle returns the volume's handle on cluster.
+// Handle returns the handle on cluster.
 func (r *Record) Handle(cluster storage.ClusterID) volumeid.Handle {
 	return volumeid.Handle{
 		Driver: r.Driver, Cluster: cluster, Pool: r.PoolID,
@@ -69,7 +99,7 @@ func (r *Record) Handle(cluster storage.ClusterID) volumeid.Handle {
 	}
 }
 
-// BackendName is what the image or subvolume is called.
+// BackendName is what the image, subvolume or snapshot is called.
 func (r *Record) BackendName() string { return volumeid.BackendName(r.Incarnation) }
 
 // granule is what a record's length is a multiple of, in bytes. A full pool refuses

@@ -29,6 +29,7 @@ type Context struct {
 	SubvolumePath      string
 	KernelMountOptions string
 	FuseMountOptions   string
+	ReadOnly           string // "true": a snapshot is shown, which nothing can be written to
 
 	// Both
 	Mounter string // "", "auto", "krbd", "fuse-loop" (rbd); "", "auto", "kernel", "fuse" (cephfs)
@@ -41,6 +42,7 @@ func (c *Context) fields() map[string]*string {
 		"mkfsOptions": &c.MkfsOptions, "fsType": &c.FsType, "fsName": &c.Filesystem,
 		"subvolumePath": &c.SubvolumePath, "kernelMountOptions": &c.KernelMountOptions,
 		"fuseMountOptions": &c.FuseMountOptions, "mounter": &c.Mounter,
+		"readOnly": &c.ReadOnly,
 	}
 }
 

@@ -49,6 +49,9 @@ func Hash(driver storage.Driver, kind, name string) string {
 // BackendName is what the image or subvolume of an incarnation is called.
 func BackendName(incarnation string) string { return "hf-" + incarnation }
 
+// TombstoneName is what the image of a deleted volume is called while snapshots of it live.
+func TombstoneName(incarnation string) string { return "hf-gone-" + incarnation }
+
 // String encodes the handle.
 func (h Handle) String() string {
 	letter := "r"

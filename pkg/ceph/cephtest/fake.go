@@ -56,8 +56,11 @@ func NewFake() *Fake {
 		images: map[string]*image{}, trash: map[string]*trashed{}, subvolumes: map[string]*subvolume{},
 		fenced: map[ceph.ClientAddress]time.Time{},
 	}
+	applications := map[string][]string{"rbd": {"rbd"}, "cephfs.data": {"cephfs"}, "cephfs.meta": {"cephfs"}}
 	for i, name := range names {
-		f.pools = append(f.pools, ceph.PoolInfo{ID: int64(i + 1), Name: name, MaxAvail: 100 * storage.GiB, Size: 3, MinSize: 2, PGs: 8})
+		f.pools = append(f.pools, ceph.PoolInfo{
+			ID: int64(i + 1), Name: name, MaxAvail: 100 * storage.GiB, Size: 3, MinSize: 2, PGs: 8, Applications: applications[name],
+		})
 	}
 	return f
 }

@@ -1,0 +1,43 @@
+package cephfs
+
+import (
+	"context"
+	"errors"
+
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// Delete removes the subvolume, or all of it but its snapshots. Ceph moves it aside and frees
+// its space in the background; clients that have it mounted do not hinder that.
+func (b *Backend) Delete(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	if r.ReadOnly {
+		return nil
+	}
+	name, list := r.BackendName(), subvolumes(site, r)
+	if r.Origin != nil {
+		// Of a copy under way nothing can be removed.
+		if status, err := list.CloneStatus(ctx, name); err == nil && running(status) {
+			if err := list.CancelClone(ctx, name); err != nil && !errors.Is(err, fault.NotFound) {
+				return err
+			}
+		}
+	}
+	err := list.Remove(ctx, name)
+	if errors.Is(err, fault.Busy) {
+		err = list.Retire(ctx, name)
+	}
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	return dropOwnSnapshot(ctx, site, r)
+}
+
+// Flatten has nothing to do: a copy shares nothing.
+func (b *Backend) Flatten(context.Context, clustermap.Site, *record.Record) error { return nil }
+
+// Reap has nothing to do: Ceph itself purges what was removed.
+func (b *Backend) Reap(context.Context, clustermap.Site, func(context.Context, string) (bool, error)) (bool, error) {
+	return false, nil
+}

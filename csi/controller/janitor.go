@@ -1,0 +1,225 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// The janitor does in the background what no caller need wait for: it frees what deleted
+// volumes left, and flattens clones. All that it knows it can find out again from the cluster,
+// so a crash costs nothing but time. Of two controllers alive at once both may do the same
+// work; each step is one that Ceph lets only one of them do.
+type janitor struct {
+	woken chan struct{}
+
+	mu    sync.Mutex
+	sites map[storage.ClusterID]*chores
+}
+
+// chores are what is to be done on one cluster.
+type chores struct {
+	site    clustermap.Site
+	reap    bool
+	deleted map[string]bool // incarnations that this process deleted
+	flatten []string        // keys of volumes
+	relieve []string        // handles of volumes that have too many snapshots for their clones
+}
+
+const (
+	// lookAgain is the pause before the janitor tries again what a client still holds.
+	lookAgain = 30 * time.Second
+	// choreLimit bounds one chore; what is cut off goes on at the next turn.
+	choreLimit = time.Hour
+)
+
+func newJanitor() *janitor {
+	return &janitor{woken: make(chan struct{}, 1), sites: map[storage.ClusterID]*chores{}}
+}
+
+// wake asks for what deleted volumes left on the site to be freed, that of incarnations
+// among it.
+func (j *janitor) wake(site clustermap.Site, incarnations ...string) {
+	j.note(site, func(c *chores) {
+		c.reap = true
+		for _, i := range incarnations {
+			c.deleted[i] = true
+		}
+	})
+}
+
+// flatten asks for the volume under key to be made independent.
+func (j *janitor) flatten(site clustermap.Site, key string) {
+	j.note(site, func(c *chores) { c.flatten = append(c.flatten, key) })
+}
+
+// relieve asks for the volumes made from snapshots of the one with this handle to be made
+// independent, so that snapshots that only they need can go.
+func (j *janitor) relieve(site clustermap.Site, handle string) {
+	j.note(site, func(c *chores) { c.relieve = append(c.relieve, handle) })
+}
+
+func (j *janitor) note(site clustermap.Site, change func(*chores)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	c := j.sites[site.Entry.ID]
+	if c == nil {
+		c = &chores{deleted: map[string]bool{}}
+		j.sites[site.Entry.ID] = c
+	}
+	c.site = site
+	change(c)
+	select {
+	case j.woken <- struct{}{}:
+	default:
+	}
+}
+
+// take returns all chores and forgets them.
+func (j *janitor) take() []*chores {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var all []*chores
+	for _, c := range j.sites {
+		all = append(all, c)
+	}
+	clear(j.sites)
+	return all
+}
+
+// Clean does the background work until ctx ends, beginning with what earlier processes
+// left on the clusters of which the service has credentials of its own.
+func (s *Server) Clean(ctx context.Context) error {
+	s.inherited(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.janitor.woken:
+			s.Tidy(ctx)
+		}
+	}
+}
+
+// Tidy does the background work that there is now.
+func (s *Server) Tidy(ctx context.Context) {
+	for _, c := range s.janitor.take() {
+		s.clean(ctx, c)
+	}
+}
+
+// inherited finds the chores that earlier processes left.
+func (s *Server) inherited(ctx context.Context) {
+	clusters, err := s.Clusters.Clusters()
+	if err != nil {
+		s.Log.Error("background work cannot begin", obs.KeyError, err)
+		return
+	}
+	for _, cluster := range clusters {
+		site, err := s.connect(ctx, cluster.ID, nil)
+		if err != nil {
+			s.Log.Warn("what earlier processes left on the cluster waits for the next deletion there", "cluster", cluster.ID, obs.KeyError, err)
+			continue
+		}
+		s.janitor.wake(site)
+		keys, err := s.volumesThat(ctx, site, func(r *record.Record) bool { return r.Flatten && r.State == record.Ready })
+		if err != nil {
+			s.Log.Warn("clones to be flattened cannot be looked for", "cluster", cluster.ID, obs.KeyError, err)
+		}
+		for _, key := range keys {
+			s.janitor.flatten(site, key)
+		}
+	}
+}
+
+// clean does the chores of one cluster, one after the other: it must not starve callers.
+func (s *Server) clean(ctx context.Context, c *chores) {
+	for _, handle := range c.relieve {
+		keys, err := s.madeFrom(ctx, c.site, handle)
+		s.chore(err, "look for clones", handle)
+		c.flatten = append(c.flatten, keys...)
+	}
+	for _, key := range c.flatten {
+		s.chore(s.flattenVolume(ctx, c.site, key), "flatten", key)
+		c.reap = true // the parent may have waited for this one
+	}
+	if !c.reap {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, choreLimit)
+	defer cancel()
+	more, err := s.Backend.Reap(bounded, c.site, s.deleted(c))
+	s.chore(err, "free what was deleted", string(c.site.Entry.ID))
+	if (more || err != nil) && ctx.Err() == nil {
+		time.AfterFunc(lookAgain, func() { s.janitor.wake(c.site) })
+	}
+}
+
+// deleted returns a function that tells whether the volume of an incarnation was deleted: by
+// this process, or by another, which left no record of a volume that lives.
+func (s *Server) deleted(c *chores) func(context.Context, string) (bool, error) {
+	var alive map[string]bool
+	return func(ctx context.Context, incarnation string) (bool, error) {
+		if c.deleted[incarnation] {
+			return true, nil
+		}
+		if alive == nil {
+			found := map[string]bool{}
+			_, err := s.volumesThat(ctx, c.site, func(r *record.Record) bool {
+				found[r.Incarnation] = r.State != record.Deleting
+				return false
+			})
+			if err != nil {
+				return false, err
+			}
+			alive = found
+		}
+		return !alive[incarnation], nil
+	}
+}
+
+func (s *Server) chore(err error, what, of string) {
+	if err != nil {
+		s.Log.Warn("background work failed; it is tried again", obs.KeyDriver, s.Backend.Driver(), "work", what, "of", of, obs.KeyError, err)
+	}
+}
+
+// flattenVolume makes a clone independent and notes it in its record. The lease is held for
+// the note alone: users of the volume need not wait.
+func (s *Server) flattenVolume(ctx context.Context, site clustermap.Site, key string) error {
+	ctx, cancel := context.WithTimeout(ctx, choreLimit)
+	defer cancel()
+	r, err := s.store(site).Read(ctx, key)
+	if errors.Is(err, fault.NotFound) || err == nil && (r.State != record.Ready || r.Depth == 0) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = s.Backend.Flatten(ctx, site, r)
+	if errors.Is(err, fault.NotFound) { // deleted meanwhile
+		return nil
+	}
+	if err != nil {
+		time.AfterFunc(lookAgain, func() { s.janitor.flatten(site, key) })
+		return err
+	}
+	work, held, err := s.store(site).Hold(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer held.Release(ctx)
+	if held.Record.Incarnation != r.Incarnation || held.Record.State != record.Ready {
+		return nil
+	}
+	held.Record.Depth, held.Record.Flatten = 0, false
+	s.log(r).Info("clone flattened: it shares no data any more")
+	return held.Outcome(held.Save(work))
+}

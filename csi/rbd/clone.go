@@ -1,0 +1,149 @@
+package rbd
+
+import (
+	"context"
+	"errors"
+
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// Limits of a chain of clones. A read may have to ask every image of it. From softDepth on a
+// clone is flattened in the background; at hardDepth a new one waits for that.
+const (
+	softDepth = 4
+	hardDepth = 8
+)
+
+// source is the image that a record's data comes from. Its volume may have been deleted and
+// its image be a tombstone, kept for its snapshots.
+type source struct {
+	images          ceph.Images
+	pool, namespace string
+	incarnation     string
+}
+
+func sourceOf(ctx context.Context, site clustermap.Site, r *record.Record) (source, error) {
+	h, err := volumeid.Parse(r.Origin.Volume)
+	if err != nil {
+		return source{}, err
+	}
+	at := record.Record{PoolID: h.Pool}
+	pool, err := poolOf(ctx, site, &at)
+	if err != nil {
+		return source{}, err
+	}
+	namespace := r.Context["radosNamespace"]
+	return source{site.Cluster.Images(pool, namespace), pool, namespace, h.Incarnation}, nil
+}
+
+// either runs fn with the name that the image has while its volume lives and, when there is
+// nothing, with the name that a deletion gave it.
+func (s source) either(fn func(image string) error) error {
+	err := fn(volumeid.BackendName(s.incarnation))
+	if errors.Is(err, fault.NotFound) {
+		err = fn(volumeid.TombstoneName(s.incarnation))
+	}
+	return err
+}
+
+// clone makes the image from a snapshot, or from a volume by a snapshot taken for it, which
+// disappears again and is freed with the last image that needs it.
+func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.Images, r *record.Record, spec ceph.ImageSpec) error {
+	from, err := sourceOf(ctx, site, r)
+	if err != nil {
+		return err
+	}
+	if r.Depth > hardDepth {
+		if err := b.tooDeep(ctx, from, r); err != nil {
+			return err
+		}
+	}
+	if r.Origin.Kind == record.KindVolume {
+		err := from.images.CreateSnapshot(ctx, volumeid.BackendName(from.incarnation), r.BackendName())
+		if errors.Is(err, fault.NotFound) { // the source was deleted: that matters unless the clone is there
+			_, err = images.Info(ctx, r.BackendName())
+		}
+		if err != nil && !errors.Is(err, fault.Exists) {
+			return err
+		}
+	}
+	err = b.whole(ctx, site, images, r, func() error {
+		return from.either(func(image string) error {
+			ref := ceph.ImageSnapshotRef{Pool: from.pool, Namespace: from.namespace, Image: image, Snapshot: originSnapshot(r)}
+			return images.Clone(ctx, r.BackendName(), ref, spec)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	if err := dropOwnSnapshot(ctx, site, r); err != nil {
+		return err
+	}
+	info, err := images.Info(ctx, r.BackendName())
+	if err != nil || info.Size >= r.Size {
+		return err
+	}
+	return images.Resize(ctx, r.BackendName(), r.Size)
+}
+
+// originSnapshot is the name of the snapshot that a clone is made from: the origin itself, or
+// one taken of the origin for this clone.
+func originSnapshot(r *record.Record) string {
+	if r.Origin.Kind == record.KindVolume {
+		return r.BackendName()
+	}
+	h, _ := volumeid.Parse(r.Origin.Handle) // the controller has parsed it
+	return volumeid.BackendName(h.Incarnation)
+}
+
+// dropOwnSnapshot removes the snapshot that was taken of a volume for its clone r alone.
+func dropOwnSnapshot(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	if r.Origin == nil || r.Origin.Kind != record.KindVolume {
+		return nil
+	}
+	from, err := sourceOf(ctx, site, r)
+	if err == nil {
+		err = from.either(func(image string) error { return from.images.RemoveSnapshot(ctx, image, r.BackendName()) })
+	}
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
+}
+
+// tooDeep counts the parents for true: the record has only a bound.
+func (b *Backend) tooDeep(ctx context.Context, from source, r *record.Record) error {
+	depth := 1
+	var at ceph.ImageInfo
+	err := from.either(func(image string) (err error) {
+		at, err = from.images.Info(ctx, image)
+		return err
+	})
+	for ; err == nil && at.Parent.Image != "" && depth <= hardDepth; depth++ {
+		if at.Parent.Pool != from.pool || at.Parent.Namespace != from.namespace {
+			break // a chain across pools is followed no further: the bound will do
+		}
+		at, err = from.images.Info(ctx, at.Parent.Image)
+	}
+	if err != nil {
+		return err
+	}
+	if depth > hardDepth {
+		return fault.New(fault.Unavailable, "the source stands on %d images already; it is being given a copy of its own (if it has the feature deep-flatten), then this goes on", depth-1)
+	}
+	r.Depth = depth
+	return nil
+}
+
+// Flatten copies to the image what it shares with its parents.
+func (b *Backend) Flatten(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	images, err := images(ctx, site, r)
+	if err != nil {
+		return err
+	}
+	return images.Flatten(ctx, r.BackendName(), nil)
+}

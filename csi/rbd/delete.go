@@ -1,0 +1,180 @@
+package rbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// A deleted volume's image goes to the trash, or becomes a tombstone while it has snapshots:
+// both take as long as a rename. Reap frees the trash, shrinks tombstones to nothing, and
+// frees those that nothing needs any more.
+
+// Delete takes the image out of sight.
+func (b *Backend) Delete(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	err := b.remove(ctx, site, r)
+	if errors.Is(err, errNoPool) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return dropOwnSnapshot(ctx, site, r)
+}
+
+func (b *Backend) remove(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	images, err := images(ctx, site, r)
+	if err != nil {
+		return err
+	}
+	name := r.BackendName()
+	snapshots, err := images.Snapshots(ctx, name)
+	switch {
+	case errors.Is(err, fault.NotFound): // or only a name, which is cleared
+		err = images.Remove(ctx, name)
+	case err != nil:
+		return err
+	case len(snapshots) > 0:
+		err = bury(ctx, images, r)
+	default:
+		err = images.Trash(ctx, name)
+		if errors.Is(err, fault.Exhausted) { // the trash's list cannot grow in a full pool
+			err = images.Remove(ctx, name)
+		}
+	}
+	switch {
+	case errors.Is(err, fault.NotFound):
+		return nil
+	case errors.Is(err, fault.Busy):
+		return fmt.Errorf("%w: %s", err, users(ctx, images, name))
+	default:
+		return err
+	}
+}
+
+// bury makes the image a tombstone. Unlike the trash, a rename does not mind watchers.
+func bury(ctx context.Context, images ceph.Images, r *record.Record) error {
+	watchers, err := images.Watchers(ctx, r.BackendName())
+	if err != nil {
+		return err
+	}
+	if len(watchers) > 0 {
+		return fault.New(fault.Busy, "image %s is open", r.BackendName())
+	}
+	return images.Rename(ctx, r.BackendName(), volumeid.TombstoneName(r.Incarnation))
+}
+
+// users says what keeps the image, for an error message.
+func users(ctx context.Context, images ceph.Images, name string) string {
+	watchers, err := images.Watchers(ctx, name)
+	if err != nil || len(watchers) == 0 {
+		return "a client had it open a moment ago"
+	}
+	addresses := make([]string, len(watchers))
+	for i, w := range watchers {
+		addresses[i] = w.Address
+	}
+	return "in use by the client at " + strings.Join(addresses, ", ") + "; unmount the volume there"
+}
+
+// ours are the names of volumes' images, alive or tombstones.
+var ours = regexp.MustCompile(`^hf-(gone-)?([0-9a-f]{32})$`)
+
+// Reap frees what was deleted, in all pools for RBD: a clone in one can be what keeps a
+// tombstone in another. An image that somebody else put into the trash stays there.
+func (b *Backend) Reap(ctx context.Context, site clustermap.Site, deleted func(context.Context, string) (bool, error)) (more bool, err error) {
+	pools, err := site.Cluster.Pools(ctx)
+	if err != nil {
+		return false, err
+	}
+	for again := true; again; {
+		again, more = false, false
+		for _, p := range pools {
+			if !hasApplication(p, "rbd") {
+				continue
+			}
+			images := site.Cluster.Images(p.Name, site.Entry.RadosNamespace)
+			freed, wait, trashErr := emptyTrash(ctx, images, deleted)
+			buried, graveErr := clearGraves(ctx, images)
+			again, more = again || freed || buried, more || wait
+			err = errors.Join(err, trashErr, graveErr)
+		}
+		if err != nil {
+			return true, err
+		}
+	}
+	return more, nil
+}
+
+// emptyTrash frees the images of ours in the trash. wait: a client still has one open.
+func emptyTrash(ctx context.Context, images ceph.Images, deleted func(context.Context, string) (bool, error)) (freed, wait bool, err error) {
+	list, err := images.Trashed(ctx)
+	if err != nil {
+		return false, false, err
+	}
+	for _, t := range list {
+		name := ours.FindStringSubmatch(t.Name)
+		if name == nil {
+			continue
+		}
+		gone, err := deleted(ctx, name[2])
+		if err != nil {
+			return freed, wait, err
+		}
+		if !gone {
+			continue
+		}
+		switch err := images.RemoveTrashed(ctx, t.ID); {
+		case err == nil, errors.Is(err, fault.NotFound):
+			freed = true
+		case errors.Is(err, fault.Busy):
+			wait = true
+		default:
+			return freed, wait, err
+		}
+	}
+	return freed, wait, nil
+}
+
+// clearGraves shrinks tombstones and puts those that have no snapshots left into the trash.
+func clearGraves(ctx context.Context, images ceph.Images) (moved bool, err error) {
+	names, err := images.List(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		if match := ours.FindStringSubmatch(name); match == nil || match[1] == "" {
+			continue
+		}
+		gone, err := clearGrave(ctx, images, name)
+		if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Busy) {
+			return moved, err
+		}
+		moved = moved || gone
+	}
+	return moved, nil
+}
+
+func clearGrave(ctx context.Context, images ceph.Images, name string) (gone bool, err error) {
+	snapshots, err := images.Snapshots(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	if len(snapshots) == 0 {
+		err := images.Trash(ctx, name)
+		return err == nil, err
+	}
+	info, err := images.Info(ctx, name)
+	if err != nil || info.Size == 0 {
+		return false, err
+	}
+	return false, images.Resize(ctx, name, 0)
+}
