@@ -28,6 +28,11 @@ func Need(t testing.TB) Cluster {
 	if dir == "" {
 		Missing(t, "needs a real Ceph cluster: run `make test`, or `holdfast up` and set HOLDFAST_TEST_CLUSTER to its data directory")
 	}
+	return open(t, dir)
+}
+
+func open(t testing.TB, dir string) Cluster {
+	t.Helper()
 	config := filepath.Join(dir, "csi", "config.json")
 	clusters, err := clustermap.Open(config, filepath.Join(dir, "csi", "credentials"))
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-storage/holdfast/tests/services"
 )
 
 // raw passes messages on without looking into them.
@@ -35,9 +37,9 @@ type proxy struct {
 	calls  atomic.Int64
 }
 
-func startProxy(t *testing.T, behind *services, driver string) *proxy {
+func startProxy(t *testing.T, behind *services.Services, driver string) *proxy {
 	t.Helper()
-	p := &proxy{socket: filepath.Join(behind.dir, "proxy.sock")}
+	p := &proxy{socket: filepath.Join(behind.Dir, "proxy.sock")}
 	listener, err := net.Listen("unix", p.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -52,8 +54,8 @@ func startProxy(t *testing.T, behind *services, driver string) *proxy {
 			return err
 		}
 		p.calls.Add(1)
-		behind.restart()
-		conn, err := grpc.NewClient("unix://"+behind.socket(driver), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		behind.Restart()
+		conn, err := grpc.NewClient("unix://"+behind.Socket(driver), grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return status.Error(codes.Internal, err.Error())
 		}

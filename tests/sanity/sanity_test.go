@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/tests/realceph"
+	"github.com/holdfast-storage/holdfast/tests/services"
 )
 
 // binaries are the suites: the one for the spec that Kubernetes 1.36 speaks (v1.12.0),
@@ -34,8 +35,8 @@ func TestDriversPassCSISanity(t *testing.T) {
 	for version, variable := range binaries {
 		for _, driver := range []string{"rbd", "cephfs"} {
 			t.Run(version+"/"+driver, func(t *testing.T) {
-				services := startServices(t, cluster)
-				runSuite(t, cluster, variable, driver, services.socket(driver))
+				s := services.Start(t, cluster, services.Options{Attach: true})
+				runSuite(t, cluster, variable, driver, s.Socket(driver))
 			})
 		}
 	}
@@ -46,8 +47,8 @@ func TestDriversPassCSISanityWithServicesKilledBeforeEveryCall(t *testing.T) {
 	for version, variable := range binaries {
 		for _, driver := range []string{"rbd", "cephfs"} {
 			t.Run(version+"/"+driver, func(t *testing.T) {
-				services := startServices(t, cluster)
-				proxy := startProxy(t, services, driver)
+				s := services.Start(t, cluster, services.Options{Attach: true})
+				proxy := startProxy(t, s, driver)
 				runSuite(t, cluster, variable, driver, proxy.socket)
 				t.Logf("services killed %d times", proxy.calls.Load())
 			})
