@@ -68,7 +68,8 @@ type Images interface {
 	Create(ctx context.Context, name string, spec ImageSpec) error
 	Info(ctx context.Context, name string) (ImageInfo, error)
 	Resize(ctx context.Context, name string, size storage.Bytes) error
-	// Remove deletes an image: fault.Busy while a client watches it or it has snapshots.
+	// Remove deletes an image: fault.Busy while a client watches it (for up to half a minute after
+	// it died) or it has snapshots, those included that only clones still need.
 	Remove(ctx context.Context, name string) error
 	// Watchers lists the clients that have the image open, other than this connection.
 	Watchers(ctx context.Context, name string) ([]Watcher, error)
@@ -86,9 +87,12 @@ type Images interface {
 	RemoveSnapshot(ctx context.Context, name, snapshot string) error
 	// Snapshots lists the snapshots of an image, those included that only clones still need.
 	Snapshots(ctx context.Context, name string) ([]ImageSnapshot, error)
-	// Clone makes an image of these Images from a snapshot, which may be of another pool
+	// Clone makes an image of these Images from a snapshot, which may be of another pool or namespace
 	// and needs no protection (clone format 2). Of spec, Size and Metadata do not count: a clone has the
-	// snapshot's size. fault.NotFound without the snapshot, fault.Exists if the name is taken.
+	// snapshot's size and the parent's metadata; nor does it inherit the data pool. fault.NotFound without
+	// the snapshot, fault.Exists if the name is taken. Not atomic: cut off, it leaves an image that cannot
+	// be opened, one without the parent (all zeros), or one whose snapshot does not know of it and can go
+	// from under it. So one that is there after an unknown outcome is to be removed and made again.
 	Clone(ctx context.Context, name string, from ImageSnapshotRef, spec ImageSpec) error
 	// Flatten copies what a clone shares with its parent, so that it needs none; for an
 	// image without a parent there is nothing to do. Cut off, it goes on where it was when
@@ -96,8 +100,9 @@ type Images interface {
 	Flatten(ctx context.Context, name string, progress func(done, total uint64)) error
 	// Sparsify gives zeroed blocks back to the pool.
 	Sparsify(ctx context.Context, name string) error
-	// Diff calls fn, in order, for each extent between from and to (bytes; 0: the end) that differs
-	// between two snapshots; since "" means from nothing, so all that is allocated. An error of fn ends it.
+	// Diff calls fn for each extent between from and to (bytes; 0: the end) that differs between two
+	// snapshots; since "" means from nothing, so all that is allocated, a clone's share of its parent
+	// included. Ascending, unless the image is striped in its own way. An error of fn ends it and is returned.
 	Diff(ctx context.Context, name, since, snapshot string, from, to uint64, fn func(Extent) error) error
 
 	// Trash moves an image out of sight, which takes as long for a large one as for a small

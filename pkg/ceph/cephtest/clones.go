@@ -22,7 +22,7 @@ type subvolumeCopy struct {
 }
 
 func (c *subvolumeCopy) running() bool {
-	return c != nil && (c.status.State == ceph.ClonePending || c.status.State == ceph.CloneInProgress)
+	return c != nil && c.status.State.Running()
 }
 
 func (c *subvolumeCopy) unfinished() bool {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -76,4 +77,38 @@ func percent(raw json.RawMessage) int {
 		return -1
 	}
 	return int(f)
+}
+
+// decodePendingClones reads who copies the snapshot that `fs subvolume snapshot info`
+// answers about.
+func decodePendingClones(out []byte) ([]string, error) {
+	var answer struct {
+		Clones []struct {
+			Name string `json:"name"`
+		} `json:"pending_clones"`
+	}
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return nil, fmt.Errorf("decode snapshot info: %w", err)
+	}
+	names := make([]string, 0, len(answer.Clones))
+	for _, c := range answer.Clones {
+		names = append(names, c.Name)
+	}
+	return names, nil
+}
+
+// decodeNames reads [{"name": "a"}, ...], sorted.
+func decodeNames(out []byte) ([]string, error) {
+	var entries []struct {
+		Name string `json:"name"`
+	}
+	if err := json.Unmarshal(out, &entries); err != nil {
+		return nil, fmt.Errorf("decode list of names: %w", err)
+	}
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		names = append(names, e.Name)
+	}
+	slices.Sort(names)
+	return names, nil
 }

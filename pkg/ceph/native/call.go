@@ -71,7 +71,10 @@ var classes = map[syscall.Errno]error{
 	syscall.EINVAL:       fault.Invalid,
 	syscall.EDOM:         fault.Invalid,
 	syscall.ENAMETOOLONG: fault.Invalid,
+	syscall.EROFS:        fault.Busy, // the owner of the image's lock does not give it up
+	syscall.EINPROGRESS:  fault.Busy,
 	syscall.ERANGE:       fault.Range,
+	syscall.EFBIG:        fault.Range,
 	syscall.EPERM:        fault.Denied,
 	syscall.EACCES:       fault.Denied,
 	syscall.ENOSPC:       fault.Exhausted,
@@ -80,7 +83,15 @@ var classes = map[syscall.Errno]error{
 	syscall.ENOTCONN:     fault.Unavailable,
 	syscall.ESHUTDOWN:    fault.Unavailable, // this client is blocklisted; a new connection is not
 	syscall.EHOSTUNREACH: fault.Unavailable,
+	syscall.ECONNREFUSED: fault.Unavailable,
+	syscall.ECONNRESET:   fault.Unavailable,
+	syscall.ECONNABORTED: fault.Unavailable,
+	syscall.EINTR:        fault.Unavailable,
+	syscall.ESTALE:       fault.Unavailable, // the manager lost its session with the MDS
+	syscall.ENXIO:        fault.Unavailable,
 	syscall.EAGAIN:       fault.Unavailable,
+	syscall.ECANCELED:    fault.Aborted,
+	syscall.ENODATA:      fault.NotFound,
 	syscall.EOPNOTSUPP:   fault.Unsupported,
 	syscall.ENOSYS:       fault.Unsupported,
 }

@@ -2,10 +2,8 @@ package native
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"slices"
+	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -32,13 +30,27 @@ func (s *subvolumes) snapshot(ctx context.Context, verb, name, snapshot string) 
 
 func (s *subvolumes) RemoveSnapshot(ctx context.Context, name, snapshot string) error {
 	_, err := s.snapshot(ctx, "rm", name, snapshot)
-	if isAgain(err) {
-		return fault.New(fault.Busy, "the snapshot is being copied; wait for its clones or cancel them: %v", err)
-	}
-	if errors.Is(err, fault.NotFound) {
+	switch {
+	case isAgain(err):
+		return s.whyKept(ctx, name, snapshot, err)
+	case errors.Is(err, fault.NotFound):
 		return errors.Join(err, s.finishRetired(ctx, name))
 	}
 	return err
+}
+
+// whyKept makes of the manager's refusal to remove a snapshot Busy, if copies of it are
+// under way.
+func (s *subvolumes) whyKept(ctx context.Context, name, snapshot string, refusal error) error {
+	out, err := s.snapshot(ctx, "info", name, snapshot)
+	if err != nil {
+		return err
+	}
+	clones, err := decodePendingClones(out)
+	if err != nil || len(clones) == 0 {
+		return refusal
+	}
+	return fault.New(fault.Busy, "it is being copied into %s; wait for that or cancel it: %v", strings.Join(clones, ", "), refusal)
 }
 
 // finishRetired removes a retired subvolume that has no snapshots left: a manager that dies
@@ -66,28 +78,13 @@ func (s *subvolumes) Snapshots(ctx context.Context, name string) ([]string, erro
 	return decodeNames(out)
 }
 
-// decodeNames reads [{"name": "a"}, ...], sorted.
-func decodeNames(out []byte) ([]string, error) {
-	var entries []struct {
-		Name string `json:"name"`
-	}
-	if err := json.Unmarshal(out, &entries); err != nil {
-		return nil, fmt.Errorf("decode list of names: %w", err)
-	}
-	names := make([]string, 0, len(entries))
-	for _, e := range entries {
-		names = append(names, e.Name)
-	}
-	slices.Sort(names)
-	return names, nil
-}
-
 // Clone asks first whether the name is taken: the manager itself would put the copy
 // into a retired subvolume, beside the snapshots of another.
 func (s *subvolumes) Clone(ctx context.Context, name string, from ceph.SubvolumeSnapshot, spec ceph.SubvolumeSpec) error {
-	if _, err := s.Info(ctx, name); err == nil {
+	switch _, err := s.ask(ctx, name); {
+	case err == nil || isAgain(err):
 		return fault.New(fault.Exists, "subvolume %s/%s/%s exists", s.filesystem, s.group, name)
-	} else if !errors.Is(err, fault.NotFound) {
+	case !errors.Is(err, fault.NotFound):
 		return err
 	}
 	more := map[string]any{"snap_name": from.Snapshot, "target_sub_name": name, "target_group_name": s.group}
@@ -99,20 +96,39 @@ func (s *subvolumes) Clone(ctx context.Context, name string, from ceph.Subvolume
 }
 
 func (s *subvolumes) CloneStatus(ctx context.Context, name string) (ceph.CloneStatus, error) {
-	out, err := s.mgr(ctx, "fs clone status", "", map[string]any{"clone_name": name})
-	if errors.Is(err, fault.Unsupported) {
-		return ceph.CloneStatus{State: ceph.CloneComplete, Percent: -1}, nil // made empty
+	status, err := s.askClone(ctx, name)
+	if !errors.Is(err, fault.Unsupported) {
+		return status, err
 	}
+	// It was made empty, or the manager cannot say: then it cannot say this either.
+	if _, err := s.ask(ctx, name); err != nil {
+		return ceph.CloneStatus{}, err
+	}
+	return ceph.CloneStatus{State: ceph.CloneComplete, Percent: -1}, nil
+}
+
+// askClone fails with fault.Unsupported for a subvolume that is no clone.
+func (s *subvolumes) askClone(ctx context.Context, name string) (ceph.CloneStatus, error) {
+	out, err := s.mgr(ctx, "fs clone status", "", map[string]any{"clone_name": name})
 	if err != nil {
 		return ceph.CloneStatus{}, err
 	}
 	return decodeCloneStatus(out)
 }
 
+// CancelClone takes until the copy has noticed, which it looks for after each piece of a
+// file; no other command of the volumes module is answered meanwhile (16.2).
 func (s *subvolumes) CancelClone(ctx context.Context, name string) error {
 	_, err := s.mgr(ctx, "fs clone cancel", "", map[string]any{"clone_name": name})
-	if errors.Is(err, fault.Invalid) || errors.Is(err, fault.Unsupported) {
-		return fault.New(fault.Precondition, "no copy into subvolume %s is under way: %v", name, err)
+	if !errors.Is(err, fault.Invalid) && !errors.Is(err, fault.Unsupported) {
+		return err
 	}
-	return err
+	status, statusErr := s.CloneStatus(ctx, name)
+	switch {
+	case statusErr != nil:
+		return statusErr
+	case status.State.Running():
+		return fault.New(fault.Unavailable, "the copy goes on; try again: %v", err)
+	}
+	return fault.New(fault.Precondition, "no copy is under way: %v", err)
 }

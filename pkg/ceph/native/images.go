@@ -178,6 +178,9 @@ func (i *images) Resize(ctx context.Context, name string, size storage.Bytes) er
 	})
 }
 
+// Remove also clears what a creation or a removal that was cut off left under the name:
+// a directory entry, an id object or both without a header, which List shows (but for the id
+// object alone) and nothing can open. For the id object alone the answer is NotFound, and it is gone.
 func (i *images) Remove(ctx context.Context, name string) error {
 	return i.do(ctx, "remove", name, func(ioctx *rados.IOContext) error {
 		return rbd.RemoveImage(ioctx, name)
@@ -186,19 +189,23 @@ func (i *images) Remove(ctx context.Context, name string) error {
 
 func (i *images) Watchers(ctx context.Context, name string) ([]ceph.Watcher, error) {
 	var list []ceph.Watcher
-	own := int64(i.cluster.conn.GetInstanceID())
-	err := i.open(ctx, "list watchers of", name, true, func(image *rbd.Image) error {
-		watchers, err := image.ListWatchers()
-		if err != nil {
-			return err
-		}
-		for _, w := range watchers {
-			if w.Id != own {
-				list = append(list, ceph.Watcher{Address: w.Addr, Client: w.Id})
-			}
-		}
-		return nil
+	err := i.open(ctx, "list watchers of", name, true, func(image *rbd.Image) (err error) {
+		list, err = i.watchers(image)
+		return err
 	})
+	return list, err
+}
+
+// watchers lists those of an open image other than this connection.
+func (i *images) watchers(image *rbd.Image) ([]ceph.Watcher, error) {
+	var list []ceph.Watcher
+	own := int64(i.cluster.conn.GetInstanceID())
+	found, err := image.ListWatchers()
+	for _, w := range found {
+		if w.Id != own {
+			list = append(list, ceph.Watcher{Address: w.Addr, Client: w.Id})
+		}
+	}
 	return list, err
 }
 

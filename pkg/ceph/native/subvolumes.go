@@ -53,11 +53,17 @@ func (s *subvolumes) Create(ctx context.Context, name string, spec ceph.Subvolum
 }
 
 func (s *subvolumes) Info(ctx context.Context, name string) (ceph.SubvolumeInfo, error) {
-	out, err := s.mgr(ctx, "fs subvolume info", name, nil)
+	info, err := s.ask(ctx, name)
 	if isAgain(err) { // a clone that is not complete
-		status, err := s.CloneStatus(ctx, name)
+		status, err := s.askClone(ctx, name)
 		return ceph.SubvolumeInfo{State: string(status.State)}, err
 	}
+	return info, err
+}
+
+// ask fails with EAGAIN for a clone that is not complete.
+func (s *subvolumes) ask(ctx context.Context, name string) (ceph.SubvolumeInfo, error) {
+	out, err := s.mgr(ctx, "fs subvolume info", name, nil)
 	if err != nil {
 		return ceph.SubvolumeInfo{}, err
 	}
@@ -90,7 +96,7 @@ func (s *subvolumes) remove(ctx context.Context, name string, more map[string]an
 	if !isAgain(err) {
 		return err
 	}
-	status, statusErr := s.CloneStatus(ctx, name)
+	status, statusErr := s.askClone(ctx, name)
 	if statusErr != nil {
 		return statusErr
 	}
@@ -101,7 +107,8 @@ func (s *subvolumes) remove(ctx context.Context, name string, more map[string]an
 	return err
 }
 
-// isAgain tells that the manager refuses because a clone is not complete.
+// isAgain tells that the manager refuses for the time being: because a clone is not
+// complete, or because the module itself is not ready.
 func isAgain(err error) bool { return errno(err) == syscall.EAGAIN }
 
 func (s *subvolumes) List(ctx context.Context) ([]string, error) {

@@ -2,11 +2,13 @@ package native
 
 import (
 	"context"
+	"errors"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
 func (i *images) Rename(ctx context.Context, name, to string) error {
@@ -15,10 +17,33 @@ func (i *images) Rename(ctx context.Context, name, to string) error {
 	})
 }
 
+// Trash looks for watchers itself: librbd 16.2 asks a client that has the image open for
+// the exclusive lock, gets it if that client is idle, and moves the image away under it. A client
+// that comes between is found by RemoveTrashed, for which librbd does look.
 func (i *images) Trash(ctx context.Context, name string) error {
 	return i.do(ctx, "move to the trash", name, func(ioctx *rados.IOContext) error {
+		if err := i.unwatched(ioctx, name); err != nil {
+			return err
+		}
 		return rbd.GetImage(ioctx, name).Trash(0)
 	})
+}
+
+// unwatched refuses an image that a client has open. One that cannot be opened, because its
+// creation or removal was cut off, has none.
+func (i *images) unwatched(ioctx *rados.IOContext, name string) error {
+	image, err := rbd.OpenImageReadOnly(ioctx, name, rbd.NoSnapshot)
+	if errors.Is(err, rbd.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	watchers, err := i.watchers(image)
+	if err == nil && len(watchers) > 0 {
+		err = fault.New(fault.Busy, "client %s has it open", watchers[0].Address)
+	}
+	return thenClose(image, err)
 }
 
 func (i *images) Trashed(ctx context.Context) ([]ceph.TrashedImage, error) {
