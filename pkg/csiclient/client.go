@@ -124,6 +124,26 @@ type Request struct {
 	Block      bool
 	Filesystem string            // "" (the driver's choice), "xfs" or "ext4"; RBD only
 	Parameters map[string]string // on top of DIR/csi/<driver>-params.yaml
+	// At most one of them: the id of what the volume is made from. Its size is the source's
+	// unless Bytes asks for more.
+	FromSnapshot, FromVolume string
+	ReadOnly                 bool // made to be read only
+}
+
+// source is CSI's form of what the volume is made from.
+func (r *Request) source() *csi.VolumeContentSource {
+	switch {
+	case r.FromSnapshot != "":
+		return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
+			Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: r.FromSnapshot},
+		}}
+	case r.FromVolume != "":
+		return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
+			Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: r.FromVolume},
+		}}
+	default:
+		return nil
+	}
 }
 
 // Create makes a volume, or returns the one of that name.
@@ -137,8 +157,9 @@ func (c *Client) Create(ctx context.Context, r Request) (Volume, error) {
 	}
 	response, err := c.controller(r.Driver).CreateVolume(ctx, &csi.CreateVolumeRequest{
 		Name: r.Name, Parameters: parameters, Secrets: c.secrets["CreateVolumeSecret"],
-		CapacityRange:      &csi.CapacityRange{RequiredBytes: int64(r.Bytes)},
-		VolumeCapabilities: []*csi.VolumeCapability{capability(r.Driver, r.Block, r.Filesystem, false)},
+		CapacityRange:       &csi.CapacityRange{RequiredBytes: int64(r.Bytes)},
+		VolumeCapabilities:  []*csi.VolumeCapability{capability(r.Driver, r.Block, r.Filesystem, r.ReadOnly)},
+		VolumeContentSource: r.source(),
 	})
 	if err != nil {
 		return Volume{}, explain("create volume "+r.Name, err)
