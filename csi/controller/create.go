@@ -249,7 +249,7 @@ func (s *Server) finishCreate(ctx context.Context, site clustermap.Site, held *r
 	}
 	if err == nil {
 		held.Record.State = record.Ready
-		return held.Save(ctx)
+		return held.Finish(ctx)
 	}
 	if passing(err) {
 		return err

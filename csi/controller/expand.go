@@ -39,7 +39,7 @@ func (s *Server) ControllerExpandVolume(ctx context.Context, request *csi.Contro
 		}
 		if size != r.Size {
 			r.Size = size
-			if err := held.Save(ctx); err != nil {
+			if err := held.Finish(ctx); err != nil {
 				return nil, err
 			}
 			s.log(r).Info("volume expanded", "bytes", int64(size))

@@ -221,5 +221,5 @@ func (s *Server) flattenVolume(ctx context.Context, site clustermap.Site, key st
 	}
 	held.Record.Depth, held.Record.Flatten = 0, false
 	s.log(r).Info("clone flattened: it shares no data any more")
-	return held.Outcome(held.Save(work))
+	return held.Outcome(held.Finish(work))
 }

@@ -133,7 +133,7 @@ func (s *Server) finishSnapshot(ctx context.Context, site clustermap.Site, held 
 	crowded, err := s.Backend.Snapshot(ctx, site, held.Record)
 	if err == nil {
 		held.Record.State = record.Ready
-		if err := held.Save(ctx); err != nil {
+		if err := held.Finish(ctx); err != nil {
 			return err
 		}
 		if crowded {

@@ -83,9 +83,8 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 	if err := dropOwnSnapshot(ctx, site, r); err != nil {
 		return err
 	}
-	info, err := images.Info(ctx, r.BackendName())
-	if err != nil || info.Size >= r.Size {
-		return err
+	if r.Size <= r.Origin.Size { // a clone has its source's size
+		return nil
 	}
 	return images.Resize(ctx, r.BackendName(), r.Size)
 }

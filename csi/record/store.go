@@ -43,7 +43,7 @@ type Held struct {
 	key    string
 	lease  ceph.Lease
 	keeper *ceph.Keeper
-	gone   bool // the object, and with it the lease
+	gone   bool // the lease, let go of or gone with the object
 }
 
 func (s *Store) newLease() ceph.Lease {
@@ -110,6 +110,18 @@ func (h *Held) Save(ctx context.Context) error {
 		return fmt.Errorf("encode record %s: %w", h.key, err)
 	}
 	return h.store.objects.WriteLocked(ctx, h.key, data, h.lease)
+}
+
+// Finish writes the record and ends the lease, in one operation: fault.Aborted when the
+// lease was lost.
+func (h *Held) Finish(ctx context.Context) error {
+	data, err := encode(h.Record)
+	if err != nil {
+		return fmt.Errorf("encode record %s: %w", h.key, err)
+	}
+	err = h.store.objects.WriteUnlock(ctx, h.key, data, h.lease)
+	h.gone = err == nil
+	return err
 }
 
 // Remove deletes the record: fault.Aborted when the lease was lost. One that is gone

@@ -32,6 +32,8 @@ type Objects interface {
 	// WriteLocked replaces the object, RemoveLocked deletes it: fault.Aborted when
 	// the lease is no longer held, fault.NotFound when the object is gone.
 	WriteLocked(ctx context.Context, name string, data []byte, lease Lease) error
+	// WriteUnlock is WriteLocked and Unlock in one operation.
+	WriteUnlock(ctx context.Context, name string, data []byte, lease Lease) error
 	RemoveLocked(ctx context.Context, name string, lease Lease) error
 	// List returns all names, sorted.
 	List(ctx context.Context) ([]string, error)

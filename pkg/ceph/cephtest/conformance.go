@@ -81,6 +81,13 @@ func conformObjects(t *testing.T, clients Clients) {
 	want(t, "lock after it ran out", b.Lock(ctx, name, lease("4")), nil)
 	want(t, "renewal of a lease that somebody took", a.Renew(ctx, name, short), fault.Aborted)
 	want(t, "write after the lease ran out", a.WriteLocked(ctx, name, []byte("x"), short), fault.Aborted)
+	want(t, "write and unlock without the lease", a.WriteUnlock(ctx, name, []byte("no"), lease("4")), fault.Aborted)
+	want(t, "write and unlock", b.WriteUnlock(ctx, name, []byte("last"), lease("4")), nil)
+	want(t, "write after that", b.WriteLocked(ctx, name, []byte("no"), lease("4")), fault.Aborted)
+	want(t, "lock after that", b.Lock(ctx, name, lease("4")), nil)
+	if data, err := b.Read(ctx, name); err != nil || string(data) != "last" {
+		t.Errorf("read back %q, %v", data, err)
+	}
 	want(t, "remove", b.RemoveLocked(ctx, name, lease("4")), nil)
 	_, err = a.Read(ctx, name)
 	want(t, "read after removal", err, fault.NotFound)

@@ -148,6 +148,20 @@ func (o *fakeObjects) WriteLocked(ctx context.Context, name string, data []byte,
 	return nil
 }
 
+func (o *fakeObjects) WriteUnlock(ctx context.Context, name string, data []byte, lease ceph.Lease) error {
+	if err := o.begin(ctx, "WriteUnlock", name); err != nil {
+		return err
+	}
+	defer o.mu.Unlock()
+	found, err := o.locked(name, lease)
+	if err != nil {
+		return err
+	}
+	found.data = slices.Clone(data)
+	delete(found.locks, lease.Name)
+	return nil
+}
+
 func (o *fakeObjects) RemoveLocked(ctx context.Context, name string, lease ceph.Lease) error {
 	if err := o.begin(ctx, "RemoveLocked", name); err != nil {
 		return err

@@ -119,6 +119,18 @@ func (o *objects) WriteLocked(ctx context.Context, name string, data []byte, lea
 	}))
 }
 
+func (o *objects) WriteUnlock(ctx context.Context, name string, data []byte, lease ceph.Lease) error {
+	if len(data) == 0 {
+		return errEmpty(name)
+	}
+	return lost(o.operate(ctx, "write", name, func(op *rados.WriteOp) {
+		op.AssertExists()
+		op.Exec("lock", "assert_locked", encodeAssert(lease))
+		op.WriteFull(data)
+		op.Exec("lock", "unlock", encodeUnlock(lease))
+	}))
+}
+
 func (o *objects) RemoveLocked(ctx context.Context, name string, lease ceph.Lease) error {
 	return lost(o.operate(ctx, "remove", name, func(op *rados.WriteOp) {
 		op.AssertExists()
