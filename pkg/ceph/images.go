@@ -82,8 +82,9 @@ type Images interface {
 	Rename(ctx context.Context, name, to string) error
 	// CreateSnapshot fails with fault.Exists if the image has a snapshot of that name.
 	CreateSnapshot(ctx context.Context, name, snapshot string) error
-	// RemoveSnapshot makes a snapshot disappear; one that clones need is freed with the last
-	// of them. fault.NotFound when image or snapshot are gone.
+	// RemoveSnapshot makes a snapshot disappear; one that clones need is freed with the last of them.
+	// fault.NotFound when image or snapshot are gone; the answer is that too where another call was cut
+	// off and this one has finished it.
 	RemoveSnapshot(ctx context.Context, name, snapshot string) error
 	// Snapshots lists the snapshots of an image, those included that only clones still need.
 	Snapshots(ctx context.Context, name string) ([]ImageSnapshot, error)

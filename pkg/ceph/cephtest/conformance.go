@@ -15,13 +15,41 @@ import (
 
 // Clients are two connections to one cluster, which need the pools "rbd" and
 // ".holdfast" and the file system "cephfs"; C is a third one, which is of no use afterwards.
-type Clients struct{ A, B, C ceph.Cluster }
+type Clients struct {
+	A, B, C ceph.Cluster
+	Outside Outside
+}
+
+// Outside is what the suite needs of the world beyond the contract.
+type Outside interface {
+	// Open opens an image as a client of its own.
+	Open(t *testing.T, pool, namespace, image string) Device
+	// Namespace makes a RADOS namespace for images in a pool, for as long as t runs.
+	Namespace(t *testing.T, pool string) string
+	// DelayCopies makes copies of subvolumes stay pending for a few seconds, until resume.
+	DelayCopies(t *testing.T) (resume func())
+}
+
+// Device is an opened image.
+type Device interface {
+	Write(t *testing.T, offset, length uint64)
+	Discard(t *testing.T, offset, length uint64)
+	Close(t *testing.T)
+}
 
 // Conformance runs the suite. What it makes has random names and is removed.
 func Conformance(t *testing.T, clients Clients) {
 	t.Run("objects", func(t *testing.T) { conformObjects(t, clients) })
 	t.Run("images", func(t *testing.T) { conformImages(t, clients) })
+	t.Run("image snapshots", func(t *testing.T) { conformSnapshots(t, clients) })
+	t.Run("image clones", func(t *testing.T) { conformClones(t, clients) })
+	t.Run("image trash", func(t *testing.T) { conformTrash(t, clients) })
+	t.Run("images in use", func(t *testing.T) { conformUse(t, clients) })
+	t.Run("image differences", func(t *testing.T) { conformDiff(t, clients) })
 	t.Run("subvolumes", func(t *testing.T) { conformSubvolumes(t, clients) })
+	t.Run("subvolume snapshots", func(t *testing.T) { conformSubvolumeSnapshots(t, clients) })
+	t.Run("subvolume clones", func(t *testing.T) { conformSubvolumeClones(t, clients) })
+	t.Run("retired subvolumes", func(t *testing.T) { conformRetired(t, clients) })
 	t.Run("cluster", func(t *testing.T) { conformCluster(t, clients) })
 	t.Run("notes", func(t *testing.T) { conformNotes(t, clients) })
 	t.Run("fencing", func(t *testing.T) { conformFencing(t, clients) })

@@ -44,7 +44,7 @@ func (m *image) detach() {
 
 func (m *image) snapshot(name string) (*snapshot, error) {
 	for _, s := range m.snapshots {
-		if s.name == name {
+		if s.name == name && !s.removed {
 			return s, nil
 		}
 	}
@@ -66,9 +66,6 @@ func (i *fakeImages) RemoveSnapshot(ctx context.Context, name, snap string) erro
 		s, err := m.snapshot(snap)
 		if err != nil {
 			return err
-		}
-		if s.removed {
-			return fault.New(fault.Busy, "clones need snapshot %s of image %s", snap, name)
 		}
 		i.serial++
 		s.removed, s.name = true, fmt.Sprintf("removed-%d", i.serial)
@@ -102,9 +99,6 @@ func (i *fakeImages) Clone(ctx context.Context, name string, from ceph.ImageSnap
 		return err
 	}
 	s, err := parent.snapshot(from.Snapshot)
-	if err == nil && s.removed {
-		err = fault.New(fault.NotFound, "snapshot %s of image %s was removed", from.Snapshot, from.Image)
-	}
 	if err != nil {
 		return err
 	}
@@ -150,6 +144,9 @@ func (i *fakeImages) Diff(ctx context.Context, name, since, snap string, from, t
 			s, err := m.snapshot(since)
 			if err != nil {
 				return err
+			}
+			if slices.Index(m.snapshots, s) > slices.Index(m.snapshots, end) {
+				return fault.New(fault.Invalid, "snapshot %s is newer than %s", since, snap)
 			}
 			start = s.blocks
 		}

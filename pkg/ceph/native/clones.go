@@ -34,7 +34,9 @@ func (s *subvolumes) RemoveSnapshot(ctx context.Context, name, snapshot string) 
 	case isAgain(err):
 		return s.whyKept(ctx, name, snapshot, err)
 	case errors.Is(err, fault.NotFound):
-		return errors.Join(err, s.finishRetired(ctx, name))
+		if finishErr := s.finishRetired(ctx, name); finishErr != nil {
+			return finishErr
+		}
 	}
 	return err
 }

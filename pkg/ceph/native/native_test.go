@@ -25,7 +25,7 @@ func TestRealClusterConforms(t *testing.T) {
 		}
 		return c
 	}
-	cephtest.Conformance(t, cephtest.Clients{A: dial(), B: dial(), C: dial()})
+	cephtest.Conformance(t, cephtest.Clients{A: dial(), B: dial(), C: dial(), Outside: outside{cluster}})
 }
 
 func TestWrongKeyIsDenied(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -21,8 +22,38 @@ func (i *images) CreateSnapshot(ctx context.Context, name, snapshot string) erro
 
 func (i *images) RemoveSnapshot(ctx context.Context, name, snapshot string) error {
 	return i.open(ctx, "remove snapshot "+snapshot+" of", name, false, func(image *rbd.Image) error {
-		return image.GetSnapshot(snapshot).Remove()
+		err := image.GetSnapshot(snapshot).Remove()
+		if !errors.Is(err, rbd.ErrNotFound) {
+			return err
+		}
+		if finishErr := finishRemoval(image, snapshot); finishErr != nil {
+			return finishErr
+		}
+		return err
 	})
+}
+
+// finishRemoval frees snapshots of that name whose removal was cut off: librbd moves a
+// snapshot into the trash namespace first, whether it has clones or not
+// (src/librbd/operation/SnapshotRemoveRequest.cc), and nobody else takes it from there.
+func finishRemoval(image *rbd.Image, snapshot string) error {
+	found, err := image.GetSnapshotNames()
+	if err != nil {
+		return err
+	}
+	for _, s := range found {
+		if kind, err := image.GetSnapNamespaceType(s.Id); err != nil || kind != rbd.SnapNamespaceTypeTrash {
+			continue
+		}
+		if was, err := image.GetSnapTrashNamespace(s.Id); err != nil || was != snapshot {
+			continue
+		}
+		// EBUSY: clones need it, and the last of them frees it.
+		if err := image.RemoveSnapByID(s.Id); err != nil && errno(err) != syscall.EBUSY && !errors.Is(err, rbd.ErrNotFound) {
+			return fmt.Errorf("finish its removal: %w", err)
+		}
+	}
+	return nil
 }
 
 func (i *images) Snapshots(ctx context.Context, name string) ([]ceph.ImageSnapshot, error) {
