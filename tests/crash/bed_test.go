@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +73,7 @@ type subject struct {
 	driver, name, id string
 	features         string // of the image, if not the default
 	size             int64
-	snapshot         string // id
+	snapshot         string // id of the snapshot of it, or of its source
 	source           *subject
 	content          *csi.VolumeContentSource
 }
@@ -152,7 +153,11 @@ func (b *bed) record(ctx context.Context, s *subject) (*record.Record, error) {
 }
 
 func (b *bed) recordOf(ctx context.Context, driver, kind, name string) (*record.Record, error) {
-	objects := b.eyes.Objects(record.Pool, driver)
+	namespace := driver
+	if kind == record.KindSnapshot {
+		namespace += ":snapshots"
+	}
+	objects := b.eyes.Objects(record.Pool, namespace)
 	return record.NewStore(objects, "test").Read(ctx, volumeid.Hash(domain[driver], kind, name))
 }
 
@@ -220,6 +225,82 @@ func (b *bed) away(ctx context.Context, c csi.ControllerClient, s *subject) erro
 	return b.delete(ctx, c, s)
 }
 
+// cloned checks that an image stands on its source: with a parent, which knows of it.
+func (b *bed) cloned(ctx context.Context, s *subject) error {
+	if err := b.whole(ctx, s); err != nil || s.driver != "rbd" {
+		return err
+	}
+	r, err := b.record(ctx, s)
+	if err != nil {
+		return err
+	}
+	source, err := b.record(ctx, s.source)
+	if err != nil {
+		return err
+	}
+	info, err := b.eyes.Images("rbd", "").Info(ctx, r.BackendName())
+	if err != nil {
+		return err
+	}
+	if info.Parent.Image != source.BackendName() {
+		return fmt.Errorf("%s is a clone of %q, want %s: its data is missing", s.name, info.Parent.Image, source.BackendName())
+	}
+	children, err := b.cluster.TryTool("rbd", "children", "--all", "rbd/"+source.BackendName())
+	if err == nil && !strings.Contains(children, r.BackendName()) {
+		err = fmt.Errorf("%s is not among the children of its source: its data would go with the snapshot", s.name)
+	}
+	return err
+}
+
+func (b *bed) takeSnapshot(ctx context.Context, c csi.ControllerClient, of *subject, name string) (id string, err error) {
+	response, err := c.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: name, SourceVolumeId: of.id, Secrets: b.secrets})
+	return response.GetSnapshot().GetSnapshotId(), err
+}
+
+// dropSnapshot deletes the snapshot of this name, if there is one.
+func (b *bed) dropSnapshot(ctx context.Context, c csi.ControllerClient, driver, name string) error {
+	r, err := b.recordOf(ctx, driver, record.KindSnapshot, name)
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = c.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: r.Handle(b.cluster.Entry.ID).String(), Secrets: b.secrets})
+	return err
+}
+
+// snapped checks that a volume's snapshot is there once, in the record and in Ceph.
+func (b *bed) snapped(ctx context.Context, s *subject) error {
+	r, err := b.recordOf(ctx, s.driver, record.KindSnapshot, s.name)
+	if err != nil {
+		return err
+	}
+	if r.State != record.Ready || r.Handle(b.cluster.Entry.ID).String() != s.snapshot {
+		return fmt.Errorf("snapshot of %s: state %s, id %s, want %s", s.name, r.State, r.Handle(b.cluster.Entry.ID), s.snapshot)
+	}
+	volume, err := b.record(ctx, s)
+	if err != nil {
+		return err
+	}
+	var names []string
+	if s.driver == "rbd" {
+		list, err := b.eyes.Images("rbd", "").Snapshots(ctx, volume.BackendName())
+		if err != nil {
+			return err
+		}
+		for _, snapshot := range list {
+			names = append(names, snapshot.Name)
+		}
+	} else if names, err = b.eyes.Subvolumes("cephfs", "csi").Snapshots(ctx, volume.BackendName()); err != nil {
+		return err
+	}
+	if !slices.Equal(names, []string{r.BackendName()}) {
+		return fmt.Errorf("%s has the snapshots %v, want %s", s.name, names, r.BackendName())
+	}
+	return nil
+}
+
 // persist repeats a call as the sidecars do, until it succeeds or patience ends.
 func (b *bed) persist(what string, call func(context.Context) error) error {
 	deadline := time.Now().Add(patience)
@@ -233,7 +314,7 @@ func (b *bed) persist(what string, call func(context.Context) error) error {
 		if b.healthy.Dead() {
 			return fmt.Errorf("%s: the healthy controller died: %w", what, err)
 		}
-		if time.Now().After(deadline) || status.Code(err) == codes.InvalidArgument {
+		if time.Now().After(deadline) || status.Code(err) == codes.InvalidArgument || status.Code(err) == codes.PermissionDenied {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		time.Sleep(time.Second)

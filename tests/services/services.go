@@ -123,9 +123,19 @@ func (s *Services) Node(driver string) csi.NodeClient { return csi.NewNodeClient
 func (s *Services) Process() *os.Process { return s.csi.Process }
 
 // Dead reports whether the process has ended.
-func (s *Services) Dead() bool {
+func (s *Services) Dead() bool { return s.state() == "Z" || s.state() == "" }
+
+// Stopped reports whether the process stands still by a signal.
+func (s *Services) Stopped() bool { return s.state() == "T" }
+
+// state is the letter that the kernel gives the process's state, "" when it is gone.
+func (s *Services) state() string {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.csi.Process.Pid))
-	return err != nil || strings.Contains(string(status), "\nState:\tZ")
+	_, state, found := strings.Cut(string(status), "\nState:\t")
+	if err != nil || !found {
+		return ""
+	}
+	return state[:1]
 }
 
 // Wait waits for the end of the process.
