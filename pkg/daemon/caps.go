@@ -13,6 +13,7 @@ const (
 	PoolData       = "cephfs.data"
 	Filesystem     = "cephfs"
 	SubvolumeGroup = "csi"
+	NamespaceNotes = "nodes" // in PoolRecords: what nodes note of the clients that they have
 )
 
 // The Ceph users of CSI.
@@ -46,6 +47,10 @@ var subvolumeCommands = [...]string{
 	"fs subvolume snapshot clone", "fs clone status", "fs clone cancel",
 }
 
+// unfence takes a single client (an address with its nonce) off the blocklist; to put one on
+// it is a part of "profile rbd", and to empty the list is not allowed.
+const unfence = "allow command 'osd blocklist' with blocklistop=rm addr regex '^[^/]+/[0-9]+$'"
+
 // ProvisionerCaps are what the CSI controller needs: images of the RBD pools, the
 // records, and subvolumes, which the mgr's volumes module makes on its behalf. It can
 // neither read the files of a CephFS volume nor change pools, users or settings.
@@ -58,14 +63,14 @@ func ProvisionerCaps(filesystem string, rbdPools ...string) Caps {
 		mgr = append(mgr, fmt.Sprintf("allow command '%s' with vol_name=%s", name, filesystem))
 	}
 	return Caps{
-		"mon": "profile rbd, allow r fsname=" + filesystem,
+		"mon": "profile rbd, allow r fsname=" + filesystem + ", " + unfence,
 		"osd": strings.Join(append(osd, "allow rwx pool="+PoolRecords), ", "),
 		"mgr": strings.Join(mgr, ", "),
 	}
 }
 
 // NodeCaps are what a node needs: to open the images of the RBD pools and to read and
-// write below /volumes of the file system. It cannot see the records.
+// write below /volumes of the file system, and to note which clients it has. It cannot see the records.
 func NodeCaps(filesystem string, rbdPools ...string) Caps {
 	var osd []string
 	for _, pool := range rbdPools {
@@ -73,7 +78,7 @@ func NodeCaps(filesystem string, rbdPools ...string) Caps {
 	}
 	return Caps{
 		"mon": "profile rbd, allow r fsname=" + filesystem,
-		"osd": strings.Join(append(osd, "allow rw tag cephfs data="+filesystem), ", "),
+		"osd": strings.Join(append(osd, "allow rw tag cephfs data="+filesystem, "allow rw pool="+PoolRecords+" namespace="+NamespaceNotes), ", "),
 		"mds": fmt.Sprintf("allow rw fsname=%s path=/volumes", filesystem),
 	}
 }
