@@ -66,6 +66,8 @@ type Record struct {
 	Users []string `json:"users,omitempty"`
 	// Published are the nodes that ControllerPublishVolume let have the volume.
 	Published map[storage.NodeID]Publication `json:"published,omitempty"`
+	// Fences are the nodes that were cut off because they did not let go of the volume.
+	Fences map[storage.NodeID]Fence `json:"fences,omitempty"`
 }
 
 // Origin names the source of a volume or snapshot, which may be gone by now.
