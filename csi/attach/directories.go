@@ -114,7 +114,9 @@ func (d *Directories) mountKernel(ctx context.Context, dir Directory, target str
 	for _, o := range dir.Options {
 		options = append(options, splitQuoted(o)...)
 	}
-	for _, key := range []string{"name", "secret", "secretfile", "mds_namespace", "fs", "fsid", "mon_addr"} {
+	// A client of its own, which alone can be fenced; one that takes another address by itself
+	// ("recover_session=clean") would come back from that.
+	for _, key := range []string{"name", "secret", "secretfile", "mds_namespace", "fs", "fsid", "mon_addr", "share", "noshare", "recover_session"} {
 		if hasOption(options, key) {
 			return fault.New(fault.Invalid, "kernelMountOptions: option %q is set by Holdfast itself", key)
 		}
@@ -135,7 +137,7 @@ func (d *Directories) mountKernel(ctx context.Context, dir Directory, target str
 			return fault.New(fault.Invalid, "the kernel takes no commas in the name of a user or a file system")
 		}
 	}
-	data := "name=" + dir.Credentials.User + ",secret=" + dir.Credentials.Key.Reveal()
+	data := "name=" + dir.Credentials.User + ",secret=" + dir.Credentials.Key.Reveal() + ",noshare"
 	if dir.Filesystem != "" {
 		data += ",mds_namespace=" + dir.Filesystem
 	}

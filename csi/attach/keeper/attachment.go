@@ -230,7 +230,7 @@ func (k *keeper) healthy(r record) error {
 }
 
 func (k *keeper) status(r record) Status {
-	s := Status{Spec: r.Spec, PID: r.Process.PID, Path: k.target(r.Spec), Alive: true, Client: r.Client, Device: r.Device}
+	s := Status{Spec: r.Spec, PID: r.Process.PID, Path: k.target(r.Spec), Alive: true, Running: r.Process.alive(), Client: r.Client, Device: r.Device}
 	s.Spec.Key = ""
 	if err := k.healthy(r); err != nil {
 		s.Alive, s.Message = false, err.Error()

@@ -73,6 +73,7 @@ type Status struct {
 	Spec    Spec   `json:"spec"` // without the key
 	PID     int    `json:"pid"`
 	Alive   bool   `json:"alive"`
+	Running bool   `json:"running"` // the process runs, whatever became of its mount
 	Path    string `json:"path"`
 	Message string `json:"message,omitempty"` // why it is not alive
 	Client  string `json:"client,omitempty"`  // ceph-fuse's address in the cluster: "10.0.0.1:0/123"
@@ -119,3 +120,6 @@ func (w wireError) err() error {
 	}
 	return fmt.Errorf("attach daemon: %s", w.Message)
 }
+
+// Lives reports whether the helper's process runs; its mount may be gone even so.
+func (s Status) Lives() bool { return s.PID != 0 && (s.Alive || s.Running) }
