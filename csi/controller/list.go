@@ -131,7 +131,7 @@ func (s *Server) entries(ctx context.Context, site clustermap.Site, records []*r
 	for i, r := range made {
 		entries[i] = &csi.ListVolumesResponse_Entry{
 			Volume: volumeOf(r, site.Entry.ID),
-			Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: publishedNodes(r), VolumeCondition: conditions[i]},
+			Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: publishedNodes(r), VolumeCondition: withFences(r, conditions[i])},
 		}
 	}
 	return entries
@@ -193,7 +193,7 @@ func (s *Server) ControllerGetVolume(ctx context.Context, request *csi.Controlle
 	}
 	return &csi.ControllerGetVolumeResponse{
 		Volume: volumeOf(r, h.Cluster),
-		Status: &csi.ControllerGetVolumeResponse_VolumeStatus{PublishedNodeIds: publishedNodes(r), VolumeCondition: condition},
+		Status: &csi.ControllerGetVolumeResponse_VolumeStatus{PublishedNodeIds: publishedNodes(r), VolumeCondition: withFences(r, condition)},
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/capability"
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -40,7 +42,7 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 	if !strings.HasPrefix(string(node), nodePrefix) {
 		return nil, fault.New(fault.NotFound, "node %q does not exist: ids of this driver's nodes begin with %q", node, nodePrefix)
 	}
-	return edit(ctx, s, h, request.GetSecrets(), func(ctx context.Context, _ clustermap.Site, held *record.Held) (*csi.ControllerPublishVolumeResponse, error) {
+	return edit(ctx, s, h, request.GetSecrets(), func(ctx context.Context, site clustermap.Site, held *record.Held) (*csi.ControllerPublishVolumeResponse, error) {
 		mode := request.GetVolumeCapability().GetAccessMode().GetMode()
 		wanted := record.Publication{Mode: capability.Name(mode), ReadOnly: request.GetReadonly(), Since: s.Now().UTC()}
 		r := held.Record
@@ -51,20 +53,34 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 			return nil, err
 		}
 		if _, there := r.Published[node]; there {
-			return &csi.ControllerPublishVolumeResponse{}, nil
+			return published(wanted), nil
 		}
-		published := maps.Clone(r.Published)
-		if published == nil {
-			published = map[storage.NodeID]record.Publication{}
+		if _, fenced := r.Fences[node]; fenced {
+			// If it has not answered yet, its staging replaces what is fenced.
+			if _, err := s.lift(ctx, site, held, node, h.String()); err != nil {
+				return nil, err
+			}
 		}
-		published[node] = wanted
-		r.Published = published
+		nodes := maps.Clone(r.Published)
+		if nodes == nil {
+			nodes = map[storage.NodeID]record.Publication{}
+		}
+		nodes[node] = wanted
+		r.Published = nodes
 		if err := held.Save(ctx); err != nil {
 			return nil, err
 		}
 		s.log(r).Info("volume published", obs.KeyNode, node)
-		return &csi.ControllerPublishVolumeResponse{}, nil
+		return published(wanted), nil
 	})
+}
+
+// published tells the node what it was given.
+func published(p record.Publication) *csi.ControllerPublishVolumeResponse {
+	if !p.ReadOnly {
+		return &csi.ControllerPublishVolumeResponse{}
+	}
+	return &csi.ControllerPublishVolumeResponse{PublishContext: map[string]string{volumeid.PublishReadOnly: "true"}}
 }
 
 // admit decides whether node may have the volume.
@@ -88,7 +104,7 @@ func admit(r *record.Record, node storage.NodeID, mode capability.Mode, wanted r
 }
 
 // ControllerUnpublishVolume takes the volume from a node, or from all nodes when none
-// is named. A volume that is gone is no error.
+// is named; a node that still has it is cut off first. A volume that is gone is no error.
 func (s *Server) ControllerUnpublishVolume(ctx context.Context, request *csi.ControllerUnpublishVolumeRequest) (*csi.ControllerUnpublishVolumeResponse, error) {
 	done := &csi.ControllerUnpublishVolumeResponse{}
 	h, err := s.handle(request.GetVolumeId())
@@ -99,12 +115,20 @@ func (s *Server) ControllerUnpublishVolume(ctx context.Context, request *csi.Con
 		return nil, err
 	}
 	node := storage.NodeID(request.GetNodeId())
-	response, err := edit(ctx, s, h, request.GetSecrets(), func(ctx context.Context, _ clustermap.Site, held *record.Held) (*csi.ControllerUnpublishVolumeResponse, error) {
+	response, err := edit(ctx, s, h, request.GetSecrets(), func(ctx context.Context, site clustermap.Site, held *record.Held) (*csi.ControllerUnpublishVolumeResponse, error) {
 		r := held.Record
 		left := maps.Clone(r.Published)
 		maps.DeleteFunc(left, func(n storage.NodeID, _ record.Publication) bool { return node == "" || n == node })
 		if len(left) == len(r.Published) {
 			return done, nil
+		}
+		for _, n := range slices.Sorted(maps.Keys(r.Published)) {
+			if _, stays := left[n]; stays {
+				continue
+			}
+			if err := s.cutOff(ctx, site, held, h, n); err != nil {
+				return nil, fmt.Errorf("make sure that node %s cannot write any more: %w", n, err)
+			}
 		}
 		r.Published = left
 		if err := held.Save(ctx); err != nil {

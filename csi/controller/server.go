@@ -38,6 +38,7 @@ type Config struct {
 	// Alpha: announce what the CSI specification calls alpha, too. Callers older than the
 	// capability may refuse a service that announces it (csi-sanity v5.4.0 does).
 	Alpha bool
+	Fences   FenceObserver // may be nil
 }
 
 // Server implements csi.ControllerServer for one driver.
@@ -71,6 +72,7 @@ func (s *Server) ControllerGetCapabilities(context.Context, *csi.ControllerGetCa
 		csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
 		csi.ControllerServiceCapability_RPC_CLONE_VOLUME,
 		csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
+		csi.ControllerServiceCapability_RPC_PUBLISH_READONLY,
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES,
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES,
 		csi.ControllerServiceCapability_RPC_GET_VOLUME,
