@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -33,7 +34,9 @@ type fakeMachine struct {
 	mu       sync.Mutex
 	dir      string
 	table    map[string]*mountinfo.Info
-	attached map[string]attach.Device // by volume
+	attached map[string]attach.Device      // by volume
+	clients  map[string]ceph.ClientAddress // by volume
+	nonce    int
 	trouble  error                    // what Check says
 	kept     int                      // calls of Keep
 	mounter  string                   // of what is attached; "" krbd
@@ -65,6 +68,10 @@ func (m *fakeMachine) Attach(_ context.Context, img attach.Image) (attach.Device
 	}
 	defer f.Close()
 	d := attach.Device{Mounter: cmp.Or(m.mounter, attach.Krbd), Volume: img.Volume, Path: path, Pool: img.Pool, Image: img.Name, ReadOnly: img.ReadOnly}
+	if _, there := m.attached[img.Volume]; !there {
+		m.nonce++
+		m.clients[img.Volume] = ceph.ClientAddress(fmt.Sprintf("10.0.0.9:0/%d", m.nonce))
+	}
 	m.attached[img.Volume], m.trouble = d, nil
 	return d, f.Truncate(64 << 20)
 }
@@ -78,6 +85,7 @@ func (m *fakeMachine) Detach(_ context.Context, d attach.Device) error {
 		}
 	}
 	delete(m.attached, d.Volume)
+	delete(m.clients, d.Volume)
 	return nil
 }
 
@@ -111,6 +119,18 @@ func (m *fakeMachine) Guess(_ context.Context, volume, _ string) (attach.Device,
 	defer m.mu.Unlock()
 	d, ok := m.attached[volume]
 	return d, ok, nil
+}
+
+func (m *fakeMachine) Client(_ context.Context, d attach.Device) (ceph.ClientAddress, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.clients[d.Volume], nil
+}
+
+func (m *fakeMachine) Living(_ context.Context, volume, _ string, client ceph.ClientAddress) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.clients[volume] == client, nil
 }
 
 func (m *fakeMachine) At(path string) (*mountinfo.Info, error) {
@@ -213,6 +233,10 @@ func (fakeClusters) Cluster(id storage.ClusterID) (clustermap.Cluster, error) {
 	return clustermap.Cluster{ID: id, Monitors: []string{"10.0.0.1:6789"}}, nil
 }
 
+func (fakeClusters) Clusters() ([]clustermap.Cluster, error) {
+	return []clustermap.Cluster{{ID: "c"}}, nil
+}
+
 func (fakeClusters) Credentials(storage.ClusterID) (ceph.Credentials, error) {
 	return ceph.Credentials{User: "node", Key: storage.NewSecret("k")}, nil
 }
@@ -236,7 +260,7 @@ func newRig(t *testing.T) *rig {
 	h := volumeid.Handle{Driver: storage.RBD, Cluster: "c", Pool: 4, NameHash: strings.Repeat("a", 32), Incarnation: strings.Repeat("b", 32)}
 	r := &rig{
 		t: t, ceph: fake, images: fake.Connect().Images("rbd", ""), volume: h.String(), image: volumeid.BackendName(h.Incarnation),
-		machine: &fakeMachine{dir: dir, table: map[string]*mountinfo.Info{}, attached: map[string]attach.Device{}, fail: map[string]error{}},
+		machine: &fakeMachine{dir: dir, table: map[string]*mountinfo.Info{}, attached: map[string]attach.Device{}, clients: map[string]ceph.ClientAddress{}, fail: map[string]error{}},
 		staging: filepath.Join(dir, "스테이징 📦"),
 	}
 	if err := r.images.Create(t.Context(), r.image, ceph.ImageSpec{Size: 64 * storage.MiB}); err != nil {

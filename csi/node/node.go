@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -46,6 +47,15 @@ type Devices interface {
 	Check(ctx context.Context, d attach.Device) error
 	// Guess finds a device without its record.
 	Guess(ctx context.Context, volume, image string) (attach.Device, bool, error)
+	clients[attach.Device]
+}
+
+// clients tells the Ceph clients behind what is attached.
+type clients[A any] interface {
+	// Client returns the address of an attachment's client, "" where the machine does not show it.
+	Client(ctx context.Context, of A) (ceph.ClientAddress, error)
+	// Living reports whether a client of the volume may still write, through whatever is left of it.
+	Living(ctx context.Context, volume, mounter string, client ceph.ClientAddress) (bool, error)
 }
 
 // Directories mounts CephFS; *attach.Directories does.
@@ -59,11 +69,13 @@ type Directories interface {
 	// Discard ends a living attacher whose mount is known to be dead.
 	Discard(ctx context.Context, volume string) error
 	Check(ctx context.Context, m attach.Mount) error
+	clients[attach.Mount]
 }
 
 // Clusters is the cluster map; *clustermap.Map is one.
 type Clusters interface {
 	Cluster(id storage.ClusterID) (clustermap.Cluster, error)
+	Clusters() ([]clustermap.Cluster, error)
 	Credentials(id storage.ClusterID) (ceph.Credentials, error)
 }
 
@@ -100,6 +112,9 @@ type Server struct {
 	locks  *keylock.Locks
 	boot   string
 	probes sync.Map // path -> *probe: file systems that are being asked
+
+	users     sync.Map // storage.ClusterID -> ceph.Credentials: whom stagings came as
+	unsettled atomic.Bool
 }
 
 var _ csi.NodeServer = (*Server)(nil)
@@ -158,7 +173,7 @@ func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 // NodeGetInfo names this node.
 func (s *Server) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
 	return &csi.NodeGetInfoResponse{
-		NodeId: idPrefix + strings.TrimPrefix(s.cfg.NodeID, idPrefix), MaxVolumesPerNode: s.cfg.MaxVolumes,
+		NodeId: string(s.id()), MaxVolumesPerNode: s.cfg.MaxVolumes,
 		AccessibleTopology: accessibleTopology(),
 	}, nil
 }

@@ -58,6 +58,7 @@ func (s *Server) publish(ctx context.Context, volume, staging, target string, c 
 	case v.Block != c.block:
 		return fault.New(fault.Precondition, "the volume is staged with block: %t, not block: %t", v.Block, c.block)
 	}
+	want.ReadOnly = want.ReadOnly || v.ReadOnly
 	if err := s.ready(ctx, v); err != nil {
 		return fault.As(fault.Precondition, fmt.Errorf("the staged volume is broken, stage it again: %w", err))
 	}

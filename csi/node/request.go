@@ -18,7 +18,7 @@ type access struct {
 	block bool
 	fs    string // asked for; may be empty
 	flags []string
-	ro    bool // the volume itself can only be read, whatever the mode
+	ro    bool // volume or publication can only be read, whatever the mode
 }
 
 // oneTarget: a second target path on this node is refused (CSI's second table of
@@ -27,7 +27,7 @@ func (a access) oneTarget() bool {
 	return capability.SingleNode(a.mode) && a.mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
 }
 
-// readOnly: volume or access mode allow no writing.
+// readOnly: volume, publication or access mode allow no writing.
 func (a access) readOnly() bool { return a.ro || capability.ReadOnly(a.mode) }
 
 func readCapability(driver storage.Driver, vc *csi.VolumeCapability) (access, error) {

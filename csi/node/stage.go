@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/fence"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -32,6 +33,10 @@ type staging struct {
 	creds ceph.Credentials
 	conn  ceph.Cluster
 	fsid  string
+
+	// Filled by announce.
+	note   *fence.Stored[fence.Note] // nil when this node may write none
+	fenced bool                      // an earlier attachment of this boot was
 }
 
 // NodeStageVolume attaches the volume and mounts it on the staging path (for a raw
@@ -84,7 +89,7 @@ func (s *Server) readStaging(req *csi.NodeStageVolumeRequest) (*staging, error) 
 	if vctx.ClusterID != string(handle.Cluster) {
 		return nil, fault.New(fault.Invalid, "volume_context names cluster %q, the volume id cluster %q", vctx.ClusterID, handle.Cluster)
 	}
-	c.ro = vctx.ReadOnly == "true"
+	c.ro = vctx.ReadOnly == "true" || req.GetPublishContext()[volumeid.PublishReadOnly] == "true"
 	return &staging{handle: handle, volume: req.GetVolumeId(), target: target, cap: c, context: vctx, secrets: req.GetSecrets()}, nil
 }
 
@@ -95,12 +100,15 @@ func (s *Server) stage(ctx context.Context, st *staging) (*staged, error) {
 		return nil, err
 	}
 	if old != nil {
-		ready, err := s.restage(ctx, st, old)
+		ready, err := s.restage(ctx, st, old, s.fencedSince(ctx, st.volume))
 		if ready || err != nil {
 			return nil, err
 		}
 	}
 	if err := s.connect(ctx, st); err != nil {
+		return nil, err
+	}
+	if err := s.announce(ctx, st); err != nil {
 		return nil, err
 	}
 	v := &staged{
@@ -118,10 +126,16 @@ func (s *Server) stage(ctx context.Context, st *staging) (*staged, error) {
 	} else {
 		err = s.stageImage(ctx, st, v)
 	}
+	if err == nil {
+		err = s.state.save(v)
+	}
 	if err != nil {
+		if old == nil { // else pods may have it
+			s.settleLater(ctx, st.volume)
+		}
 		return nil, err
 	}
-	return v, s.state.save(v)
+	return v, nil
 }
 
 // current returns the volume's record if it is of this boot; after a reboot nothing of
@@ -136,13 +150,18 @@ func (s *Server) current(volume string) (*staged, error) {
 
 // restage decides what to do with a volume that is staged: true if it is fine as it
 // is. What is broken is taken down, so that it can be staged anew.
-func (s *Server) restage(ctx context.Context, st *staging, old *staged) (bool, error) {
+func (s *Server) restage(ctx context.Context, st *staging, old *staged, fenced *time.Time) (bool, error) {
 	trouble := s.ready(ctx, old)
+	if fenced != nil && (trouble == nil || !errors.Is(trouble, attach.ErrLost)) {
+		trouble = attach.Lost("this node was fenced at %s", fenced.Format(time.RFC3339))
+	}
 	switch {
 	case trouble == nil && old.Staging != st.target:
 		return false, fault.New(fault.Precondition, "the volume is staged at %s on this node: unstage it there first", old.Staging)
 	case trouble == nil && (old.Block != st.cap.block || old.Mode != st.cap.mode.String()):
 		return false, fault.New(fault.Exists, "the volume is staged with access mode %s (block: %t), not %s (block: %t)", old.Mode, old.Block, st.cap.mode, st.cap.block)
+	case trouble == nil && old.ReadOnly != st.cap.readOnly():
+		return false, fault.New(fault.Exists, "the volume is staged read-only: %t, asked for is %t: unstage it first", old.ReadOnly, st.cap.readOnly())
 	case trouble == nil && st.cap.fs != "" && old.FS != "" && st.cap.fs != old.FS:
 		return false, fault.New(fault.Exists, "the volume is staged with %s, not %s", old.FS, st.cap.fs)
 	case trouble == nil:
@@ -216,6 +235,11 @@ func (s *Server) stageDirectory(ctx context.Context, st *staging, v *staged) err
 	if st.context.SubvolumePath == "" {
 		return fault.New(fault.Invalid, "volume_context lacks subvolumePath")
 	}
+	if st.fenced {
+		if err := s.cfg.Directories.Discard(ctx, st.volume); err != nil && !errors.Is(err, fault.Unsupported) && !errors.Is(err, fault.Unavailable) {
+			return err
+		}
+	}
 	start := time.Now()
 	m, err := s.mountDirectory(ctx, attach.Directory{
 		Cluster: st.conn, Volume: st.volume, FSID: st.fsid, Endpoint: st.site.Endpoint(), Credentials: st.creds,
@@ -224,7 +248,24 @@ func (s *Server) stageDirectory(ctx context.Context, st *staging, v *staged) err
 	}, st.target)
 	s.cfg.Observer.Attached(s.cfg.Driver, m.Mounter, time.Since(start), err)
 	v.Mount = &m
-	return err
+	if err != nil {
+		return err
+	}
+	if err := s.claimDirectory(ctx, st, m); err != nil {
+		return errors.Join(err, s.mounts.Drop(st.target), s.cfg.Directories.Release(context.WithoutCancel(ctx), st.volume, m.Mounter))
+	}
+	return nil
+}
+
+func (s *Server) claimDirectory(ctx context.Context, st *staging, m attach.Mount) error {
+	client, err := s.cfg.Directories.Client(ctx, m)
+	if err == nil && client == "" {
+		s.cfg.Log.Warn("the kernel does not tell its client's address: this mount cannot be fenced", obs.KeyVolume, st.volume)
+	}
+	if err != nil {
+		return err
+	}
+	return s.claim(ctx, st, m.Mounter, client)
 }
 
 // mountDirectory mounts a directory on target. What a living attacher has mounted for

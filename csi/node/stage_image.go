@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"time"
@@ -45,10 +46,20 @@ func (s *Server) stageImage(ctx context.Context, st *staging, v *staged) error {
 	if err != nil {
 		return err
 	}
+	if found && st.fenced { // of no use any more
+		if err := s.cfg.Devices.Detach(ctx, dev); err != nil {
+			return fmt.Errorf("take down what was fenced: %w", err)
+		}
+		found = false
+	}
 	if !found && capability.SingleNode(st.cap.mode) {
 		if err := s.AwaitFree(ctx, st.conn.Images(c.Pool, c.RadosNamespace), c.Image, ownWatcherGrace); err != nil {
 			return err
 		}
+	}
+	before, err := st.conn.Images(c.Pool, c.RadosNamespace).Watchers(ctx, c.Image)
+	if err != nil {
+		return err
 	}
 	start := time.Now()
 	dev, err = s.cfg.Devices.Attach(ctx, img)
@@ -57,6 +68,13 @@ func (s *Server) stageImage(ctx context.Context, st *staging, v *staged) error {
 		return err
 	}
 	v.Device = &dev
+	client, err := s.imageClient(ctx, st, dev, found, before)
+	if err == nil {
+		err = s.claim(ctx, st, dev.Mounter, client)
+	}
+	if err != nil {
+		return errors.Join(err, s.undoAttach(ctx, dev))
+	}
 	if err := s.prepareImage(ctx, st, v, info); err != nil {
 		return errors.Join(err, s.undoAttach(ctx, dev))
 	}

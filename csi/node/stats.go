@@ -34,6 +34,10 @@ func (s *Server) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 	if err != nil {
 		return nil, err
 	}
+	if since := s.fencedSince(ctx, v.Volume); since != nil {
+		return abnormal(fmt.Errorf("this node was fenced at %s, because the volume was taken from it while it still had it: "+
+			"nothing is written any more; end the pod here", since.Format(time.RFC3339))), nil
+	}
 	if trouble := s.trouble(ctx, v); trouble != nil {
 		return abnormal(trouble), nil
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/holdfast-storage/holdfast/csi/attach"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
@@ -57,6 +58,7 @@ func (s *Server) unstage(ctx context.Context, volume string, handle volumeid.Han
 	if err := s.detach(ctx, volume, handle, v); err != nil {
 		return err
 	}
+	s.settleLater(ctx, volume)
 	if v != nil {
 		s.cfg.Log.Info("volume unstaged", obs.KeyVolume, volume, "mounter", v.mounter(), obs.KeyPath, target)
 	}
@@ -85,6 +87,9 @@ func (s *Server) detach(ctx context.Context, volume string, handle volumeid.Hand
 		mounter := ""
 		if v != nil {
 			mounter = v.mounter()
+		}
+		if mounter == attach.UserFS && s.fencedSince(ctx, volume) != nil {
+			return s.cfg.Directories.Discard(ctx, volume) // it can write back nothing, and waits for that
 		}
 		return s.cfg.Directories.Release(ctx, volume, mounter)
 	}

@@ -44,6 +44,9 @@ type Env struct {
 	FSMounter   string // attach.KernelFS or attach.UserFS
 	// GrowsExt4 says that this machine lets ext4 grow online.
 	GrowsExt4 bool
+	// Session asks the MDS for the address of a client by its number ("client4242"), where the
+	// kernel does not tell it; may be nil.
+	Session func(t *testing.T, number string) ceph.ClientAddress
 }
 
 // bench is one test's node with its connection to the cluster.
@@ -65,6 +68,9 @@ type oneCluster struct {
 }
 
 func (c oneCluster) Cluster(storage.ClusterID) (clustermap.Cluster, error) { return c.entry, nil }
+func (c oneCluster) Clusters() ([]clustermap.Cluster, error) {
+	return []clustermap.Cluster{c.entry}, nil
+}
 func (c oneCluster) Credentials(storage.ClusterID) (ceph.Credentials, error) {
 	return c.creds, nil
 }

@@ -44,6 +44,10 @@ func Run(t *testing.T, env Env) {
 		{"mkfs is done once, and never over anything", formatRule},
 		{"one target path is all that a single writer gets", accessModes},
 		{"a second node is refused while the first has the image", secondNode},
+		{"a node that keeps a device is fenced, and its neighbour volume is not", fencedDevice},
+		{"a node that was fenced is usable again", fencedMount},
+		{"of two nodes with a directory one is fenced", fencedDirectory},
+		{"a volume that is given read-only is attached so", givenReadOnly},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, env) })
 	}
