@@ -39,6 +39,8 @@ var (
 	_ node.Devices        = (*attach.Devices)(nil)
 	_ node.Directories    = (*attach.Directories)(nil)
 	_ node.Observer       = (*server.Metrics)(nil)
+
+	_ controller.FenceObserver = (*server.Metrics)(nil)
 )
 
 type csiFlags struct {
@@ -161,7 +163,7 @@ func (p *csiParts) serve(ctx context.Context, driver storage.Driver) error {
 		c := p.controller(driver)
 		defer c.Close()
 		csi.RegisterControllerServer(s.Registrar(), c)
-		background = append(background, c.Clean)
+		background = append(background, c.Clean, c.WatchFences)
 	}
 	if slices.Contains(p.flags.services, "node") {
 		n, closeNode, err := p.node(driver)
@@ -170,6 +172,7 @@ func (p *csiParts) serve(ctx context.Context, driver storage.Driver) error {
 		}
 		defer closeNode()
 		csi.RegisterNodeServer(s.Registrar(), n)
+		background = append(background, n.Run)
 	}
 	if p.flags.pluginRegistry != "" {
 		background = append(background, func(ctx context.Context) error { return p.register(ctx, driver, endpoint) })
@@ -188,7 +191,7 @@ func (p *csiParts) controller(driver storage.Driver) *controller.Server {
 	}
 	return controller.New(controller.Config{
 		Backend: backend, Dialer: p.dialer, Clusters: p.clusters, Now: time.Now,
-		Owner: fmt.Sprintf("controller on %s, pid %d", p.flags.nodeID, os.Getpid()), Log: p.log, Alpha: p.flags.alpha,
+		Owner: fmt.Sprintf("controller on %s, pid %d", p.flags.nodeID, os.Getpid()), Log: p.log, Alpha: p.flags.alpha, Fences: p.metrics,
 	})
 }
 

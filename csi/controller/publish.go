@@ -67,7 +67,7 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 		}
 		nodes[node] = wanted
 		r.Published = nodes
-		if err := held.Save(ctx); err != nil {
+		if err := held.Finish(ctx); err != nil {
 			return nil, err
 		}
 		s.log(r).Info("volume published", obs.KeyNode, node)
@@ -131,7 +131,7 @@ func (s *Server) ControllerUnpublishVolume(ctx context.Context, request *csi.Con
 			}
 		}
 		r.Published = left
-		if err := held.Save(ctx); err != nil {
+		if err := held.Finish(ctx); err != nil {
 			return nil, err
 		}
 		s.log(r).Info("volume unpublished", obs.KeyNode, node)

@@ -37,8 +37,8 @@ type Config struct {
 	Now      func() time.Time
 	// Alpha: announce what the CSI specification calls alpha, too. Callers older than the
 	// capability may refuse a service that announces it (csi-sanity v5.4.0 does).
-	Alpha bool
-	Fences   FenceObserver // may be nil
+	Alpha  bool
+	Fences FenceObserver // may be nil
 }
 
 // Server implements csi.ControllerServer for one driver.

@@ -26,6 +26,7 @@ type Metrics struct {
 	inFlight *prometheus.GaugeVec
 	attach   *prometheus.HistogramVec
 	mkfs     *prometheus.HistogramVec
+	fences   *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics in a registry of their own, with those of process and
@@ -52,6 +53,9 @@ func NewMetrics(version string, mapError func() error) *Metrics {
 			Buckets: prometheus.ExponentialBuckets(0.01, 2, 13),
 		}, []string{"fs", "code"}),
 	}
+	m.fences = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "holdfast_csi_fences_total", Help: "Nodes that were cut off from a volume (set), and that were let back (lifted).",
+	}, []string{"driver", "change"})
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "holdfast_build_info", Help: "The version that runs.", ConstLabels: prometheus.Labels{"version": version},
 	})
@@ -64,7 +68,7 @@ func NewMetrics(version string, mapError func() error) *Metrics {
 		}
 		return 0
 	})
-	m.registry.MustRegister(m.calls, m.latency, m.inFlight, m.attach, m.mkfs, info, stale,
+	m.registry.MustRegister(m.calls, m.latency, m.inFlight, m.attach, m.mkfs, m.fences, info, stale,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -86,6 +90,15 @@ func (m *Metrics) Attached(driver storage.Driver, attacher string, took time.Dur
 // Formatted notes an mkfs.
 func (m *Metrics) Formatted(fs string, took time.Duration, err error) {
 	m.mkfs.WithLabelValues(fs, fault.Code(err).String()).Observe(took.Seconds())
+}
+
+// Fenced notes that a node was cut off from a volume, or that this was lifted.
+func (m *Metrics) Fenced(driver storage.Driver, lifted bool) {
+	change := "set"
+	if lifted {
+		change = "lifted"
+	}
+	m.fences.WithLabelValues(string(driver), change).Inc()
 }
 
 // Serve answers /metrics and /healthz on address ("host:port" or "unix:///path")

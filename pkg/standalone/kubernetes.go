@@ -29,7 +29,7 @@ type kubernetesObject struct {
 
 // kubernetesObjects are the objects that join a Kubernetes cluster to this Ceph cluster:
 // namespace, cluster map, and the users' secrets under the names that the StorageClasses
-// of deploy/ refer to. The last secret is the one to mount below --credentials-dir.
+// of deploy/ refer to. The last secrets are those to mount below --credentials-dir.
 func kubernetesObjects(fsid string, clusterMap []byte, users map[string]daemon.Entity) ([]byte, error) {
 	meta := func(name string) kubernetesMeta {
 		return kubernetesMeta{Name: name, Namespace: namespace, Labels: map[string]string{"app.kubernetes.io/part-of": "holdfast"}}
@@ -38,10 +38,13 @@ func kubernetesObjects(fsid string, clusterMap []byte, users map[string]daemon.E
 		return kubernetesObject{APIVersion: "v1", Kind: "Secret", Metadata: meta(name), Type: "Opaque", StringData: credentials(users[user])}
 	}
 	// One secret for the credentials of all clusters, told apart by their keys: its name is in deploy/.
-	perCluster := secret("holdfast-csi-credentials", daemon.Provisioner)
-	for key, value := range credentials(users[daemon.Provisioner]) {
-		delete(perCluster.StringData, key)
-		perCluster.StringData[fsid+"."+key] = value
+	perCluster := func(name, user string) kubernetesObject {
+		object := secret(name, user)
+		object.StringData = map[string]string{}
+		for key, value := range credentials(users[user]) {
+			object.StringData[fsid+"."+key] = value
+		}
+		return object
 	}
 	objects := []kubernetesObject{
 		{APIVersion: "v1", Kind: "Namespace", Metadata: kubernetesMeta{
@@ -55,7 +58,8 @@ func kubernetesObjects(fsid string, clusterMap []byte, users map[string]daemon.E
 		secret("holdfast-csi-rbd-node", daemon.Node),
 		secret("holdfast-csi-cephfs-provisioner", daemon.Provisioner),
 		secret("holdfast-csi-cephfs-node", daemon.Node),
-		perCluster,
+		perCluster("holdfast-csi-credentials", daemon.Provisioner),
+		perCluster("holdfast-csi-node-credentials", daemon.Node),
 	}
 	var out bytes.Buffer
 	for _, object := range objects {
