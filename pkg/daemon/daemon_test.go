@@ -100,7 +100,8 @@ func TestCSIUsersAreNarrow(t *testing.T) {
 			}
 		}
 	}
-	if strings.Contains(NodeCaps(Filesystem, PoolRBD)["osd"], PoolRecords) {
-		t.Error("the node may touch the records")
+	notes := "allow rw pool=" + PoolRecords + " namespace=" + NamespaceNotes
+	if osd := NodeCaps(Filesystem, PoolRBD)["osd"]; strings.Count(osd, PoolRecords) != 1 || !strings.HasSuffix(osd, notes) {
+		t.Error("the node may touch the records: " + osd)
 	}
 }
