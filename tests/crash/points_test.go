@@ -87,6 +87,7 @@ const seenMost = 2000
 type page struct {
 	what, at, signal, count uint32
 	seen                    [seenMost]uint32
+	pid, listener           uint32
 }
 
 // newPage returns a page and the environment for the process. free unmaps it.
