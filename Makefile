@@ -12,7 +12,7 @@ TOOLS   := $(CURDIR)/.work/bin
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
-.PHONY: help deps build generate lint vuln test-unit test bench demo demo-kube image clean
+.PHONY: help deps build generate lint vuln test-unit test test-crash soak bench demo demo-kube image clean
 
 ##@ Use
 demo: build ## bring a cluster up on this machine, make volumes, use them
@@ -55,6 +55,14 @@ test-unit: ## tests without root and without a cluster, with the race detector
 test: ## everything, on real Ceph, User Mode Linux and Kubernetes (as root)
 	@tests/deps.sh test
 	@tests/run.sh
+
+test-crash: build ## kill the services at every point of every call, stop them for longer than their leases (as root)
+	@tests/deps.sh test
+	HOLDFAST_CRASH=all go test -count=1 -v -timeout 3h ./tests/crash
+
+soak: build ## whole lives of SOAK_VOLUMES volumes (1000) under random kills; SOAK_SEED repeats a run (as root)
+	@tests/deps.sh test
+	HOLDFAST_SOAK_VOLUMES=$(or $(SOAK_VOLUMES),1000) HOLDFAST_SOAK_SEED=$(SOAK_SEED) go test -count=1 -v -timeout 6h -run TestSoak ./tests/crash
 
 bench: build ## ratios to bare librbd and to the manager, interleaved
 	@tests/deps.sh run

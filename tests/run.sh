@@ -41,6 +41,10 @@ step "unit and conformance tests, with the race detector"
 go test -race -count=1 $(go list ./... | grep -v /tests/) ./tests/arch
 step "csi-sanity"
 go test -count=1 -timeout 20m ./tests/sanity
+step "controller and node killed at points of their work, on a new cluster"
+down
+bin/holdfast up --data-dir "$cluster"
+go test -count=1 -timeout 20m ./tests/crash
 trap - EXIT
 down
 unset HOLDFAST_TEST_CLUSTER

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// nothingBelow fails on mounts below dir and on helpers (qemu-storage-daemon, ceph-fuse)
+// nothingBelow fails on mounts and loop devices below dir and on helpers (qemu-storage-daemon, ceph-fuse)
 // that keep their files there. A helper takes a moment to end.
-func nothingBelow(dir, _ string) error {
+func nothingBelow(dir string) error {
 	var left []string
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if left = below(dir); len(left) == 0 {

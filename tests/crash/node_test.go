@@ -109,15 +109,7 @@ func (r *nodeRun) title() string {
 
 func (r *nodeRun) live() {
 	r.subject = subject{driver: r.driver, name: fmt.Sprintf("node %s %d %d %v", r.driver, r.step, r.at, r.undo)}
-	controller := r.healthy.Controller(r.driver)
-	r.err = r.persist("create", func(ctx context.Context) error {
-		request := r.createRequest(&r.subject)
-		request.CapacityRange.RequiredBytes = onNode
-		response, err := controller.CreateVolume(ctx, request)
-		r.subject.id, r.context = response.GetVolume().GetVolumeId(), response.GetVolume().GetVolumeContext()
-		return err
-	})
-	if r.err != nil {
+	if r.err = r.make(); r.err != nil {
 		return
 	}
 	page, env, free := r.shim.newPage(r.t)
@@ -128,7 +120,18 @@ func (r *nodeRun) live() {
 	r.err = errors.Join(r.err, r.finish())
 	r.s.Close()
 	r.gate.close()
-	r.err = errors.Join(r.err, r.persist("delete", func(ctx context.Context) error { return r.away(ctx, controller, &r.subject) }))
+	r.err = errors.Join(r.err, r.persist("delete", func(ctx context.Context) error { return r.away(ctx, r.healthy.Controller(r.driver), &r.subject) }))
+}
+
+// make has the controller make the volume.
+func (r *nodeRun) make() error {
+	return r.persist("create", func(ctx context.Context) error {
+		request := r.createRequest(&r.subject)
+		request.CapacityRange.RequiredBytes = onNode
+		response, err := r.healthy.Controller(r.driver).CreateVolume(ctx, request)
+		r.subject.id, r.context = response.GetVolume().GetVolumeId(), response.GetVolume().GetVolumeContext()
+		return err
+	})
 }
 
 // life goes through the steps, one of them with a kill.
@@ -182,7 +185,7 @@ func (r *nodeRun) strike() (stop bool, err error) {
 // finish undoes what there is, then looks at the data on a node that has it anew.
 func (r *nodeRun) finish() error {
 	down := func() error {
-		return errors.Join(r.persist("unpublish", r.unpublishCall), r.persist("unstage", r.unstageCall), r.nothingHere())
+		return errors.Join(r.persist("unpublish", r.unpublish), r.persist("unstage", r.unstage), nothingBelow(r.s.Dir))
 	}
 	if err := down(); err != nil {
 		return err
@@ -193,9 +196,6 @@ func (r *nodeRun) finish() error {
 	}
 	return errors.Join(err, down())
 }
-
-func (r *nodeRun) unpublishCall(ctx context.Context) error { return r.unpublish(ctx) }
-func (r *nodeRun) unstageCall(ctx context.Context) error   { return r.unstage(ctx) }
 
 func (r *nodeRun) staging() string { return filepath.Join(r.s.Dir, "staging") }
 func (r *nodeRun) target() string  { return filepath.Join(r.s.Dir, "pod", "mount") }
@@ -249,6 +249,11 @@ func (r *nodeRun) unstage(ctx context.Context) error {
 	return err
 }
 
+func (r *nodeRun) stats(ctx context.Context) error {
+	_, err := r.s.Node(r.driver).NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: r.subject.id, VolumePath: r.target(), StagingTargetPath: r.staging()})
+	return err
+}
+
 const words = "fsynced before the kill"
 
 func (r *nodeRun) write() error {
@@ -284,6 +289,3 @@ func (r *nodeRun) check() error {
 	probe := filepath.Join(r.target(), "probe")
 	return errors.Join(os.WriteFile(probe, []byte("x"), 0o600), os.Remove(probe))
 }
-
-// nothingHere fails on a mount, a loop device or a helper that is left of this node.
-func (r *nodeRun) nothingHere() error { return nothingBelow(r.s.Dir, r.cluster.Dir) }

@@ -59,10 +59,10 @@ func TestSoak(t *testing.T) {
 	killing.Wait()
 	s.await()
 	s.nothingLeft()
-	if err := nothingBelow(s.dir, ""); err != nil {
+	if err := nothingBelow(s.dir); err != nil {
 		t.Error(err)
 	}
-	if left := below(filepath.Join(s.cluster.Dir)); len(left) > 0 {
+	if left := below(s.cluster.Dir); len(left) > 0 {
 		t.Errorf("left by the cluster's own attach daemon: %v", left)
 	}
 	t.Logf("%d volumes (%d mounted, %d snapshots, %d clones) in %v; killed: %v", volumes, s.mounted.Load(), s.snapshots.Load(), s.clones.Load(),
@@ -241,8 +241,8 @@ func (s *soak) kill(ctx context.Context) {
 
 // daemons are the pids of what runs, but for the attach daemon: what it keeps ends with it
 // only where it is a container.
-func (s *soak) daemons() map[string]int {
-	out, err := exec.Command(realceph.Binary(s.t, "holdfast"), "status", "--data-dir", s.cluster.Dir, "-o", "json").Output()
+func (b *bed) daemons() map[string]int {
+	out, err := exec.Command(realceph.Binary(b.t, "holdfast"), "status", "--data-dir", b.cluster.Dir, "-o", "json").Output()
 	var status struct {
 		Daemons []struct {
 			Name string `json:"name"`
