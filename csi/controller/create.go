@@ -196,8 +196,9 @@ func (s *Server) create(ctx context.Context, site clustermap.Site, key string, f
 	if held.Record.State == record.Ready {
 		return held.Record, nil
 	}
-	if err := s.finishCreate(work, site, held); err != nil {
-		return nil, held.Outcome(err)
+	if err := held.Outcome(s.finishCreate(work, site, held)); err != nil {
+		s.suspect(site, key, held.Record, err)
+		return nil, err
 	}
 	if held.Record.Flatten {
 		s.janitor.flatten(site, key)

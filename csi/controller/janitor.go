@@ -31,6 +31,8 @@ type chores struct {
 	deleted map[string]bool // incarnations that this process deleted
 	flatten []string        // keys of volumes
 	relieve []string        // handles of volumes that have too many snapshots for their clones
+
+	outlived []creation
 }
 
 const (
@@ -141,6 +143,9 @@ func (s *Server) inherited(ctx context.Context) {
 
 // clean does the chores of one cluster, one after the other: it must not starve callers.
 func (s *Server) clean(ctx context.Context, c *chores) {
+	for _, o := range c.outlived {
+		s.chore(s.takeBack(ctx, c.site, o), "take back what was made without a lease", o.record.Name)
+	}
 	for _, handle := range c.relieve {
 		keys, err := s.madeFrom(ctx, c.site, handle)
 		s.chore(err, "look for clones", handle)

@@ -95,8 +95,9 @@ func (s *Server) takeSnapshot(ctx context.Context, site clustermap.Site, key str
 	if held.Record.State == record.Ready {
 		return held.Record, nil
 	}
-	if err := s.finishSnapshot(work, site, held); err != nil {
-		return nil, held.Outcome(err)
+	if err := held.Outcome(s.finishSnapshot(work, site, held)); err != nil {
+		s.suspect(site, key, held.Record, err)
+		return nil, err
 	}
 	s.log(held.Record).Info("snapshot taken", "of", fresh.Origin.Handle)
 	return held.Record, nil
