@@ -156,8 +156,9 @@ func (s *Server) lift(ctx context.Context, site clustermap.Site, held *record.He
 	return true, nil
 }
 
-// fencePause is the time between two looks at the fences there are.
-const fencePause = 30 * time.Second
+// fencePause is the time between two looks at the fences there are, mostly none: a listing of one
+// small pool.
+const fencePause = 10 * time.Second
 
 // WatchFences ends the fences of nodes that are back, until ctx ends.
 func (s *Server) WatchFences(ctx context.Context) error {
