@@ -101,7 +101,7 @@ func (b *Backend) Plan(ctx context.Context, site clustermap.Site, r *record.Reco
 	if err != nil {
 		return err
 	}
-	pool, err := dataPool(ctx, site, fs, r.Parameters["pool"])
+	pool, err := dataPool(ctx, site, fs, r.Settings()["pool"])
 	if err != nil {
 		return err
 	}

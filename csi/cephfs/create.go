@@ -29,7 +29,7 @@ func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Re
 			return err
 		}
 	default:
-		spec := ceph.SubvolumeSpec{Size: r.Size, DataPool: r.Parameters["pool"], Mode: rootMode}
+		spec := ceph.SubvolumeSpec{Size: r.Size, DataPool: r.Settings()["pool"], Mode: rootMode}
 		if err := subvolumes(site, r).Create(ctx, r.BackendName(), spec); err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func (b *Backend) begin(ctx context.Context, site clustermap.Site, r *record.Rec
 		}
 	}
 	snapshot := ceph.SubvolumeSnapshot{Subvolume: name, Snapshot: originSnapshot(r)}
-	err = from.Clone(ctx, r.BackendName(), snapshot, ceph.SubvolumeSpec{DataPool: r.Parameters["pool"]})
+	err = from.Clone(ctx, r.BackendName(), snapshot, ceph.SubvolumeSpec{DataPool: r.Settings()["pool"]})
 	if err != nil && !errors.Is(err, fault.Exists) {
 		return status, err
 	}

@@ -65,7 +65,8 @@ func (s *Server) freshRecord(request *csi.CreateVolumeRequest) (*record.Record, 
 		return nil, "", fault.New(fault.Invalid, "mutable parameters: this driver does not announce MODIFY_VOLUME")
 	}
 	parameters, owner := splitParameters(request.GetParameters())
-	if err := s.Backend.Check(parameters); err != nil {
+	places, err := s.placesFor(parameters, request.GetAccessibilityRequirements())
+	if err != nil {
 		return nil, "", err
 	}
 	cluster, err := s.clusterOf(parameters)
@@ -83,7 +84,7 @@ func (s *Server) freshRecord(request *csi.CreateVolumeRequest) (*record.Record, 
 		Version: 1, Kind: record.KindVolume, Driver: s.Backend.Driver(), Name: request.GetName(),
 		Incarnation: newIncarnation(), State: record.Creating, Size: size, Block: block,
 		FsType:     request.GetVolumeCapabilities()[0].GetMount().GetFsType(),
-		Parameters: parameters, Owner: owner, Created: s.Now().UTC(),
+		Parameters: parameters, Places: places, Owner: owner, Created: s.Now().UTC(),
 		Origin: origin, ReadOnly: parameters[backingSnapshot] == "true",
 	}, cluster, nil
 }
@@ -214,7 +215,7 @@ func (s *Server) plan(ctx context.Context, site clustermap.Site, fresh *record.R
 			return err
 		}
 	}
-	if err := s.Backend.Plan(ctx, site, fresh); err != nil {
+	if err := s.planPlace(ctx, site, fresh); err != nil {
 		return err
 	}
 	for key, value := range fresh.Owner { // for people, who look at the PersistentVolume
@@ -291,6 +292,8 @@ func compatible(have, want *record.Record, asked *csi.CapacityRange) error {
 		return differs("raw block access", have.Block, want.Block)
 	case have.Origin.Source() != want.Origin.Source():
 		return differs("source", have.Origin.Source(), want.Origin.Source())
+	case !fits(have, want):
+		return differs("place", have.Place, want.Places)
 	case !maps.Equal(have.Parameters, want.Parameters):
 		return differs("parameters", have.Parameters, want.Parameters)
 	}
@@ -301,6 +304,6 @@ func compatible(have, want *record.Record, asked *csi.CapacityRange) error {
 func volumeOf(r *record.Record, cluster storage.ClusterID) *csi.Volume {
 	return &csi.Volume{
 		VolumeId: r.Handle(cluster).String(), CapacityBytes: int64(r.Size), VolumeContext: r.Context,
-		ContentSource: contentSource(r.Origin),
+		ContentSource: contentSource(r.Origin), AccessibleTopology: accessibleFrom(r),
 	}
 }

@@ -213,7 +213,7 @@ func (s *Server) GetCapacity(ctx context.Context, request *csi.GetCapacityReques
 	if err != nil {
 		return nil, err
 	}
-	available, err := s.Backend.Capacity(ctx, site, parameters)
+	available, err := s.capacity(ctx, site, parameters, request.GetAccessibleTopology())
 	if err != nil {
 		return nil, err
 	}

@@ -64,12 +64,12 @@ func (b *Backend) Plan(ctx context.Context, site clustermap.Site, r *record.Reco
 	if err != nil {
 		return err
 	}
-	pool, err := pick(pools, "pool", r.Parameters["pool"])
+	pool, err := pick(pools, "pool", r.Settings()["pool"])
 	if err != nil {
 		return err
 	}
 	where := pool
-	if name := r.Parameters["dataPool"]; name != "" {
+	if name := r.Settings()["dataPool"]; name != "" {
 		if where, err = pick(pools, "dataPool", name); err != nil {
 			return err
 		}

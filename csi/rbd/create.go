@@ -13,7 +13,7 @@ import (
 // Create makes the image; one that is there already is the record's own (its name is
 // random), made by a call that was cut off.
 func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Record) error {
-	spec, err := specOf(r.Parameters)
+	spec, err := specOf(r.Settings())
 	if err != nil {
 		return err
 	}

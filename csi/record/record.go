@@ -12,6 +12,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/csi/topology"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -68,6 +69,10 @@ type Record struct {
 	Published map[storage.NodeID]Publication `json:"published,omitempty"`
 	// Fences are the nodes that were cut off because they did not let go of the volume.
 	Fences map[storage.NodeID]Fence `json:"fences,omitempty"`
+	// Place is where the volume was put, if the parameters name pools by topology; Places
+	// are those that come into question while it is made.
+	Place  *topology.Place  `json:"place,omitempty"`
+	Places []topology.Place `json:"-"`
 }
 
 // Origin names the source of a volume or snapshot, which may be gone by now.

@@ -26,9 +26,9 @@ var layers = [][]string{
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi"},
 	// Pure: no files, no network, no clock, no chance.
-	{"csi/capability", "csi/parameter", "csi/volumeid", "pkg/flight", "pkg/keylock", "pkg/obs/codes", "pkg/poll"},
+	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/flight", "pkg/keylock", "pkg/obs/codes", "pkg/poll"},
 	// The domain.
 	{"pkg/fault", "pkg/storage"},
 }
