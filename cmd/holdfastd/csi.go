@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/controller"
 	"github.com/holdfast-storage/holdfast/csi/identity"
 	"github.com/holdfast-storage/holdfast/csi/node"
+	"github.com/holdfast-storage/holdfast/csi/nodelabels"
 	"github.com/holdfast-storage/holdfast/csi/rbd"
 	"github.com/holdfast-storage/holdfast/csi/registration"
 	"github.com/holdfast-storage/holdfast/csi/server"
@@ -55,6 +57,8 @@ type csiFlags struct {
 	pluginRegistry    string
 	kubeletSocketDir  string
 	maxVolumes        int64
+	topology          map[string]string
+	topologyLabels    []string
 	alpha             bool
 }
 
@@ -80,6 +84,8 @@ func csiCommand() *cobra.Command {
 	flags.StringVar(&f.metricsListen, "metrics-listen", "", "loopback host:port or unix:///path for /metrics and /healthz (default: none)")
 	flags.StringVar(&f.pluginRegistry, "kubelet-plugin-registry", "", "kubelet's plugins_registry directory; registers the drivers there (default: no registration)")
 	flags.StringVar(&f.kubeletSocketDir, "kubelet-socket-dir", "", "directory of the endpoints as kubelet sees it (default: as this process does)")
+	flags.StringToStringVar(&f.topology, "topology", nil, "segments that the node is in, KEY=VALUE,...; all nodes must tell the same keys")
+	flags.StringSliceVar(&f.topologyLabels, "topology-labels", nil, "labels of the Kubernetes Node that are segments, such as topology.kubernetes.io/zone")
 	flags.Int64Var(&f.maxVolumes, "max-volumes", 0, "volumes of a driver that the node takes (0: no limit)")
 	flags.BoolVar(&f.alpha, "alpha-capabilities", false, "announce capabilities that the CSI specification calls alpha (GET_SNAPSHOT), too; the calls are served in any case")
 	return cmd
@@ -102,6 +108,11 @@ func (f *csiFlags) check() error {
 	if len(f.services) == 0 || len(f.drivers) == 0 {
 		return errors.New("--services and --drivers must not be empty")
 	}
+	for key, value := range f.topology {
+		if key == "" || value == "" {
+			return fmt.Errorf("--topology: segment %q=%q: want a key such as topology.kubernetes.io/zone and a value", key, value)
+		}
+	}
 	if f.nodeID == "" {
 		name, err := os.Hostname()
 		if err != nil {
@@ -109,6 +120,24 @@ func (f *csiFlags) check() error {
 		}
 		f.nodeID = name
 	}
+	return nil
+}
+
+// readTopology adds the Kubernetes Node's labels to the node's segments.
+func (f *csiFlags) readTopology(ctx context.Context) error {
+	if len(f.topologyLabels) == 0 || !slices.Contains(f.services, "node") {
+		return nil
+	}
+	api, err := nodelabels.InCluster()
+	if err != nil {
+		return fmt.Errorf("--topology-labels: %w", err)
+	}
+	labels, err := api.Read(ctx, f.nodeID, f.topologyLabels)
+	if err != nil {
+		return fmt.Errorf("--topology-labels: %w", err)
+	}
+	maps.Copy(labels, f.topology) // what is given by hand stands
+	f.topology = labels
 	return nil
 }
 
@@ -132,6 +161,9 @@ func (f *csiFlags) run(cmd *cobra.Command) error {
 	}
 	clusters, err := clustermap.Open(f.config, f.credentialsDir)
 	if err != nil {
+		return err
+	}
+	if err := f.readTopology(cmd.Context()); err != nil {
 		return err
 	}
 	dialer := native.NewDialer()
@@ -201,7 +233,7 @@ func (p *csiParts) node(driver storage.Driver) (*node.Server, func(), error) {
 	n, err := node.New(node.Config{
 		Driver: driver, NodeID: p.flags.nodeID, Dialer: p.dialer, Clusters: p.clusters,
 		Devices: devices, Directories: directories, Runner: command.System{},
-		StateDir: p.flags.stateDir, MaxVolumes: p.flags.maxVolumes, Log: p.log, Observer: p.metrics,
+		StateDir: p.flags.stateDir, MaxVolumes: p.flags.maxVolumes, Topology: p.flags.topology, Log: p.log, Observer: p.metrics,
 	})
 	closeBoth := func() {
 		devices.Close()

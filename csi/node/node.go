@@ -96,8 +96,9 @@ type Config struct {
 	Devices     Devices     // for storage.RBD
 	Directories Directories // for storage.CephFS
 	Runner      command.Runner
-	StateDir    string // survives this process; need not survive a reboot
-	MaxVolumes  int64  // 0: no limit
+	StateDir    string            // survives this process; need not survive a reboot
+	MaxVolumes  int64             // 0: no limit
+	Topology    map[string]string // segments beside the driver's own, "topology.kubernetes.io/zone": "a"
 	Log         *slog.Logger
 	Observer    Observer // may be nil
 }
@@ -174,7 +175,7 @@ func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 func (s *Server) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
 	return &csi.NodeGetInfoResponse{
 		NodeId: string(s.id()), MaxVolumesPerNode: s.cfg.MaxVolumes,
-		AccessibleTopology: accessibleTopology(),
+		AccessibleTopology: s.accessibleTopology(),
 	}, nil
 }
 
