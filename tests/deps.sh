@@ -5,7 +5,7 @@
 set -euo pipefail
 
 build=(gcc libc6-dev libcephfs-dev librados-dev librbd-dev make)
-run=(ceph-common ceph-fuse ceph-mds ceph-mgr ceph-mon ceph-osd e2fsprogs qemu-block-extra
+run=(ceph-common ceph-fuse ceph-mds ceph-mgr ceph-mon ceph-osd cryptsetup-bin e2fsprogs qemu-block-extra
      qemu-system-common qemu-utils util-linux xfsprogs)
 test=(busybox-static conntrack containerd containernetworking-plugins debootstrap ethtool fuse3 iproute2
       iptables kmod lvm2 mdadm nftables openssl procps runc socat udev uml-utilities user-mode-linux)

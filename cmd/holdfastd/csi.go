@@ -20,6 +20,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/controller"
 	"github.com/holdfast-storage/holdfast/csi/identity"
+	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/csi/node"
 	"github.com/holdfast-storage/holdfast/csi/nodelabels"
 	"github.com/holdfast-storage/holdfast/csi/rbd"
@@ -59,6 +60,7 @@ type csiFlags struct {
 	maxVolumes        int64
 	topology          map[string]string
 	topologyLabels    []string
+	kmsConfig         string
 	alpha             bool
 }
 
@@ -86,6 +88,7 @@ func csiCommand() *cobra.Command {
 	flags.StringVar(&f.kubeletSocketDir, "kubelet-socket-dir", "", "directory of the endpoints as kubelet sees it (default: as this process does)")
 	flags.StringToStringVar(&f.topology, "topology", nil, "segments that the node is in, KEY=VALUE,...; all nodes must tell the same keys")
 	flags.StringSliceVar(&f.topologyLabels, "topology-labels", nil, "labels of the Kubernetes Node that are segments, such as topology.kubernetes.io/zone")
+	flags.StringVar(&f.kmsConfig, "kms-config", "", "JSON file of the KMS beside the passphrase in the calls' secrets: {\"ID\": {\"type\": \"file\", \"path\": ...}}")
 	flags.Int64Var(&f.maxVolumes, "max-volumes", 0, "volumes of a driver that the node takes (0: no limit)")
 	flags.BoolVar(&f.alpha, "alpha-capabilities", false, "announce capabilities that the CSI specification calls alpha (GET_SNAPSHOT), too; the calls are served in any case")
 	return cmd
@@ -148,6 +151,7 @@ type csiParts struct {
 	log      *slog.Logger
 	dialer   ceph.Dialer
 	clusters *clustermap.Map
+	kms      kms.Config
 	metrics  *server.Metrics
 }
 
@@ -163,12 +167,16 @@ func (f *csiFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	keys, err := kms.Load(f.kmsConfig)
+	if err != nil {
+		return err
+	}
 	if err := f.readTopology(cmd.Context()); err != nil {
 		return err
 	}
 	dialer := native.NewDialer()
 	defer dialer.Close()
-	p := &csiParts{flags: f, version: version, log: log, dialer: dialer, clusters: clusters, metrics: server.NewMetrics(version, clusters.Err)}
+	p := &csiParts{flags: f, version: version, log: log, dialer: dialer, clusters: clusters, kms: keys, metrics: server.NewMetrics(version, clusters.Err)}
 	group, ctx := errgroup.WithContext(cmd.Context())
 	for _, name := range f.drivers {
 		group.Go(func() error { return p.serve(ctx, driverOf[name]) })
@@ -217,12 +225,12 @@ func (p *csiParts) serve(ctx context.Context, driver storage.Driver) error {
 }
 
 func (p *csiParts) controller(driver storage.Driver) *controller.Server {
-	var backend controller.Backend = &rbd.Backend{}
+	var backend controller.Backend = &rbd.Backend{Runner: command.System{}}
 	if driver == storage.CephFS {
 		backend = &cephfs.Backend{}
 	}
 	return controller.New(controller.Config{
-		Backend: backend, Dialer: p.dialer, Clusters: p.clusters, Now: time.Now,
+		Backend: backend, Dialer: p.dialer, Clusters: p.clusters, KMS: p.kms, Now: time.Now,
 		Owner: fmt.Sprintf("controller on %s, pid %d", p.flags.nodeID, os.Getpid()), Log: p.log, Alpha: p.flags.alpha, Fences: p.metrics,
 	})
 }
@@ -231,7 +239,7 @@ func (p *csiParts) node(driver storage.Driver) (*node.Server, func(), error) {
 	attachers := attach.Config{Socket: p.flags.attachSocket, Runner: command.System{}, Log: p.log}
 	devices, directories := attach.NewDevices(attachers), attach.NewDirectories(attachers)
 	n, err := node.New(node.Config{
-		Driver: driver, NodeID: p.flags.nodeID, Dialer: p.dialer, Clusters: p.clusters,
+		Driver: driver, NodeID: p.flags.nodeID, Dialer: p.dialer, Clusters: p.clusters, KMS: p.kms,
 		Devices: devices, Directories: directories, Runner: command.System{},
 		StateDir: p.flags.stateDir, MaxVolumes: p.flags.maxVolumes, Topology: p.flags.topology, Log: p.log, Observer: p.metrics,
 	})

@@ -16,9 +16,11 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/csi/luks"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // The ways to attach, as the StorageClass parameter "mounter" names them.
@@ -42,8 +44,9 @@ type Image struct {
 	Name        string
 	Features    []string // as Ceph names them; what the kernel lacks goes to fuse-loop
 	ReadOnly    bool
-	Mounter     string // Krbd, FuseLoop or Auto ("" is Auto)
-	MapOptions  string // krbd's, comma separated
+	Passphrase  storage.Secret // of an encrypted image; empty for others
+	Mounter     string         // Krbd, FuseLoop or Auto ("" is Auto)
+	MapOptions  string         // krbd's, comma separated
 	UnmapOption string
 }
 
@@ -58,6 +61,31 @@ type Device struct {
 	Image       string `json:"image"`
 	ReadOnly    bool   `json:"readOnly,omitempty"`
 	UnmapOption string `json:"unmapOption,omitempty"`
+	// Encrypted: the device shows what is behind the header of the image.
+	Encrypted bool `json:"encrypted,omitempty"`
+	// Mapped is the kernel's device of an encrypted image, of which Path shows the content.
+	Mapped string `json:"mapped,omitempty"`
+}
+
+// header is what stands before the data in the image.
+func (d Device) header() storage.Bytes {
+	if d.Encrypted {
+		return luks.HeaderSize
+	}
+	return 0
+}
+
+// Data returns how much of an image of size bytes the device shows, ImageSize how large the
+// image is under a device of size bytes.
+func (d Device) Data(size storage.Bytes) storage.Bytes      { return size - d.header() }
+func (d Device) ImageSize(size storage.Bytes) storage.Bytes { return size + d.header() }
+
+// mapped returns the device that the kernel's rbd made.
+func (d Device) mapped() Device {
+	if d.Mapped != "" {
+		d.Path = d.Mapped
+	}
+	return d
 }
 
 // Directory says which directory of which CephFS file system is wanted and how.

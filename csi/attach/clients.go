@@ -23,7 +23,7 @@ func (d *Devices) Client(_ context.Context, dev Device) (ceph.ClientAddress, err
 	if dev.Mounter != Krbd {
 		return "", nil
 	}
-	data, err := os.ReadFile(d.krbd.bus("devices", strings.TrimPrefix(filepath.Base(dev.Path), "rbd"), "client_addr"))
+	data, err := os.ReadFile(d.krbd.bus("devices", strings.TrimPrefix(filepath.Base(dev.mapped().Path), "rbd"), "client_addr"))
 	if errors.Is(err, os.ErrNotExist) { // a kernel before 4.9
 		return "", nil
 	}

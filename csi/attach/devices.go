@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/csi/attach/keeper"
+	"github.com/holdfast-storage/holdfast/csi/luks"
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
@@ -64,20 +66,54 @@ func (d *Devices) Attach(ctx context.Context, img Image) (Device, error) {
 	var path string
 	switch mounter {
 	case Krbd:
-		path, err = d.krbd.attach(ctx, img)
+		path, err = d.attachMapped(ctx, img)
 	case FuseLoop:
 		path, err = d.attachLoop(ctx, img)
 	}
 	if err != nil {
 		return Device{}, fmt.Errorf("attach by %s: %w", mounter, err)
 	}
-	return device(img, mounter, path), nil
+	dev := device(img, mounter, path)
+	if dev.Encrypted && mounter == Krbd {
+		return d.unlock(ctx, img, dev)
+	}
+	return dev, nil
 }
+
+// attachMapped maps the image; dm-crypt over a mapping of the other kind of access would keep
+// that from being replaced.
+func (d *Devices) attachMapped(ctx context.Context, img Image) (string, error) {
+	m, found, err := d.krbd.find(img.FSID, img.Pool, img.Namespace, img.Name)
+	if err != nil {
+		return "", err
+	}
+	if !found || m.readOnly != img.ReadOnly {
+		if err := d.lock(ctx, ID(img.Volume)); err != nil {
+			return "", err
+		}
+	}
+	return d.krbd.attach(ctx, img)
+}
+
+// unlock opens a mapped encrypted image by dm-crypt.
+func (d *Devices) unlock(ctx context.Context, img Image, dev Device) (Device, error) {
+	id := ID(dev.Volume)
+	if err := luks.Open(ctx, d.runner, dev.Path, id, img.Passphrase, img.ReadOnly); err != nil {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+		defer cancel()
+		return Device{}, errors.Join(fmt.Errorf("open %s: %w", dev.Path, err), d.krbd.detach(undo, dev))
+	}
+	dev.Path, dev.Mapped = luks.Path(id), dev.Path
+	return dev, nil
+}
+
+// undoLimit bounds the end of an attachment that did not come about.
+const undoLimit = 20 * time.Second
 
 func device(img Image, mounter, path string) Device {
 	return Device{
 		Mounter: mounter, Volume: img.Volume, Path: path, FSID: img.FSID, Pool: img.Pool, Namespace: img.Namespace,
-		Image: img.Name, ReadOnly: img.ReadOnly, UnmapOption: img.UnmapOption,
+		Image: img.Name, ReadOnly: img.ReadOnly, UnmapOption: img.UnmapOption, Encrypted: img.Passphrase.Reveal() != "",
 	}
 }
 
@@ -105,6 +141,9 @@ func (d *Devices) choose(ctx context.Context, img Image) (mounter, why string, e
 	if missing := d.krbd.lacks(img.Features); len(missing) > 0 {
 		return FuseLoop, "the kernel's rbd lacks " + strings.Join(missing, ", "), nil
 	}
+	if img.Passphrase.Reveal() != "" && !d.kernelCrypt(ctx) {
+		return FuseLoop, "the kernel has no dm-crypt", nil
+	}
 	return Krbd, "the kernel has rbd", nil
 }
 
@@ -116,6 +155,15 @@ func (d *Devices) kernelRBD(ctx context.Context) bool {
 		return false
 	}
 	return d.krbd.available()
+}
+
+// kernelCrypt reports whether the kernel has dm-crypt.
+func (d *Devices) kernelCrypt(ctx context.Context) bool {
+	if _, err := os.Stat("/sys/module/dm_crypt"); err == nil {
+		return true
+	}
+	_, err := d.runner.Run(ctx, command.Cmd{Name: "modprobe", Args: []string{"dm_crypt"}})
+	return err == nil
 }
 
 // Describe says how this node attaches images, for logs.
@@ -143,7 +191,10 @@ func (d *Devices) attachLoop(ctx context.Context, img Image) (string, error) {
 	spec := keeper.Spec{
 		ID: id, Kind: keeper.KindRBD, Volume: img.Volume, FSID: img.FSID, Monitors: img.Endpoint.Monitors,
 		User: img.Credentials.User, Key: img.Credentials.Key.Reveal(), ReadOnly: img.ReadOnly,
-		Pool: img.Pool, Namespace: img.Namespace, Image: img.Name,
+		Pool: img.Pool, Namespace: img.Namespace, Image: img.Name, Passphrase: img.Passphrase.Reveal(),
+	}
+	if spec.Passphrase != "" {
+		spec.Header = int64(luks.HeaderSize)
 	}
 	status, err := d.keeper.Start(ctx, spec)
 	if errors.Is(err, fault.Exists) { // no loop device on it, and another purpose
@@ -217,10 +268,13 @@ func (d *Devices) free(ctx context.Context, s loopStatus, alive bool) error {
 
 // Detach takes the device away; one that is gone is detached. fault.Busy while it is open.
 func (d *Devices) Detach(ctx context.Context, dev Device) error {
+	id := ID(dev.Volume)
 	if dev.Mounter == Krbd {
+		if err := d.lock(ctx, id); err != nil {
+			return err
+		}
 		return d.krbd.detach(ctx, dev)
 	}
-	id := ID(dev.Volume)
 	status, err := d.keeper.Describe(ctx, id)
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return err
@@ -240,6 +294,22 @@ func (d *Devices) Detach(ctx context.Context, dev Device) error {
 	return d.keeper.Stop(ctx, id)
 }
 
+// lock ends dm-crypt over an encrypted image, if there is any, when its last user goes.
+func (d *Devices) lock(ctx context.Context, id string) error {
+	var last error
+	err := poll.Until(ctx, pollEvery, func() (bool, error) {
+		last = luks.Close(ctx, d.runner, id)
+		if errors.Is(last, fault.Busy) {
+			return false, nil
+		}
+		return last == nil, last
+	})
+	if errors.Is(err, context.DeadlineExceeded) && last != nil { // no %w: this is not the cluster's slowness
+		return fault.New(fault.Busy, "close %s: it is still open or mounted (%v)", luks.Path(id), last)
+	}
+	return err
+}
+
 // Forget lets go of a device that is lost: it is freed when its last user goes.
 func (d *Devices) Forget(_ context.Context, dev Device) error {
 	if dev.Mounter == Krbd || dev.Path == "" {
@@ -257,17 +327,19 @@ func (d *Devices) Keep(_ context.Context, dev Device) error {
 	return loopKeep(dev.Path, tagPrefix+ID(dev.Volume))
 }
 
-// Grow makes the device show the image's new size, at least want bytes, and returns it.
-// For fuse-loop want must be the image's true size: QEMU sets the image to it.
+// Grow makes the device show an image of at least want bytes, and returns the device's size, from
+// which the header of an encrypted image is taken off. For fuse-loop want must be the image's true
+// size: QEMU sets the image to it.
 func (d *Devices) Grow(ctx context.Context, dev Device, want storage.Bytes) (storage.Bytes, error) {
 	if dev.Mounter == Krbd {
-		return d.krbd.grow(ctx, dev, want)
+		return d.growMapped(ctx, dev, want)
 	}
 	if err := d.Check(ctx, dev); err != nil {
 		return 0, err
 	}
+	data := int64(dev.Data(want))
 	size, err := DeviceSize(dev.Path)
-	if err != nil || size >= int64(want) {
+	if err != nil || size >= data {
 		return storage.Bytes(size), err
 	}
 	if _, err := d.keeper.Resize(ctx, ID(dev.Volume), int64(want)); err != nil {
@@ -278,19 +350,34 @@ func (d *Devices) Grow(ctx context.Context, dev Device, want storage.Bytes) (sto
 			return false, err
 		}
 		size, err = DeviceSize(dev.Path)
-		return size >= int64(want), err
+		return size >= data, err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("grow %s from %d to %d bytes: %w", dev.Path, size, want, err)
+		return 0, fmt.Errorf("grow %s from %d to %d bytes: %w", dev.Path, size, data, err)
 	}
 	return storage.Bytes(size), nil
+}
+
+// growMapped grows the kernel's device, and dm-crypt over it.
+func (d *Devices) growMapped(ctx context.Context, dev Device, want storage.Bytes) (storage.Bytes, error) {
+	size, err := d.krbd.grow(ctx, dev.mapped(), want)
+	if err != nil || !dev.Encrypted {
+		return size, err
+	}
+	if err := luks.Grow(ctx, d.runner, ID(dev.Volume)); err != nil {
+		return 0, err
+	}
+	return dev.Data(size), nil
 }
 
 // Check says what is wrong with an attached device, nil if nothing is: a dead attacher,
 // a mapping that is gone.
 func (d *Devices) Check(ctx context.Context, dev Device) error {
 	if dev.Mounter == Krbd {
-		return d.krbd.check(dev)
+		if dev.Encrypted && !luks.Opened(ID(dev.Volume)) {
+			return Lost("%s is not open any more", dev.Path)
+		}
+		return d.krbd.check(dev.mapped())
 	}
 	s, err := loopGet(dev.Path)
 	if err != nil || s.tag != tagPrefix+ID(dev.Volume) {

@@ -229,7 +229,11 @@ func loopRefresh(path string) error {
 
 // DeviceSize returns a block device's size in bytes, as sysfs has it (sectors of 512).
 func DeviceSize(path string) (int64, error) {
-	data, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path), "size"))
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, fmt.Errorf("size of %s: %w", path, err)
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/size", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
 	if err != nil {
 		return 0, fmt.Errorf("size of %s: %w", path, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -42,6 +43,7 @@ func (c Cluster) Endpoint() ceph.Endpoint {
 type Site struct {
 	Cluster ceph.Cluster
 	Entry   Cluster
+	Keys    kms.Keyring // what the call can wrap volumes' keys by
 }
 
 type entry struct {

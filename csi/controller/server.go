@@ -11,6 +11,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
@@ -32,7 +33,8 @@ type Config struct {
 	Backend  Backend
 	Dialer   ceph.Dialer
 	Clusters Clusters
-	Owner    string // describes this process in leases
+	KMS      kms.Config // beside kms.Default
+	Owner    string     // describes this process in leases
 	Log      *slog.Logger
 	Now      func() time.Time
 	// Alpha: announce what the CSI specification calls alpha, too. Callers older than the
@@ -110,7 +112,7 @@ func (s *Server) connect(ctx context.Context, id storage.ClusterID, secrets map[
 	if err != nil {
 		return clustermap.Site{}, err
 	}
-	return clustermap.Site{Cluster: cluster, Entry: entry}, nil
+	return clustermap.Site{Cluster: cluster, Entry: entry, Keys: s.KMS.Keyring(secrets)}, nil
 }
 
 // credentialsOf reads the names that ceph-csi uses: userID and userKey, for CephFS

@@ -22,6 +22,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/ceph/cephtest"
+	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -77,7 +78,7 @@ func newBench(t *testing.T, driver storage.Driver, fake *cephtest.Fake) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var backend controller.Backend = &rbd.Backend{}
+	var backend controller.Backend = &rbd.Backend{Runner: command.System{}}
 	if driver == storage.CephFS {
 		backend = &cephfs.Backend{}
 	}

@@ -116,6 +116,7 @@ func (s *Server) describeSnapshot(ctx context.Context, site clustermap.Site, fre
 		return fault.New(fault.NotFound, "volume %s has nothing to take a snapshot of: it is %s (read-only %v)", source, volume.State, volume.ReadOnly)
 	}
 	fresh.Size, fresh.Block, fresh.FsType = volume.Size, volume.Block, volume.FsType
+	fresh.Encryption = volume.Encryption
 	fresh.Group, fresh.Depth, fresh.Context = volume.Group, volume.Depth, maps.Clone(volume.Context)
 	return nil
 }

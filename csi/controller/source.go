@@ -124,6 +124,7 @@ func inherit(fresh, source *record.Record, asked *csi.CapacityRange) error {
 	if source.FsType != "" {
 		fresh.FsType = source.FsType
 	}
+	fresh.Encryption = source.Encryption // a copy of sealed data opens with the same key
 	fresh.Group, fresh.Depth = source.Group, source.Depth+1
 	return nil
 }

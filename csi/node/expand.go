@@ -84,9 +84,9 @@ func (s *Server) growDevice(ctx context.Context, v *staged, handle volumeid.Hand
 	case err != nil && (want == 0 || d.Mounter == attach.FuseLoop):
 		return 0, fmt.Errorf("ask for the image's size (a node-expand secret, or --credentials-dir, is needed): %w", err)
 	case err != nil: // krbd finds out by itself
-		return s.cfg.Devices.Grow(ctx, *d, want)
+		return s.cfg.Devices.Grow(ctx, *d, d.ImageSize(want))
 	case d.Mounter != attach.FuseLoop:
-		return s.cfg.Devices.Grow(ctx, *d, max(want, info.Size)) // waits for want, and sets nothing
+		return s.cfg.Devices.Grow(ctx, *d, max(d.ImageSize(want), info.Size)) // waits for it, and sets nothing
 	}
 	var size storage.Bytes
 	err = ceph.HoldImage(ctx, conn.Objects(d.Pool, d.Namespace), info.ID, s.cfg.NodeID, func(ctx context.Context) error {
@@ -94,8 +94,8 @@ func (s *Server) growDevice(ctx context.Context, v *staged, handle volumeid.Hand
 		if err != nil {
 			return err
 		}
-		if want > info.Size {
-			return fault.New(fault.Precondition, "image %s/%s has %d bytes, not the %d that are wanted: is it expanded?", d.Pool, d.Image, info.Size, want)
+		if want > d.Data(info.Size) {
+			return fault.New(fault.Precondition, "image %s/%s has %d bytes for data, not the %d that are wanted: is it expanded?", d.Pool, d.Image, d.Data(info.Size), want)
 		}
 		size, err = s.cfg.Devices.Grow(ctx, *d, info.Size)
 		return err

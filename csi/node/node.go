@@ -22,6 +22,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -93,6 +94,7 @@ type Config struct {
 	NodeID      string // the node's name; NodeGetInfo says "hf1:"+NodeID
 	Dialer      ceph.Dialer
 	Clusters    Clusters
+	KMS         kms.Config  // beside kms.Default
 	Devices     Devices     // for storage.RBD
 	Directories Directories // for storage.CephFS
 	Runner      command.Runner

@@ -42,6 +42,11 @@ func (s *Server) stageImage(ctx context.Context, st *staging, v *staged) error {
 		Pool: c.Pool, Namespace: c.RadosNamespace, Name: c.Image, Features: info.Features, ReadOnly: st.cap.readOnly(),
 		Mounter: c.Mounter, MapOptions: c.MapOptions, UnmapOption: c.UnmapOptions,
 	}
+	if c.Encrypted == "true" {
+		if img.Passphrase, err = s.volumeKey(ctx, st); err != nil {
+			return err
+		}
+	}
 	dev, found, err := s.cfg.Devices.Find(ctx, img)
 	if err != nil {
 		return err
@@ -94,6 +99,7 @@ func (s *Server) undoAttach(ctx context.Context, dev attach.Device) error {
 // prepareImage brings an attached image to its staging path.
 func (s *Server) prepareImage(ctx context.Context, st *staging, v *staged, info ceph.ImageInfo) error {
 	images := st.conn.Images(st.context.Pool, st.context.RadosNamespace)
+	info.Size = v.Device.Data(info.Size) // of what the file system can have
 	if st.cap.block {
 		return s.disown(ctx, images, st)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -21,7 +22,9 @@ import (
 const granule = storage.MiB
 
 // Backend satisfies controller.Backend for RBD. It has no state.
-type Backend struct{}
+type Backend struct {
+	Runner command.Runner // for cryptsetup, which makes the headers of encrypted volumes
+}
 
 // Driver names the driver.
 func (b *Backend) Driver() storage.Driver { return storage.RBD }
@@ -83,6 +86,12 @@ func (b *Backend) Plan(ctx context.Context, site clustermap.Site, r *record.Reco
 		Image: r.BackendName(), Mounter: r.Parameters["mounter"], MapOptions: r.Parameters["mapOptions"],
 		UnmapOptions: r.Parameters["unmapOptions"], MkfsOptions: r.Parameters["mkfsOptions"], FsType: r.FsType,
 	}
+	if err := planEncryption(ctx, site, r); err != nil {
+		return err
+	}
+	if r.Encryption != nil {
+		described.Encrypted = "true"
+	}
 	r.Context = described.Map()
 	return nil
 }
@@ -111,6 +120,7 @@ func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Re
 	if err != nil {
 		return false, err
 	}
+	size = imageSize(r, size)
 	if info.Size >= size {
 		return true, nil
 	}
@@ -173,8 +183,8 @@ func (b *Backend) Condition(ctx context.Context, site clustermap.Site, r *record
 		return storage.Condition{Abnormal: true, Message: fmt.Sprintf("image %s/%s is missing: it was removed behind Holdfast's back", r.Context["pool"], r.BackendName())}, nil
 	case err != nil:
 		return storage.Condition{}, err
-	case info.Size < r.Size:
-		return storage.Condition{Abnormal: true, Message: fmt.Sprintf("image has %d bytes, the volume %d: it was shrunk behind Holdfast's back", info.Size, r.Size)}, nil
+	case info.Size < imageSize(r, r.Size):
+		return storage.Condition{Abnormal: true, Message: fmt.Sprintf("image has %d bytes, the volume needs %d: it was shrunk behind Holdfast's back", info.Size, imageSize(r, r.Size))}, nil
 	default:
 		return storage.Condition{Message: "the image is there in full size"}, nil
 	}

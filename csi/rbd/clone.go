@@ -83,10 +83,16 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 	if err := dropOwnSnapshot(ctx, site, r); err != nil {
 		return err
 	}
+	if r.Encryption != nil {
+		// The copy may have been begun under a key that was wrapped otherwise.
+		if err := noteKey(ctx, images, r); err != nil {
+			return err
+		}
+	}
 	if r.Size <= r.Origin.Size { // a clone has its source's size
 		return nil
 	}
-	return images.Resize(ctx, r.BackendName(), r.Size)
+	return images.Resize(ctx, r.BackendName(), imageSize(r, r.Size))
 }
 
 // originSnapshot is the name of the snapshot that a clone is made from: the origin itself, or

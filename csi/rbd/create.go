@@ -17,7 +17,7 @@ func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Re
 	if err != nil {
 		return err
 	}
-	spec.Size = r.Size
+	spec.Size = imageSize(r, r.Size)
 	images, err := images(ctx, site, r)
 	if err != nil {
 		return fault.New(fault.Precondition, "%v", err)
@@ -25,7 +25,11 @@ func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Re
 	if r.Origin != nil {
 		return b.clone(ctx, site, images, r, spec)
 	}
-	return b.whole(ctx, site, images, r, func() error { return images.Create(ctx, r.BackendName(), spec) })
+	err = b.whole(ctx, site, images, r, func() error { return images.Create(ctx, r.BackendName(), spec) })
+	if err != nil || r.Encryption == nil {
+		return err
+	}
+	return b.seal(ctx, site, images, r)
 }
 
 // whole runs create until there is an image, and not only the name that librbd leaves when

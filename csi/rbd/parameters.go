@@ -46,7 +46,8 @@ func rules() parameter.Rules {
 			n, err := strconv.ParseUint(v, 10, 32)
 			return err == nil && n > 0
 		}},
-		"encrypted": parameter.OneOf("false"),
+		"encrypted":       parameter.OneOf("true", "false"),
+		"encryptionKMSID": parameter.Any("the id of a KMS in the --kms-config file, or \"secret\""),
 	}
 }
 

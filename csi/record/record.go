@@ -12,6 +12,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/csi/topology"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -61,6 +62,8 @@ type Record struct {
 	Depth int `json:"depth,omitempty"`
 	// Flatten: the clone is to be made independent of its parent in the background. RBD.
 	Flatten bool `json:"flatten,omitempty"`
+	// Encryption is the volume's own key, wrapped; nil without encryption. RBD.
+	Encryption *kms.Wrapped `json:"encryption,omitempty"`
 	// ReadOnly: the volume shows the snapshot itself, without a copy, and can only be read. CephFS.
 	ReadOnly bool `json:"readOnly,omitempty"`
 	// Users are the incarnations of the read-only volumes that show a snapshot.

@@ -22,6 +22,7 @@ type Context struct {
 	MapOptions     string // krbd map options, comma separated
 	UnmapOptions   string
 	MkfsOptions    string
+	Encrypted      string // "true": the image holds a LUKS2 volume, its wrapped key is in the image's metadata
 	FsType         string // the file system to make; empty: the node chooses
 
 	// CephFS
@@ -42,7 +43,7 @@ func (c *Context) fields() map[string]*string {
 		"mkfsOptions": &c.MkfsOptions, "fsType": &c.FsType, "fsName": &c.Filesystem,
 		"subvolumePath": &c.SubvolumePath, "kernelMountOptions": &c.KernelMountOptions,
 		"fuseMountOptions": &c.FuseMountOptions, "mounter": &c.Mounter,
-		"readOnly": &c.ReadOnly,
+		"readOnly": &c.ReadOnly, "encrypted": &c.Encrypted,
 	}
 }
 

@@ -76,6 +76,8 @@ type Images interface {
 	Metadata(ctx context.Context, name string) (map[string]string, error)
 	SetMetadata(ctx context.Context, name string, pairs map[string]string) error
 	List(ctx context.Context) ([]string, error)
+	// Write writes data at offset (bytes) of an image's content.
+	Write(ctx context.Context, name string, offset uint64, data []byte) error
 
 	// Rename gives an image another name; its snapshots and clones stay with it.
 	// fault.Exists if the name is taken.

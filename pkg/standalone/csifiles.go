@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -22,6 +24,9 @@ var secretNames = map[string][]string{
 	},
 	daemon.Node: {"NodeStageVolumeSecret", "NodePublishVolumeSecret"},
 }
+
+// opensVolumes are the sections that need the passphrase of encrypted volumes.
+var opensVolumes = []string{"CreateVolumeSecret", "NodeStageVolumeSecret"}
 
 // writeCSIFiles writes what a CSI client needs: the cluster map, parameters, secrets.
 func (s *Supervisor) writeCSIFiles(context.Context) error {
@@ -66,13 +71,20 @@ func (s *Supervisor) csiFiles(users map[string]daemon.Entity) ([]csiFile, error)
 	if err != nil {
 		return nil, err
 	}
+	passphrase, err := s.passphrase()
+	if err != nil {
+		return nil, err
+	}
 	secrets := map[string]map[string]string{}
 	for user, names := range secretNames {
 		for _, name := range names {
 			secrets[name] = credentials(users[user])
+			if slices.Contains(opensVolumes, name) {
+				secrets[name][kms.Passphrase] = passphrase.Reveal()
+			}
 		}
 	}
-	kubernetes, err := kubernetesObjects(s.state.FSID, config, users)
+	kubernetes, err := kubernetesObjects(s.state.FSID, config, users, passphrase)
 	if err != nil {
 		return nil, err
 	}

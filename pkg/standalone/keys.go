@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
@@ -61,4 +62,19 @@ func (s *Supervisor) readKey(entity string) (storage.Secret, error) {
 		return storage.Secret{}, fmt.Errorf("read key of %s: %w", entity, err)
 	}
 	return daemon.ParseKeyring(data, entity)
+}
+
+// passphrase returns what the keys of encrypted volumes are wrapped by, made by the first call.
+// Without the file the volumes cannot be opened.
+func (s *Supervisor) passphrase() (storage.Secret, error) {
+	path := filepath.Join(s.paths.Keys(), "encryption.passphrase")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		data = []byte(rand.Text())
+		err = writeIfChanged(path, data, 0o600)
+	}
+	if err != nil {
+		return storage.Secret{}, fmt.Errorf("passphrase of encrypted volumes: %w", err)
+	}
+	return storage.NewSecret(string(data)), nil
 }

@@ -6,7 +6,9 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // namespace is where Holdfast's objects live in Kubernetes.
@@ -30,12 +32,18 @@ type kubernetesObject struct {
 // kubernetesObjects are the objects that join a Kubernetes cluster to this Ceph cluster:
 // namespace, cluster map, and the users' secrets under the names that the StorageClasses
 // of deploy/ refer to. The last secrets are those to mount below --credentials-dir.
-func kubernetesObjects(fsid string, clusterMap []byte, users map[string]daemon.Entity) ([]byte, error) {
+func kubernetesObjects(fsid string, clusterMap []byte, users map[string]daemon.Entity, passphrase storage.Secret) ([]byte, error) {
 	meta := func(name string) kubernetesMeta {
 		return kubernetesMeta{Name: name, Namespace: namespace, Labels: map[string]string{"app.kubernetes.io/part-of": "holdfast"}}
 	}
 	secret := func(name, user string) kubernetesObject {
 		return kubernetesObject{APIVersion: "v1", Kind: "Secret", Metadata: meta(name), Type: "Opaque", StringData: credentials(users[user])}
+	}
+	// RBD volumes can be encrypted: who makes and who opens them has the passphrase.
+	opening := func(name, user string) kubernetesObject {
+		object := secret(name, user)
+		object.StringData[kms.Passphrase] = passphrase.Reveal()
+		return object
 	}
 	// One secret for the credentials of all clusters, told apart by their keys: its name is in deploy/.
 	perCluster := func(name, user string) kubernetesObject {
@@ -54,8 +62,8 @@ func kubernetesObjects(fsid string, clusterMap []byte, users map[string]daemon.E
 			APIVersion: "v1", Kind: "ConfigMap", Metadata: meta("holdfast-csi-config"),
 			Data: map[string]string{"config.json": string(clusterMap)},
 		},
-		secret("holdfast-csi-rbd-provisioner", daemon.Provisioner),
-		secret("holdfast-csi-rbd-node", daemon.Node),
+		opening("holdfast-csi-rbd-provisioner", daemon.Provisioner),
+		opening("holdfast-csi-rbd-node", daemon.Node),
 		secret("holdfast-csi-cephfs-provisioner", daemon.Provisioner),
 		secret("holdfast-csi-cephfs-node", daemon.Node),
 		perCluster("holdfast-csi-credentials", daemon.Provisioner),

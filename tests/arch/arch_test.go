@@ -26,7 +26,7 @@ var layers = [][]string{
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi"},
 	// Pure: no files, no network, no clock, no chance.
 	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/flight", "pkg/keylock", "pkg/obs/codes", "pkg/poll"},
 	// The domain.
@@ -42,6 +42,7 @@ const (
 // by all ("*").
 var neighbours = map[string][]string{
 	"pkg/ceph":    {"csi/clustermap", "csi/fence", "csi/record", "pkg/ceph/native"},
+	"csi/kms":     {"csi/clustermap", "csi/record"},
 	"pkg/command": {"*"},
 	"pkg/obs":     {"*"},
 	"pkg/keylock": {"pkg/flight"},

@@ -103,7 +103,7 @@ func (k *keeper) launch(s Spec) (record, error) {
 	}
 	logPath := filepath.Join(k.dir(s.ID), "log")
 	_ = os.Remove(logPath) // an earlier helper's
-	if r.Process, err = launch(argv, keyring(s), logPath); err != nil {
+	if r.Process, err = launch(argv, secrets(s), logPath); err != nil {
 		return r, err
 	}
 	return r, k.save(r)
@@ -231,7 +231,7 @@ func (k *keeper) healthy(r record) error {
 
 func (k *keeper) status(r record) Status {
 	s := Status{Spec: r.Spec, PID: r.Process.PID, Path: k.target(r.Spec), Alive: true, Running: r.Process.alive(), Client: r.Client, Device: r.Device}
-	s.Spec.Key = ""
+	s.Spec.Key, s.Spec.Passphrase = "", ""
 	if err := k.healthy(r); err != nil {
 		s.Alive, s.Message = false, err.Error()
 	}
@@ -254,8 +254,8 @@ func (k *keeper) list() []Status {
 	return list
 }
 
-// resize makes an exported image show size bytes. QEMU truncates the image itself to
-// that size, so a smaller one than now is refused.
+// resize makes an export show an image of size bytes, the header of an encrypted one
+// included. QEMU truncates the image itself to that size, so a smaller one than now is refused.
 func (k *keeper) resize(ctx context.Context, id string, size int64) (Status, error) {
 	unlock, err := k.locks.Lock(ctx, id)
 	if err != nil {
@@ -274,6 +274,7 @@ func (k *keeper) resize(ctx context.Context, id string, size int64) (Status, err
 	}
 	path := k.target(r.Spec)
 	now, err := knownSize(path)
+	now += r.Spec.Header
 	switch {
 	case err != nil:
 		return Status{}, fmt.Errorf("resize: %w", err)
@@ -288,7 +289,7 @@ func (k *keeper) resize(ctx context.Context, id string, size int64) (Status, err
 	}
 	err = poll.Until(ctx, 50*time.Millisecond, func() (bool, error) {
 		now, err := knownSize(path)
-		return now >= size, err
+		return now+r.Spec.Header >= size, err
 	})
 	if err != nil {
 		return Status{}, fmt.Errorf("resize %s: wait for the new size: %w", r.Spec.Volume, err)

@@ -64,17 +64,19 @@ func (k *keeper) arguments(s Spec) ([]string, error) {
 		return []string{fuseProgram, "-f", "-c", conf, "--id", s.User, k.target(s), "-o", strings.Join(options, ",")}, nil
 	}
 	// JSON instead of key=value: a comma or a space in a name stays what it is.
-	blockdev, err := json.Marshal(map[string]any{
+	disk := map[string]any{
 		"driver": "rbd", "node-name": diskNode, "pool": s.Pool, "image": s.Image, "user": s.User,
 		"conf": conf, "discard": "unmap", "read-only": s.ReadOnly,
-	})
-	if err == nil && s.Namespace != "" {
-		var m map[string]any
-		if err = json.Unmarshal(blockdev, &m); err == nil {
-			m["namespace"] = s.Namespace
-			blockdev, err = json.Marshal(m)
-		}
 	}
+	if s.Namespace != "" {
+		disk["namespace"] = s.Namespace
+	}
+	var passphrase []string
+	if s.Header > 0 {
+		disk["encrypt"] = map[string]any{"format": "luks2", "key-secret": "passphrase"}
+		passphrase = []string{"--object", "secret,id=passphrase,format=raw,file=" + passphrasePath}
+	}
+	blockdev, err := json.Marshal(disk)
 	if err != nil {
 		return nil, fmt.Errorf("encode block device: %w", err)
 	}
@@ -84,13 +86,12 @@ func (k *keeper) arguments(s Spec) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode export: %w", err)
 	}
-	return []string{
-		qemuProgram,
+	return append(append([]string{qemuProgram}, passphrase...),
 		"--blockdev", string(blockdev),
-		"--chardev", "socket,id=qmp,path=" + strings.ReplaceAll(filepath.Join(dir, "qmp.sock"), ",", ",,") + ",server=on,wait=off",
+		"--chardev", "socket,id=qmp,path="+strings.ReplaceAll(filepath.Join(dir, "qmp.sock"), ",", ",,")+",server=on,wait=off",
 		"--monitor", "chardev=qmp",
 		"--export", string(export),
-	}, nil
+	), nil
 }
 
 // config is the helper's ceph.conf: how the cluster is reached, where the key is (not
@@ -128,7 +129,12 @@ func quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
-// keyring is what the helper reads from its inherited file.
-func keyring(s Spec) []byte {
-	return fmt.Appendf(nil, "[client.%s]\nkey = %s\n", s.User, s.Key)
+// secrets are what the helper reads from its inherited files: a keyring (keyPath) and, for
+// an encrypted image, its passphrase (passphrasePath).
+func secrets(s Spec) [][]byte {
+	list := [][]byte{fmt.Appendf(nil, "[client.%s]\nkey = %s\n", s.User, s.Key)}
+	if s.Header > 0 {
+		list = append(list, []byte(s.Passphrase))
+	}
+	return list
 }

@@ -72,7 +72,7 @@ func TestAHelperIsKnownByMoreThanItsPid(t *testing.T) {
 
 func TestAHelperReadsItsKeyFromMemory(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
-	p, err := launch([]string{"cat", keyPath}, keyring(rbdSpec()), log)
+	p, err := launch([]string{"cat", keyPath}, secrets(rbdSpec()), log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,22 +28,26 @@ type process struct {
 	Name  string `json:"name"` // argv[0]
 }
 
-// launch starts argv in a session of its own with key inherited as file descriptor 3
-// (keyPath), output appended to logPath. The child is nobody's to wait for: it outlives
+// launch starts argv in a session of its own with the secrets inherited as file descriptors
+// from 3 on (keyPath, passphrasePath), output appended to logPath. The child is nobody's to wait for: it outlives
 // this process, and reap collects it while it does not.
-func launch(argv []string, keyring []byte, logPath string) (process, error) {
-	secret, err := memfd(keyring)
-	if err != nil {
-		return process{}, err
+func launch(argv []string, secrets [][]byte, logPath string) (process, error) {
+	var files []*os.File
+	for _, content := range secrets {
+		f, err := memfd(content)
+		if err != nil {
+			return process{}, err
+		}
+		defer f.Close()
+		files = append(files, f)
 	}
-	defer secret.Close()
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return process{}, fmt.Errorf("open log: %w", err)
 	}
 	defer log.Close()
 	c := command.Cmd{Name: argv[0], Args: argv[1:], Dir: "/", Env: []string{"LC_ALL=C.UTF-8"}}
-	child, err := command.Start(c, log, secret)
+	child, err := command.Start(c, log, files...)
 	if errors.Is(err, exec.ErrNotFound) {
 		return process{}, fault.As(fault.Unsupported, err)
 	}
@@ -63,8 +67,11 @@ func launch(argv []string, keyring []byte, logPath string) (process, error) {
 	return p, child.Release()
 }
 
-// keyPath is where a helper finds its keyring.
-const keyPath = "/proc/self/fd/3"
+// keyPath is where a helper finds its keyring, passphrasePath that of an encrypted image.
+const (
+	keyPath        = "/proc/self/fd/3"
+	passphrasePath = "/proc/self/fd/4"
+)
 
 // memfd returns a sealed file in memory with the given content.
 func memfd(content []byte) (*os.File, error) {

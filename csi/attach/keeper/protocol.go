@@ -35,6 +35,10 @@ type Spec struct {
 	Pool      string `json:"pool,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Image     string `json:"image,omitempty"`
+	// Header is how many bytes of the image stand before its data: that of LUKS2, which Passphrase
+	// opens; 0 without encryption.
+	Header     int64  `json:"header,omitempty"`
+	Passphrase string `json:"passphrase,omitempty"` // in requests only, as Key
 
 	Filesystem string `json:"filesystem,omitempty"`
 	Directory  string `json:"directory,omitempty"`
@@ -51,6 +55,8 @@ func (s Spec) validate() error {
 		return fault.New(fault.Invalid, "attachment %s: monitors, user and key are needed", s.ID)
 	case s.Kind == KindRBD && (s.Pool == "" || s.Image == ""):
 		return fault.New(fault.Invalid, "attachment %s: pool and image are needed", s.ID)
+	case (s.Header > 0) != (s.Passphrase != ""):
+		return fault.New(fault.Invalid, "attachment %s: an encrypted image needs header and passphrase", s.ID)
 	case s.Kind == KindCephFS && s.Directory == "":
 		return fault.New(fault.Invalid, "attachment %s: the directory is needed", s.ID)
 	case s.Kind != KindRBD && s.Kind != KindCephFS:
@@ -62,7 +68,8 @@ func (s Spec) validate() error {
 // same reports whether two specs want the same thing (monitors and keys may change).
 func (s Spec) same(o Spec) bool {
 	return s.Kind == o.Kind && s.Volume == o.Volume && s.Pool == o.Pool && s.Namespace == o.Namespace &&
-		s.Image == o.Image && s.Filesystem == o.Filesystem && s.Directory == o.Directory && s.ReadOnly == o.ReadOnly
+		s.Image == o.Image && s.Filesystem == o.Filesystem && s.Directory == o.Directory && s.ReadOnly == o.ReadOnly &&
+		s.Header == o.Header
 }
 
 // Source is what the mount table shows as the source of an attachment's ceph-fuse mount.

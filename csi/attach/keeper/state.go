@@ -34,7 +34,7 @@ func (k *keeper) target(s Spec) string {
 }
 
 func (k *keeper) save(r record) error {
-	r.Spec.Key = ""
+	r.Spec.Key, r.Spec.Passphrase = "", ""
 	data, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode state of %s: %w", r.Spec.ID, err)

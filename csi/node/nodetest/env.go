@@ -24,6 +24,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/attach"
 	"github.com/holdfast-storage/holdfast/csi/attach/keeper"
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/csi/node"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
@@ -168,6 +169,8 @@ type volume struct {
 	image   string
 	staging string
 	size    storage.Bytes
+	// passphrase of an encrypted volume
+	passphrase string
 }
 
 // imageVolume makes an RBD image and the handle that a controller would give out.
@@ -220,7 +223,11 @@ func (b *bench) images() ceph.Images { return b.cluster.Images(b.Pool, b.Entry.R
 func (b *bench) path(name string) string { return filepath.Join(b.Dir, "볼륨 😀", name) }
 
 func (v *volume) secrets() map[string]string {
-	return map[string]string{"userID": v.b.Node.User, "userKey": v.b.Node.Key.Reveal()}
+	secrets := map[string]string{"userID": v.b.Node.User, "userKey": v.b.Node.Key.Reveal()}
+	if v.passphrase != "" {
+		secrets[kms.Passphrase] = v.passphrase
+	}
+	return secrets
 }
 
 // stage, publish and the rest call the RPC with what the suite varies.

@@ -38,6 +38,8 @@ func Run(t *testing.T, env Env) {
 		{"an xfs volume lives its life", func(t *testing.T, e Env) { mountedImage(t, e, "xfs") }},
 		{"a raw block volume is the device itself", rawBlock},
 		{"a device grows while it is read", growUnderLoad},
+		{"an encrypted volume shows its content to the node alone", encryptedImage},
+		{"an encrypted raw device has the size that was asked for", encryptedBlock},
 		{"a CephFS volume is shared by two nodes", sharedDirectory},
 		{"discarded blocks go back to the pool", discard},
 		{"an image without a file system is never formatted for a reader", readerNeverFormats},

@@ -162,6 +162,19 @@ func (i *fakeImages) Resize(ctx context.Context, name string, size storage.Bytes
 	})
 }
 
+func (i *fakeImages) Write(ctx context.Context, name string, offset uint64, data []byte) error {
+	return i.withRoom(ctx, "Write", name, func(m *image) error {
+		if offset+uint64(len(data)) > uint64(m.info.Size) {
+			return fault.New(fault.Invalid, "write beyond the end of image %s", name)
+		}
+		i.serial++
+		for n := offset / fakeBlock; n*fakeBlock < offset+uint64(len(data)); n++ {
+			m.blocks[n] = i.serial
+		}
+		return nil
+	})
+}
+
 func (i *fakeImages) Remove(ctx context.Context, name string) error {
 	return i.with(ctx, "Remove", name, func(m *image) error {
 		if err := m.free(); err != nil {

@@ -181,6 +181,16 @@ func (i *images) Resize(ctx context.Context, name string, size storage.Bytes) er
 // Remove also clears what a creation or a removal that was cut off left under the name:
 // a directory entry, an id object or both without a header, which List shows (but for the id
 // object alone) and nothing can open. For the id object alone the answer is NotFound, and it is gone.
+func (i *images) Write(ctx context.Context, name string, offset uint64, data []byte) error {
+	return i.open(ctx, "write", name, false, func(image *rbd.Image) error {
+		n, err := image.WriteAt(data, int64(offset))
+		if err == nil && n < len(data) {
+			err = fault.New(fault.Unavailable, "wrote %d of %d bytes", n, len(data))
+		}
+		return err
+	})
+}
+
 func (i *images) Remove(ctx context.Context, name string) error {
 	return i.do(ctx, "remove", name, func(ioctx *rados.IOContext) error {
 		return rbd.RemoveImage(ioctx, name)
