@@ -1,6 +1,7 @@
 package cephtest
 
 import (
+	"context"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -60,6 +61,9 @@ func conformClones(t *testing.T, clients Clients) {
 	want(t, "removal of the source", images.Remove(ctx, source), fault.Busy)
 	want(t, "emptying of the source", images.Resize(ctx, source, 0), nil)
 
+	soon, cancel := context.WithCancel(ctx)
+	want(t, "flatten that is canceled", images.Flatten(soon, clone, func(uint64, uint64) { cancel() }), context.Canceled)
+	cancel()
 	var done, total uint64
 	want(t, "flatten", images.Flatten(ctx, clone, func(d, of uint64) { done, total = d, of }), nil)
 	if total != 16 || done != total {

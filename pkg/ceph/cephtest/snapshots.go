@@ -120,8 +120,14 @@ func (i *fakeImages) Flatten(ctx context.Context, name string, progress func(don
 		if m.parent == nil {
 			return nil
 		}
-		if objects := (uint64(m.info.Size) + fakeObject - 1) / fakeObject; progress != nil {
-			progress(objects, objects)
+		objects := (uint64(m.info.Size) + fakeObject - 1) / fakeObject
+		for done := range objects {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("flatten image %s: %w", name, err)
+			}
+			if progress != nil {
+				progress(done+1, objects)
+			}
 		}
 		m.detach()
 		return nil

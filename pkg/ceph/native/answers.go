@@ -29,7 +29,7 @@ func decodeSubvolumeInfo(out []byte) (ceph.SubvolumeInfo, error) {
 		quota = 0
 	}
 	return ceph.SubvolumeInfo{
-		Path: answer.Path, Quota: storage.Bytes(quota), Used: storage.Bytes(answer.Used),
+		Path: answer.Path, Quota: storage.Bytes(max(quota, 0)), Used: storage.Bytes(max(answer.Used, 0)),
 		DataPool: answer.DataPool, State: answer.State,
 	}, nil
 }

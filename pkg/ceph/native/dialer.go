@@ -152,6 +152,12 @@ func (d *Dialer) connect(to ceph.Endpoint, as ceph.Credentials, monTimeout time.
 		{"log_to_stderr", "false"}, {"err_to_stderr", "false"}, {"log_file", ""}, {"admin_socket", ""},
 		// The image data of a controller is metadata only: no cache to keep coherent.
 		{"rbd_cache", "false"},
+		// Nobody here freezes a file system for a snapshot (rbd-nbd's --quiesce alone can): not to
+		// ask saves four of the sixteen messages of one.
+		{"rbd_default_snapshot_quiesce_mode", "skip"},
+		// Objects that one flattening or removal of an image works on at once. Ceph's default of 10
+		// makes creations on three small OSDs three times as slow meanwhile, 4 no slower than 2.
+		{"rbd_concurrent_management_ops", "4"},
 	}
 	for _, o := range options {
 		if err := conn.SetConfigOption(o[0], o[1]); err != nil {
