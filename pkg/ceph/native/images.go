@@ -192,9 +192,7 @@ func (i *images) Write(ctx context.Context, name string, offset uint64, data []b
 }
 
 func (i *images) Remove(ctx context.Context, name string) error {
-	return i.do(ctx, "remove", name, func(ioctx *rados.IOContext) error {
-		return rbd.RemoveImage(ioctx, name)
-	})
+	return i.do(ctx, "remove", name, func(ioctx *rados.IOContext) error { return remove(ioctx, name) })
 }
 
 func (i *images) Watchers(ctx context.Context, name string) ([]ceph.Watcher, error) {
