@@ -325,7 +325,7 @@ func (b *bed) persist(what string, call func(context.Context) error) error {
 func (b *bed) nothingLeft() {
 	b.t.Helper()
 	var left []string
-	for deadline := time.Now().Add(40 * time.Second); ; time.Sleep(time.Second) {
+	for deadline := time.Now().Add(70 * time.Second); ; time.Sleep(time.Second) {
 		if left = b.cluster.Left(b.t); len(left) == 0 || time.Now().After(deadline) {
 			break
 		}
