@@ -80,6 +80,15 @@ func (d Device) header() storage.Bytes {
 func (d Device) Data(size storage.Bytes) storage.Bytes      { return size - d.header() }
 func (d Device) ImageSize(size storage.Bytes) storage.Bytes { return size + d.header() }
 
+// Beneath returns the device, and the byte in it where the data begins, on which data that was
+// never written reads as zeros: dm-crypt shows noise for it.
+func (d Device) Beneath() (path string, from int64) {
+	if d.Mapped != "" {
+		return d.Mapped, int64(d.header())
+	}
+	return d.Path, 0
+}
+
 // mapped returns the device that the kernel's rbd made.
 func (d Device) mapped() Device {
 	if d.Mapped != "" {

@@ -89,7 +89,7 @@ func (s *Server) growDevice(ctx context.Context, v *staged, handle volumeid.Hand
 		return s.cfg.Devices.Grow(ctx, *d, max(d.ImageSize(want), info.Size)) // waits for it, and sets nothing
 	}
 	var size storage.Bytes
-	err = ceph.HoldImage(ctx, conn.Objects(d.Pool, d.Namespace), info.ID, s.cfg.NodeID, func(ctx context.Context) error {
+	err = ceph.HoldImage(ctx, conn.Objects(d.Pool, d.Namespace), d.Image, s.cfg.NodeID, func(ctx context.Context) error {
 		info, err := conn.Images(d.Pool, d.Namespace).Info(ctx, d.Image) // again, now that nobody else changes it
 		if err != nil {
 			return err

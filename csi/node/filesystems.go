@@ -82,7 +82,7 @@ func readable(device string) error {
 
 // blank reports whether the first and the last 4 MiB are zero, read from the device
 // itself: what blkid does not know is no reason to overwrite it.
-func blank(device string) (bool, error) {
+func blank(device string, from int64) (bool, error) {
 	f, err := os.Open(device)
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", device, err)
@@ -96,7 +96,7 @@ func blank(device string) (bool, error) {
 	const window = 4 << 20
 	zero := make([]byte, 1<<20)
 	buffer := make([]byte, len(zero))
-	for _, start := range []int64{0, max(0, size-window)} {
+	for _, start := range []int64{from, max(from, size-window)} {
 		for off := start; off < min(start+window, size); off += int64(len(buffer)) {
 			n, err := f.ReadAt(buffer[:min(int64(len(buffer)), size-off)], off)
 			if err != nil && !errors.Is(err, io.EOF) {

@@ -16,6 +16,7 @@ const (
 	metaState = "holdfast.mkfs.state"
 	metaFS    = "holdfast.mkfs.fs"
 	metaNode  = "holdfast.mkfs.node"
+	metaImage = "holdfast.mkfs.image" // the image that the others are about: a clone inherits them from its source
 
 	stateStarted = "started"
 	stateDone    = "done"
@@ -29,12 +30,21 @@ type formatting struct {
 	pool     string
 	ns       string
 	image    string
-	info     ceph.ImageInfo
 	device   string
+	beneath  func() (device string, from int64) // where what was never written reads as zeros
 	size     storage.Bytes
 	want     string // file system asked for; "" any
 	options  string
 	readOnly bool
+}
+
+// stateOf returns how far the making of the image's own file system came. A clone may be of
+// a snapshot that is older than what its source's metadata says.
+func stateOf(meta map[string]string, image string) string {
+	if meta[metaImage] != image {
+		return ""
+	}
+	return meta[metaState]
 }
 
 // ensure returns the file system that the device carries, made now if the image never
@@ -46,12 +56,12 @@ func (f *formatting) ensure(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if meta[metaState] == stateDone || f.readOnly {
+	if stateOf(meta, f.image) == stateDone || f.readOnly {
 		return f.existing(ctx, meta)
 	}
 	objects := f.cluster.Objects(f.pool, f.ns)
 	fs := ""
-	err = ceph.HoldImage(ctx, objects, f.info.ID, f.s.cfg.NodeID, func(ctx context.Context) error {
+	err = ceph.HoldImage(ctx, objects, f.image, f.s.cfg.NodeID, func(ctx context.Context) error {
 		meta, err := images.Metadata(ctx, f.image) // again, now that nobody else changes it
 		if err == nil {
 			fs, err = f.decide(ctx, images, meta)
@@ -72,7 +82,7 @@ func (f *formatting) existing(ctx context.Context, meta map[string]string) (stri
 		return f.fits(found.fs)
 	case found.what != "":
 		return "", fault.New(fault.Precondition, "image %s/%s holds %s, no file system", f.pool, f.image, found.what)
-	case meta[metaState] == stateDone:
+	case stateOf(meta, f.image) == stateDone:
 		return "", fault.New(fault.Precondition, "image %s/%s had a file system (%s, made by node %s) and now has none: its data is lost or overwritten; "+
 			"restore it from a snapshot or backup. Holdfast makes no new file system here", f.pool, f.image, meta[metaFS], meta[metaNode])
 	}
@@ -92,14 +102,14 @@ func (f *formatting) fits(fs string) (string, error) {
 
 // decide makes the file system if that is safe. It runs under the image's lease.
 func (f *formatting) decide(ctx context.Context, images ceph.Images, meta map[string]string) (string, error) {
-	if meta[metaState] == stateDone { // by whoever held the lease before
+	if stateOf(meta, f.image) == stateDone { // by whoever held the lease before
 		return f.existing(ctx, meta)
 	}
 	found, err := f.s.fs.probe(ctx, f.device)
 	if err != nil {
 		return "", err
 	}
-	redo := meta[metaState] == stateStarted
+	redo := stateOf(meta, f.image) == stateStarted
 	switch {
 	case redo && (found.what == "" || found.fs == meta[metaFS]):
 		// An mkfs that was begun and never mounted: what is there is what it left.
@@ -109,11 +119,11 @@ func (f *formatting) decide(ctx context.Context, images ceph.Images, meta map[st
 		if err != nil {
 			return "", err
 		}
-		return fs, images.SetMetadata(ctx, f.image, map[string]string{metaState: stateDone, metaFS: fs, metaNode: f.s.cfg.NodeID})
+		return fs, images.SetMetadata(ctx, f.image, map[string]string{metaState: stateDone, metaFS: fs, metaNode: f.s.cfg.NodeID, metaImage: f.image})
 	case found.what != "":
 		return "", fault.New(fault.Precondition, "image %s/%s holds %s: Holdfast makes no file system over it", f.pool, f.image, found.what)
 	}
-	empty, err := blank(f.device)
+	empty, err := blank(f.beneath())
 	if err != nil {
 		return "", err
 	}
@@ -131,7 +141,7 @@ func (f *formatting) make(ctx context.Context, images ceph.Images, force bool) (
 	if fs == "xfs" && f.size < xfsMinimum {
 		return "", fault.New(fault.Invalid, "fs_type xfs needs a volume of %s or more, this one has %s; take ext4", xfsMinimum, f.size)
 	}
-	if err := images.SetMetadata(ctx, f.image, map[string]string{metaState: stateStarted, metaFS: fs, metaNode: f.s.cfg.NodeID}); err != nil {
+	if err := images.SetMetadata(ctx, f.image, map[string]string{metaState: stateStarted, metaFS: fs, metaNode: f.s.cfg.NodeID, metaImage: f.image}); err != nil {
 		return "", err
 	}
 	start := time.Now()

@@ -86,7 +86,7 @@ func TestWhatADeviceCarriesDecidesAboutMkfs(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
 			if c.state != "" {
-				r.must(r.images.SetMetadata(t.Context(), r.image, map[string]string{metaState: c.state, metaFS: "ext4"}))
+				r.must(r.images.SetMetadata(t.Context(), r.image, map[string]string{metaState: c.state, metaFS: "ext4", metaImage: r.image}))
 			}
 			device, err := r.machine.Attach(t.Context(), attach.Image{Name: r.image})
 			r.must(err)
@@ -98,6 +98,15 @@ func TestWhatADeviceCarriesDecidesAboutMkfs(t *testing.T) {
 				t.Errorf("mkfs ran %d times, want %d", n, c.mkfs)
 			}
 		})
+	}
+}
+
+func TestWhatTheSourceHadSaysNothingOfAClone(t *testing.T) {
+	r := newRig(t)
+	r.must(r.images.SetMetadata(t.Context(), r.image, map[string]string{metaState: stateDone, metaFS: "ext4", metaImage: "hf-source"}))
+	r.must(r.stageAs(mounted("ext4", rwo)))
+	if n := r.machine.count("mkfs.ext4"); n != 1 {
+		t.Errorf("mkfs ran %d times on the clone of an empty image, want once", n)
 	}
 }
 
@@ -321,10 +330,8 @@ func TestQEMUIsNeverToldAnotherSizeThanTheImageHas(t *testing.T) {
 	var told []storage.Bytes
 	r.machine.grow = func(want storage.Bytes) {
 		told = append(told, want)
-		info, err := r.images.Info(t.Context(), r.image)
-		r.must(err)
 		lease := ceph.Lease{Name: ceph.ImageLease, Cookie: "another", TTL: time.Second}
-		r.wants(r.ceph.Connect().Objects("rbd", "").Lock(t.Context(), "rbd_header."+info.ID, lease), fault.Busy)
+		r.wants(r.ceph.Connect().Objects("rbd", "").Lock(t.Context(), ceph.ImageObject(r.image), lease), fault.Busy)
 	}
 	expand := func(want storage.Bytes) error {
 		_, err := r.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{

@@ -104,8 +104,8 @@ func (s *Server) prepareImage(ctx context.Context, st *staging, v *staged, info 
 		return s.disown(ctx, images, st)
 	}
 	f := formatting{
-		s: s, cluster: st.conn, pool: st.context.Pool, ns: st.context.RadosNamespace, image: st.context.Image, info: info,
-		device: v.Device.Path, size: info.Size, want: cmp.Or(st.cap.fs, st.context.FsType), options: st.context.MkfsOptions, readOnly: st.cap.readOnly(),
+		s: s, cluster: st.conn, pool: st.context.Pool, ns: st.context.RadosNamespace, image: st.context.Image,
+		device: v.Device.Path, beneath: v.Device.Beneath, size: info.Size, want: cmp.Or(st.cap.fs, st.context.FsType), options: st.context.MkfsOptions, readOnly: st.cap.readOnly(),
 	}
 	fs, err := f.ensure(ctx)
 	if err != nil {
@@ -140,7 +140,7 @@ func (s *Server) disown(ctx context.Context, images ceph.Images, st *staging) er
 		return nil
 	}
 	meta, err := images.Metadata(ctx, st.context.Image)
-	if err != nil || meta[metaState] != stateStarted {
+	if err != nil || stateOf(meta, st.context.Image) != stateStarted {
 		return err
 	}
 	return images.SetMetadata(ctx, st.context.Image, map[string]string{metaState: stateNone})

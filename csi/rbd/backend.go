@@ -116,27 +116,29 @@ func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Re
 	}
 	namespace := r.Context["radosNamespace"]
 	images := site.Cluster.Images(pool, namespace)
-	info, err := images.Info(ctx, r.BackendName())
-	if err != nil {
-		return false, err
-	}
-	size = imageSize(r, size)
-	if info.Size >= size {
-		return true, nil
-	}
-	pools, err := site.Cluster.Pools(ctx)
-	if err != nil {
-		return false, err
-	}
-	for _, p := range pools {
-		if (p.ID == r.PoolID || p.ID == info.DataPool) && p.Full {
-			return false, fault.New(fault.Exhausted, "pool %q is full: add OSDs or delete volumes", p.Name)
+	if size > r.Size {
+		if err := roomFor(ctx, site, r); err != nil {
+			return false, err
 		}
 	}
 	// A node whose attacher sets the size does so under the same lease.
-	return true, ceph.HoldImage(ctx, site.Cluster.Objects(pool, namespace), info.ID, "controller", func(ctx context.Context) error {
-		return images.Resize(ctx, r.BackendName(), size)
+	return true, ceph.HoldImage(ctx, site.Cluster.Objects(pool, namespace), r.BackendName(), "controller", func(ctx context.Context) error {
+		return images.Grow(ctx, r.BackendName(), imageSize(r, size))
 	})
+}
+
+// roomFor fails with fault.Exhausted if a pool of the volume is full.
+func roomFor(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	pools, err := site.Cluster.Pools(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range pools {
+		if (p.ID == r.PoolID || p.Name == r.Parameters["dataPool"]) && p.Full {
+			return fault.New(fault.Exhausted, "pool %q is full: add OSDs or delete volumes", p.Name)
+		}
+	}
+	return nil
 }
 
 // Present lists the images of each pool and namespace once.

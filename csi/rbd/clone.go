@@ -92,7 +92,7 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 	if r.Size <= r.Origin.Size { // a clone has its source's size
 		return nil
 	}
-	return images.Resize(ctx, r.BackendName(), imageSize(r, r.Size))
+	return images.Grow(ctx, r.BackendName(), imageSize(r, r.Size))
 }
 
 // originSnapshot is the name of the snapshot that a clone is made from: the origin itself, or

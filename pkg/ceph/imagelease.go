@@ -10,7 +10,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
-// ImageLease is the name of the lease on an image's header object under which its file
+// ImageLease is the name of the lease on an image (its ImageObject) under which its file
 // system is made and its size is set.
 const ImageLease = "holdfast.mkfs"
 
@@ -19,27 +19,30 @@ const (
 	imageLeasePause = 500 * time.Millisecond // between two tries at a lease that another has
 )
 
-// HoldImage runs work under the lease on the image with Ceph's id; objects are those of
-// the image's pool and namespace. It waits for the lease until ctx ends. work's context
+// ImageObject is the object that an image has by its name (rbd(8), "rbd_id").
+func ImageObject(image string) string { return "rbd_id." + image }
+
+// HoldImage runs work under the lease on an image; objects are those of the image's pool
+// and namespace. It waits for the lease until ctx ends. work's context
 // ends when the lease is lost. holder is for people.
-func HoldImage(ctx context.Context, objects Objects, id, holder string, work func(context.Context) error) error {
-	header := "rbd_header." + id
+func HoldImage(ctx context.Context, objects Objects, image, holder string, work func(context.Context) error) error {
+	object := ImageObject(image)
 	lease := Lease{Name: ImageLease, Cookie: rand.Text(), Description: holder, TTL: imageLeaseTTL}
 	for {
-		err := objects.Lock(ctx, header, lease)
+		err := objects.Lock(ctx, object, lease)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, fault.Busy) {
-			return fmt.Errorf("lock image %s: %w", id, err)
+			return fmt.Errorf("lock image %s: %w", image, err)
 		}
 		select {
 		case <-time.After(imageLeasePause):
 		case <-ctx.Done():
-			return fmt.Errorf("lock image %s, which another works on: %w", id, ctx.Err())
+			return fmt.Errorf("lock image %s, which another works on: %w", image, ctx.Err())
 		}
 	}
-	kept, keeper := Keep(ctx, objects, header, lease)
+	kept, keeper := Keep(ctx, objects, object, lease)
 	defer keeper.Release(ctx, false)
 	err := work(kept)
 	if lost := keeper.Lost(); err != nil && lost != nil {

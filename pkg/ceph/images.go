@@ -68,6 +68,8 @@ type Images interface {
 	Create(ctx context.Context, name string, spec ImageSpec) error
 	Info(ctx context.Context, name string) (ImageInfo, error)
 	Resize(ctx context.Context, name string, size storage.Bytes) error
+	// Grow is Resize for an image that is smaller; a larger one stays as it is.
+	Grow(ctx context.Context, name string, size storage.Bytes) error
 	// Remove deletes an image: fault.Busy while a client watches it (for up to half a minute after
 	// it died) or it has snapshots, those included that only clones still need.
 	Remove(ctx context.Context, name string) error

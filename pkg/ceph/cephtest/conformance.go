@@ -147,8 +147,8 @@ func conformImages(t *testing.T, clients Clients) {
 		t.Fatal(diff)
 	}
 	header := clients.B.Objects("rbd", "")
-	want(t, "lease on the header", header.Lock(ctx, "rbd_header."+info.ID, lease("1")), nil)
-	want(t, "end of it", header.Unlock(ctx, "rbd_header."+info.ID, lease("1")), nil)
+	want(t, "lease on the image", header.Lock(ctx, ceph.ImageObject(name), lease("1")), nil)
+	want(t, "end of it", header.Unlock(ctx, ceph.ImageObject(name), lease("1")), nil)
 	watchers, err := images.Watchers(ctx, name)
 	want(t, "watchers", err, nil)
 	if len(watchers) != 0 {

@@ -70,7 +70,8 @@ func (i *fakeImages) begin(ctx context.Context, op, name string) (*ceph.PoolInfo
 
 func (i *fakeImages) key(name string) string { return path(i.poolName, i.namespace, name) }
 
-func (i *fakeImages) headerKey(m *image) string { return i.key("rbd_header." + m.info.ID) }
+// idKey is the object that every image has by its name.
+func (i *fakeImages) idKey(name string) string { return i.key("rbd_id." + name) }
 
 func (i *fakeImages) get(name string) (*image, error) {
 	found, ok := i.images[i.key(name)]
@@ -125,7 +126,7 @@ func (i *fakeImages) place(pool *ceph.PoolInfo, name string, spec ceph.ImageSpec
 		info: ceph.ImageInfo{ID: fmt.Sprintf("%x", i.serial), Size: spec.Size, DataPool: dataPool, Features: spec.Features},
 	}
 	i.images[i.key(name)] = made
-	i.objects[i.headerKey(made)] = &object{locks: map[string]heldLock{}}
+	i.objects[i.idKey(name)] = &object{locks: map[string]heldLock{}}
 	return made, nil
 }
 
@@ -162,6 +163,13 @@ func (i *fakeImages) Resize(ctx context.Context, name string, size storage.Bytes
 	})
 }
 
+func (i *fakeImages) Grow(ctx context.Context, name string, size storage.Bytes) error {
+	return i.with(ctx, "Grow", name, func(m *image) error {
+		m.info.Size = max(m.info.Size, size)
+		return nil
+	})
+}
+
 func (i *fakeImages) Write(ctx context.Context, name string, offset uint64, data []byte) error {
 	return i.withRoom(ctx, "Write", name, func(m *image) error {
 		if offset+uint64(len(data)) > uint64(m.info.Size) {
@@ -181,7 +189,7 @@ func (i *fakeImages) Remove(ctx context.Context, name string) error {
 			return err
 		}
 		delete(i.images, i.key(name))
-		delete(i.objects, i.headerKey(m))
+		delete(i.objects, i.idKey(name))
 		return nil
 	})
 }
@@ -192,6 +200,8 @@ func (i *fakeImages) Rename(ctx context.Context, name, to string) error {
 			return fault.New(fault.Exists, "image %s exists", to)
 		}
 		delete(i.images, i.key(name))
+		delete(i.objects, i.idKey(name))
+		i.objects[i.idKey(to)] = &object{locks: map[string]heldLock{}}
 		m.name = to
 		i.images[i.key(to)] = m
 		return nil

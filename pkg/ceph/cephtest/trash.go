@@ -22,6 +22,7 @@ func (i *fakeImages) Trash(ctx context.Context, name string) error {
 			return err
 		}
 		delete(i.images, i.key(name))
+		delete(i.objects, i.idKey(name))
 		i.trash[i.key(m.info.ID)] = &trashed{image: m, since: i.now()}
 		return nil
 	})
@@ -54,6 +55,5 @@ func (i *fakeImages) RemoveTrashed(ctx context.Context, id string) error {
 		return err
 	}
 	delete(i.trash, i.key(id))
-	delete(i.objects, i.headerKey(found.image))
 	return nil
 }
