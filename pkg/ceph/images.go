@@ -84,7 +84,9 @@ type Images interface {
 	// Rename gives an image another name; its snapshots and clones stay with it.
 	// fault.Exists if the name is taken.
 	Rename(ctx context.Context, name, to string) error
-	// CreateSnapshot fails with fault.Exists if the image has a snapshot of that name.
+	// CreateSnapshot fails with fault.Exists if the image has a snapshot of that name. Like all that
+	// takes the image's exclusive lock (Resize, Rename, RemoveSnapshot, Trash) it waits for up to half a minute
+	// for one whose owner died or hangs, and then breaks it, for which librbd blocklists that client.
 	CreateSnapshot(ctx context.Context, name, snapshot string) error
 	// RemoveSnapshot makes a snapshot disappear; one that clones need is freed with the last of them.
 	// fault.NotFound when image or snapshot are gone; the answer is that too where another call was cut
