@@ -185,7 +185,7 @@ func (b *bed) whole(ctx context.Context, s *subject) error {
 	if r.State != record.Ready || int64(r.Size) != s.size || r.Handle(b.cluster.Entry.ID).String() != s.id {
 		return fmt.Errorf("record of %s: state %s, size %d, id %s; want ready, %d, %s", s.name, r.State, r.Size, r.Handle(b.cluster.Entry.ID), s.size, s.id)
 	}
-	have := storage.Bytes(0)
+	var have storage.Bytes
 	if s.driver == "rbd" {
 		info, err := b.eyes.Images("rbd", "").Info(ctx, r.BackendName())
 		if err != nil {

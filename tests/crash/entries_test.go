@@ -24,7 +24,7 @@ type entry struct {
 func (b *bed) entries() []entry {
 	gone := func(ctx context.Context, s *subject) error {
 		if _, err := b.record(ctx, s); !isNotFound(err) {
-			return fmt.Errorf("%s has a record still (%v)", s.name, err)
+			return fmt.Errorf("%s has a record still (%w)", s.name, err)
 		}
 		return nil
 	}
@@ -69,7 +69,7 @@ func (b *bed) entries() []entry {
 			},
 			check: func(ctx context.Context, s *subject) error {
 				if _, err := b.recordOf(ctx, s.driver, record.KindSnapshot, s.name); !isNotFound(err) {
-					return fmt.Errorf("the snapshot of %s has a record still (%v)", s.name, err)
+					return fmt.Errorf("the snapshot of %s has a record still (%w)", s.name, err)
 				}
 				return b.whole(ctx, s)
 			},

@@ -138,7 +138,9 @@ func (s *soak) life(number int) {
 		}
 	}
 	ok = ok && do("expand", func(ctx context.Context, c csi.ControllerClient, v *subject) error { return s.expand(ctx, c, v, grown) }, v)
-	ok = ok && s.persistent(v.name, func(ctx context.Context) error { return s.whole(ctx, v) })
+	if ok {
+		s.persistent(v.name, func(ctx context.Context) error { return s.whole(ctx, v) })
+	}
 	if clone != nil {
 		do("delete the clone", s.away, clone)
 	}
@@ -148,12 +150,10 @@ func (s *soak) life(number int) {
 	}
 }
 
-func (s *soak) persistent(name string, call func(context.Context) error) bool {
-	err := s.persist("look at it", call)
-	if err != nil {
+func (s *soak) persistent(name string, call func(context.Context) error) {
+	if err := s.persist("look at it", call); err != nil {
 		s.t.Errorf("%s: %v", name, err)
 	}
-	return err == nil
 }
 
 // mount stages and publishes the volume, writes, takes it down, and reads what it wrote.

@@ -13,9 +13,6 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// drivers are the two drivers' names in the files below DIR/csi.
-var drivers = []string{"rbd", "cephfs"}
-
 // Own brings a cluster of the test's own up in dir, which it may break, and takes it
 // down with the test.
 func Own(t testing.TB, dir string, args ...string) Cluster {
