@@ -61,9 +61,12 @@ type Fencer interface {
 	// Self returns the address of this very connection.
 	Self(ctx context.Context) (ClientAddress, error)
 	// Fence puts a client on the cluster's blocklist for so long, counted from now; again: anew.
-	// When it returns the monitors have decided, and no OSD that learns of a newer map
-	// serves the client.
+	// When it returns the monitors have decided; an OSD serves the client until it has the newer
+	// map, see Barrier.
 	Fence(ctx context.Context, client ClientAddress, lasting time.Duration) error
+	// Barrier returns when every OSD to which clients of the pool write knows all fences until
+	// now, so that nothing of a fenced client arrives any more.
+	Barrier(ctx context.Context, pool string) error
 	// Unfence takes a client off the list; one that is not on it is no error.
 	Unfence(ctx context.Context, client ClientAddress) error
 }

@@ -7,10 +7,10 @@ import "context"
 type Notes interface {
 	// Read returns the whole object, fault.NotFound without one.
 	Read(ctx context.Context, name string) ([]byte, error)
-	// Swap replaces old by new in one atomic operation. An empty old means that the object is not
-	// there, an empty new that it is removed. fault.Aborted when it holds something else by now,
+	// Swap replaces old by data in one atomic operation. An empty old means that the object is not
+	// there, an empty data that it is removed. fault.Aborted when it holds something else by now,
 	// or is not there.
-	Swap(ctx context.Context, name string, old, new []byte) error
+	Swap(ctx context.Context, name string, old, data []byte) error
 	// List returns all names, sorted.
 	List(ctx context.Context) ([]string, error)
 }

@@ -42,6 +42,15 @@ func (c *connection) Fence(ctx context.Context, client ceph.ClientAddress, lasti
 	return nil
 }
 
+func (c *connection) Barrier(ctx context.Context, pool string) error {
+	if err := c.enter(ctx, "Barrier "+pool); err != nil {
+		return err
+	}
+	defer c.mu.Unlock()
+	_, err := c.pool(pool)
+	return err
+}
+
 func (c *connection) Unfence(ctx context.Context, client ceph.ClientAddress) error {
 	if err := c.enter(ctx, "Unfence "+string(client)); err != nil {
 		return err

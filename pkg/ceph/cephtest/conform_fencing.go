@@ -60,6 +60,8 @@ func conformFencing(t *testing.T, clients Clients) {
 	for range 2 {
 		want(t, "fence", clients.A.Fence(ctx, self, forever), nil)
 	}
+	want(t, "barrier", clients.A.Barrier(ctx, ".holdfast"), nil)
+	want(t, "barrier in an absent pool", clients.A.Barrier(ctx, "no-such-pool"), fault.Precondition)
 	want(t, "write of a fenced client", notes.Swap(ctx, name, []byte("1"), []byte("2")), fault.Unavailable)
 	elsewhere := clients.B.Notes(".holdfast", "conformance.notes")
 	data, err := elsewhere.Read(ctx, name)

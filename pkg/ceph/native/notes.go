@@ -23,7 +23,7 @@ func (c *cluster) Notes(pool, namespace string) ceph.Notes {
 // maxErrno: an extent that differs is told as -(this + the offset of the first difference).
 const maxErrno = 4095
 
-func (n *notes) Swap(ctx context.Context, name string, old, new []byte) error {
+func (n *notes) Swap(ctx context.Context, name string, old, data []byte) error {
 	err := n.operate(ctx, "replace", name, func(op *rados.WriteOp) {
 		if len(old) == 0 {
 			op.Create(rados.CreateExclusive)
@@ -31,10 +31,10 @@ func (n *notes) Swap(ctx context.Context, name string, old, new []byte) error {
 			op.AssertExists()
 			op.CmpExt(old, 0)
 		}
-		if len(new) == 0 {
+		if len(data) == 0 {
 			op.Remove()
 		} else {
-			op.WriteFull(new)
+			op.WriteFull(data)
 		}
 	})
 	code := errno(err)
