@@ -44,18 +44,16 @@ func (s *Server) cutOff(ctx context.Context, site clustermap.Site, held *record.
 		if mounter := note.Value.Unknown; mounter != "" {
 			s.log(held.Record).Warn("node has the volume by a client that it could not name, and may write until it is switched off", obs.KeyNode, node, "mounter", mounter)
 		}
-		if len(note.Value.Clients) == 0 {
-			// It has not come to using what it attaches, and without the note it never will.
-			err = notes.Remove(ctx, note)
-		} else {
+		// What it attaches now it has not come to using, and with the note changed it never will.
+		marked, since := note.Value, s.Now().UTC()
+		if len(note.Value.Clients) > 0 {
 			if err := s.journal(ctx, site, held, name, &note.Value); err != nil {
 				return err
 			}
-			marked := note.Value
-			since := held.Record.Fences[node].Since
-			marked.Fenced, marked.Attaching = &since, ""
-			_, err = notes.Write(ctx, name, note, marked)
+			since = held.Record.Fences[node].Since
 		}
+		marked.Fenced, marked.Attaching = &since, ""
+		_, err = notes.Write(ctx, name, note, marked)
 		if errors.Is(err, fault.Aborted) && ctx.Err() == nil {
 			continue // the node has changed it: look again
 		}
@@ -87,7 +85,8 @@ func (s *Server) journal(ctx context.Context, site clustermap.Site, held *record
 	return held.Save(ctx)
 }
 
-// shutOut puts the clients of the record's fence on the blocklist.
+// shutOut puts the clients of the record's fence on the blocklist, and returns when nothing of them
+// can arrive any more.
 func (s *Server) shutOut(ctx context.Context, site clustermap.Site, r *record.Record, node storage.NodeID) error {
 	f := r.Fences[node]
 	for _, client := range f.Clients {
@@ -95,8 +94,44 @@ func (s *Server) shutOut(ctx context.Context, site clustermap.Site, r *record.Re
 			return err
 		}
 	}
+	if err := s.barrier(ctx, site, r); err != nil {
+		return err
+	}
 	s.log(r).Warn("node did not let go of the volume and is fenced", obs.KeyNode, node, "clients", f.Clients)
 	s.countFence(false)
+	return nil
+}
+
+// barrier waits until the OSDs of an image's pools know of a fence. CephFS needs none: the MDS lets
+// nobody have what a fenced client had before he has the OSD map that fences it.
+func (s *Server) barrier(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	if s.Backend.Driver() != storage.RBD {
+		return nil
+	}
+	pools, err := site.Cluster.Pools(ctx)
+	if err != nil {
+		return err
+	}
+	names := map[int64]string{}
+	for _, p := range pools {
+		names[p.ID] = p.Name
+	}
+	wanted := []string{names[r.PoolID]}
+	info, err := site.Cluster.Images(wanted[0], r.Context["radosNamespace"]).Info(ctx, r.BackendName())
+	if errors.Is(err, fault.NotFound) || wanted[0] == "" {
+		return nil // removed by hand: there is nothing to write to
+	}
+	if err != nil {
+		return err
+	}
+	if data := names[info.DataPool]; data != "" && data != wanted[0] {
+		wanted = append(wanted, data)
+	}
+	for _, pool := range wanted {
+		if err := site.Cluster.Barrier(ctx, pool); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

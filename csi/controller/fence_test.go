@@ -45,7 +45,7 @@ func (b *bench) note(t *testing.T, id, node string, clients ...ceph.ClientAddres
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := fence.NewNote(storage.NodeID(node), id, "boot", "token", time.Now())
+	n := fence.NewNote(storage.NodeID(node), id, "boot", "publication", "token", time.Now())
 	for _, c := range clients {
 		n.Attaching, n.Clients = "", append(n.Clients, fence.Client{Address: c, Mounter: "krbd"})
 	}
@@ -181,7 +181,7 @@ func TestAFenceThatWasCutOffIsFinished(t *testing.T) {
 		b.note(t, id, "hf1:a", "10.0.0.1:0/7")
 		step, dead := 0, fault.New(fault.Unavailable, "the controller is dead")
 		b.fake.Hook(func(op string) error {
-			if !strings.HasPrefix(op, "Objects.Swap") && !strings.HasPrefix(op, "Objects.WriteLocked") && !strings.HasPrefix(op, "Fence ") {
+			if !strings.HasPrefix(op, "Objects.Swap") && !strings.HasPrefix(op, "Objects.WriteLocked") && !strings.HasPrefix(op, "Fence ") && !strings.HasPrefix(op, "Barrier ") {
 				return nil
 			}
 			if step++; step >= at {

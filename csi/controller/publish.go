@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -52,8 +53,8 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 		if err := admit(r, node, mode, wanted); err != nil {
 			return nil, err
 		}
-		if _, there := r.Published[node]; there {
-			return published(wanted), nil
+		if have, there := r.Published[node]; there {
+			return published(have), nil
 		}
 		if _, fenced := r.Fences[node]; fenced {
 			// If it has not answered yet, its staging replaces what is fenced.
@@ -77,10 +78,11 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 
 // published tells the node what it was given.
 func published(p record.Publication) *csi.ControllerPublishVolumeResponse {
-	if !p.ReadOnly {
-		return &csi.ControllerPublishVolumeResponse{}
+	told := map[string]string{volumeid.PublishID: p.Since.UTC().Format(time.RFC3339Nano)}
+	if p.ReadOnly {
+		told[volumeid.PublishReadOnly] = "true"
 	}
-	return &csi.ControllerPublishVolumeResponse{PublishContext: map[string]string{volumeid.PublishReadOnly: "true"}}
+	return &csi.ControllerPublishVolumeResponse{PublishContext: told}
 }
 
 // admit decides whether node may have the volume.

@@ -44,15 +44,18 @@ type Client struct {
 
 // Note says how a node has a volume. The node writes it; a controller that fences marks it.
 type Note struct {
-	Version   int            `json:"version"`
-	Node      storage.NodeID `json:"node"`
-	Volume    string         `json:"volume"` // handle
-	Boot      string         `json:"boot"`   // of the machine: with another one, all clients are gone
-	Since     time.Time      `json:"since"`
-	Attaching string         `json:"attaching,omitempty"` // an attachment is being made; no client of it has written yet
-	Clients   []Client       `json:"clients,omitempty"`
-	Unknown   string         `json:"unknown,omitempty"` // mounter of a client whose address its machine does not tell
-	Fenced    *time.Time     `json:"fenced,omitempty"`  // when the clients were shut out
+	Version int            `json:"version"`
+	Node    storage.NodeID `json:"node"`
+	Volume  string         `json:"volume"` // handle
+	Boot    string         `json:"boot"`   // of the machine: with another one, all clients are gone
+	Since   time.Time      `json:"since"`
+	// Publication is that under which the volume is attached. With Fenced it has ended, and the
+	// node may not attach the volume under it again.
+	Publication string     `json:"publication,omitempty"`
+	Attaching   string     `json:"attaching,omitempty"` // an attachment is being made; no client of it has written yet
+	Clients     []Client   `json:"clients,omitempty"`
+	Unknown     string     `json:"unknown,omitempty"` // mounter of a client whose address its machine does not tell
+	Fenced      *time.Time `json:"fenced,omitempty"`  // when the volume was taken from the node, and its clients shut out
 }
 
 // Addresses returns the clients' addresses.
@@ -175,8 +178,8 @@ func (s Store[T]) List(ctx context.Context, prefix string) ([]*Stored[T], error)
 }
 
 // NewNote returns the note of a node that begins to attach a volume.
-func NewNote(node storage.NodeID, volume, boot, token string, now time.Time) Note {
-	return Note{Version: formatVersion, Node: node, Volume: volume, Boot: boot, Since: now.UTC(), Attaching: token}
+func NewNote(node storage.NodeID, volume, boot, publication, token string, now time.Time) Note {
+	return Note{Version: formatVersion, Node: node, Volume: volume, Boot: boot, Since: now.UTC(), Publication: publication, Attaching: token}
 }
 
 // NewFence returns the fence of a note's clients.

@@ -24,6 +24,8 @@ const (
 	// clientPatience is how long to wait until it is clear which watcher is this node's.
 	clientPatience = 10 * time.Second
 	sweepPause     = 20 * time.Second
+	// remembered is for how long a late staging is feared after the volume was taken.
+	remembered = time.Hour
 )
 
 // id is what this node is called in notes and towards CSI.
@@ -46,11 +48,14 @@ func (s *Server) announce(ctx context.Context, st *staging) error {
 	if err != nil {
 		return fmt.Errorf("read the note of what this node has: %w", err)
 	}
-	note := fence.NewNote(s.id(), st.volume, s.boot, rand.Text(), time.Now())
+	if old != nil && old.Value.Fenced != nil && old.Value.Publication != "" && old.Value.Publication == st.publication {
+		return fault.New(fault.Precondition, "the volume was taken from this node at %s: it must be published to it again first", old.Value.Fenced.Format(time.RFC3339))
+	}
+	note := fence.NewNote(s.id(), st.volume, s.boot, st.publication, rand.Text(), time.Now())
 	if old != nil && old.Value.Boot == s.boot {
 		note.Clients, note.Fenced = old.Value.Clients, old.Value.Fenced
 	}
-	st.fenced = note.Fenced != nil
+	st.fenced = note.Fenced != nil && len(note.Clients) > 0
 	if st.note, err = notes.Write(ctx, s.noteName(st.volume), old, note); err != nil {
 		return fmt.Errorf("note that the volume is attached: %w", err)
 	}
@@ -183,7 +188,7 @@ func (s *Server) fencedSince(ctx context.Context, volume string) *time.Time {
 	ctx, cancel := context.WithTimeout(ctx, noteLimit)
 	defer cancel()
 	_, note, err := s.noteOf(ctx, volume)
-	if err != nil || note == nil || note.Value.Boot != s.boot {
+	if err != nil || note == nil || note.Value.Boot != s.boot || len(note.Value.Clients) == 0 {
 		return nil
 	}
 	return note.Value.Fenced
@@ -191,7 +196,9 @@ func (s *Server) fencedSince(ctx context.Context, volume string) *time.Time {
 
 // settle takes out of the note what is gone from this machine, and the note when all of it is. The
 // volume is not used any more, so a cluster that does not answer holds nobody up: sweep comes back.
-func (s *Server) settle(ctx context.Context, volume string) error {
+// That the volume was taken from this node less than an hour before now is remembered, so that no staging that is
+// late goes on; with the zero time it is not: the volume was unstaged.
+func (s *Server) settle(ctx context.Context, volume string, now time.Time) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteLimit)
 	defer cancel()
 	notes, old, err := s.noteOf(ctx, volume)
@@ -215,12 +222,16 @@ func (s *Server) settle(ctx context.Context, volume string) error {
 		_, err := notes.Write(ctx, s.noteName(volume), old, note)
 		return errors.Join(trouble, err)
 	}
+	if at := note.Fenced; at != nil && note.Boot == s.boot && !now.IsZero() && at.After(now.Add(-remembered)) {
+		_, err := notes.Write(ctx, s.noteName(volume), old, note)
+		return err
+	}
 	return notes.Remove(ctx, old)
 }
 
 // settleLater is settle, and a sweep where that fails.
-func (s *Server) settleLater(ctx context.Context, volume string) {
-	if err := s.settle(ctx, volume); err != nil {
+func (s *Server) settleLater(ctx context.Context, volume string, now time.Time) {
+	if err := s.settle(ctx, volume, now); err != nil {
 		s.cfg.Log.Debug("note is left to the sweep", obs.KeyVolume, volume, obs.KeyError, err)
 		s.unsettled.Store(true)
 	}
@@ -280,5 +291,5 @@ func (s *Server) sweepNote(ctx context.Context, volume string) error {
 	if err != nil || v != nil {
 		return err // it is staged
 	}
-	return s.settle(ctx, volume)
+	return s.settle(ctx, volume, time.Now())
 }

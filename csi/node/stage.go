@@ -27,6 +27,8 @@ type staging struct {
 	cap     access
 	context volumeid.Context
 	secrets map[string]string
+	// publication is the controller's name of what allows this staging; may be empty.
+	publication string
 
 	// Filled by connect.
 	site  clustermap.Cluster
@@ -90,7 +92,10 @@ func (s *Server) readStaging(req *csi.NodeStageVolumeRequest) (*staging, error) 
 		return nil, fault.New(fault.Invalid, "volume_context names cluster %q, the volume id cluster %q", vctx.ClusterID, handle.Cluster)
 	}
 	c.ro = vctx.ReadOnly == "true" || req.GetPublishContext()[volumeid.PublishReadOnly] == "true"
-	return &staging{handle: handle, volume: req.GetVolumeId(), target: target, cap: c, context: vctx, secrets: req.GetSecrets()}, nil
+	return &staging{
+		handle: handle, volume: req.GetVolumeId(), target: target, cap: c, context: vctx, secrets: req.GetSecrets(),
+		publication: req.GetPublishContext()[volumeid.PublishID],
+	}, nil
 }
 
 // stage returns nil, nil when the volume is staged so already.
@@ -131,7 +136,7 @@ func (s *Server) stage(ctx context.Context, st *staging) (*staged, error) {
 	}
 	if err != nil {
 		if old == nil { // else pods may have it
-			s.settleLater(ctx, st.volume)
+			s.settleLater(ctx, st.volume, time.Now())
 		}
 		return nil, err
 	}

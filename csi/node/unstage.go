@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -58,7 +59,7 @@ func (s *Server) unstage(ctx context.Context, volume string, handle volumeid.Han
 	if err := s.detach(ctx, volume, handle, v); err != nil {
 		return err
 	}
-	s.settleLater(ctx, volume)
+	s.settleLater(ctx, volume, time.Time{})
 	if v != nil {
 		s.cfg.Log.Info("volume unstaged", obs.KeyVolume, volume, "mounter", v.mounter(), obs.KeyPath, target)
 	}

@@ -1,5 +1,7 @@
 package volumeid
 
-// PublishReadOnly is the key of CSI's publish_context by which the controller tells the node
-// that it may read the volume and not write to it; the value is "true".
-const PublishReadOnly = "readOnly"
+// Keys of CSI's publish_context, by which the controller tells the node how it has the volume.
+const (
+	PublishReadOnly = "readOnly"    // "true": it may read and not write
+	PublishID       = "publication" // names this publication: after the volume was taken from the node, and given to it again, another one
+)
