@@ -109,7 +109,16 @@ func (h *Held) Save(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encode record %s: %w", h.key, err)
 	}
-	return h.store.objects.WriteLocked(ctx, h.key, data, h.lease)
+	return h.removed(h.store.objects.WriteLocked(ctx, h.key, data, h.lease))
+}
+
+// removed turns the absence of a record that is held into fault.Aborted: another controller
+// had the lease after this one, and removed the record.
+func (h *Held) removed(err error) error {
+	if errors.Is(err, fault.NotFound) {
+		return fault.New(fault.Aborted, "record %s was removed by another controller: %v", h.key, err)
+	}
+	return err
 }
 
 // Finish writes the record and ends the lease, in one operation: fault.Aborted when the
@@ -119,7 +128,7 @@ func (h *Held) Finish(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encode record %s: %w", h.key, err)
 	}
-	err = h.store.objects.WriteUnlock(ctx, h.key, data, h.lease)
+	err = h.removed(h.store.objects.WriteUnlock(ctx, h.key, data, h.lease))
 	h.gone = err == nil
 	return err
 }

@@ -1,0 +1,41 @@
+package controller_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/ceph/cephtest"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// The library's call goes on while another controller takes over and removes the record.
+func TestWhatIsMadeAfterTheRecordIsGoneIsTakenBack(t *testing.T) {
+	b := newBench(t, storage.RBD, cephtest.NewFake())
+	b.fake.Hook(func(op string) error {
+		if !strings.HasPrefix(op, "Images.Create ") {
+			return nil
+		}
+		b.fake.Hook(nil)
+		b.fake.Advance(time.Minute) // longer than the lease
+		objects := b.fake.Connect().Objects(record.Pool, "rbd")
+		lease := ceph.Lease{Name: "holdfast", Cookie: "another", TTL: time.Minute}
+		keys, err := objects.List(t.Context())
+		for _, key := range keys {
+			err = errors.Join(err, objects.Lock(t.Context(), key, lease), objects.RemoveLocked(t.Context(), key, lease))
+		}
+		return err
+	})
+	if err := b.create(t, b.request("v", storage.GiB)); !errors.Is(err, fault.Aborted) {
+		t.Errorf("create: %v, want Aborted", err)
+	}
+	b.fake.Hook(nil)
+	b.Tidy(t.Context())
+	if left := b.left(t); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
