@@ -321,16 +321,18 @@ func (b *bed) persist(what string, call func(context.Context) error) error {
 	}
 }
 
-// nothingLeft waits for Ceph's own background work and fails on what is left then.
+// nothingLeft waits for background work as long as it gets on, and fails on what is left then.
 func (b *bed) nothingLeft() {
 	b.t.Helper()
 	var left []string
-	for deadline := time.Now().Add(70 * time.Second); ; time.Sleep(time.Second) {
-		if left = b.cluster.Left(b.t); len(left) == 0 || time.Now().After(deadline) {
-			break
+	fewest := 1 << 30
+	for progress := time.Now(); time.Since(progress) < 70*time.Second; time.Sleep(time.Second) {
+		if left = b.cluster.Left(b.t); len(left) == 0 {
+			return
+		}
+		if len(left) < fewest {
+			fewest, progress = len(left), time.Now()
 		}
 	}
-	if len(left) > 0 {
-		b.t.Errorf("left:\n  %s", strings.Join(left, "\n  "))
-	}
+	b.t.Errorf("left:\n  %s", strings.Join(left, "\n  "))
 }
