@@ -87,6 +87,9 @@ func published(p record.Publication) *csi.ControllerPublishVolumeResponse {
 
 // admit decides whether node may have the volume.
 func admit(r *record.Record, node storage.NodeID, mode capability.Mode, wanted record.Publication) error {
+	if r.ReadOnly && !wanted.ReadOnly && !capability.ReadOnly(mode) {
+		return fault.New(fault.Invalid, "volume %q shows a snapshot, which can only be read: mount it read-only, or restore the snapshot without %s", r.Name, backingSnapshot)
+	}
 	for _, other := range slices.Sorted(maps.Keys(r.Published)) {
 		have := r.Published[other]
 		if other == node {

@@ -198,6 +198,10 @@ func TestSnapshotShownWithoutACopyIsKeptWhileItIs(t *testing.T) {
 	if path := shown.GetVolumeContext()["subvolumePath"]; !strings.Contains(path, "/.snap/") || shown.GetVolumeContext()["readOnly"] != "true" {
 		t.Errorf("context %v", shown.GetVolumeContext())
 	}
+	_, err = b.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{
+		VolumeId: shown.GetVolumeId(), NodeId: "hf1:a", VolumeCapability: mount(writer), Secrets: secrets,
+	})
+	wantClass(t, err, fault.Invalid)
 	wantClass(t, b.dropSnapshot(t, s.GetSnapshotId()), fault.Precondition)
 	b.must(t, b.remove(t, b.id("v"))) // the snapshot stays, and what shows it
 	b.must(t, b.remove(t, shown.GetVolumeId()))

@@ -64,19 +64,23 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 	}
 	if r.Origin.Kind == record.KindVolume {
 		err := from.images.CreateSnapshot(ctx, volumeid.BackendName(from.incarnation), r.BackendName())
-		if errors.Is(err, fault.NotFound) { // the source was deleted: that matters unless the clone is there
-			_, err = images.Info(ctx, r.BackendName())
-		}
-		if err != nil && !errors.Is(err, fault.Exists) {
+		// A source that was deleted since may still have the snapshot of an earlier call.
+		if err != nil && !errors.Is(err, fault.Exists) && !errors.Is(err, fault.NotFound) {
 			return err
 		}
 	}
-	err = b.whole(ctx, site, images, r, func() error {
+	clone := func() error {
 		return from.either(func(image string) error {
 			ref := ceph.ImageSnapshotRef{Pool: from.pool, Namespace: from.namespace, Image: image, Snapshot: originSnapshot(r)}
 			return images.Clone(ctx, r.BackendName(), ref, spec)
 		})
-	})
+	}
+	err = clone()
+	if errors.Is(err, fault.Exists) {
+		// librbd makes the image before it is a clone: one that was cut off may look whole and
+		// hold zeros, or stand on a snapshot that does not know of it and can go.
+		err = again(ctx, images, r, clone)
+	}
 	if err != nil {
 		return err
 	}

@@ -25,25 +25,23 @@ func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Re
 	if r.Origin != nil {
 		return b.clone(ctx, site, images, r, spec)
 	}
-	err = b.whole(ctx, site, images, r, func() error { return images.Create(ctx, r.BackendName(), spec) })
+	err = images.Create(ctx, r.BackendName(), spec)
+	if errors.Is(err, fault.Exists) {
+		_, err = images.Info(ctx, r.BackendName())
+		if errors.Is(err, fault.NotFound) { // librbd was cut off in mid-create: a name without an image
+			err = again(ctx, images, r, func() error { return images.Create(ctx, r.BackendName(), spec) })
+		}
+	}
 	if err != nil || r.Encryption == nil {
 		return err
 	}
 	return b.seal(ctx, site, images, r)
 }
 
-// whole runs create until there is an image, and not only the name that librbd leaves when
-// it is cut off in mid-create.
-func (b *Backend) whole(ctx context.Context, site clustermap.Site, images ceph.Images, r *record.Record, create func() error) error {
-	err := create()
-	if !errors.Is(err, fault.Exists) {
-		return err
-	}
-	_, err = images.Info(ctx, r.BackendName())
-	if !errors.Is(err, fault.NotFound) {
-		return err
-	}
-	if err := b.remove(ctx, site, r); err != nil {
+// again clears what a call that was cut off left of an image that nobody was ever given, and
+// makes it anew.
+func again(ctx context.Context, images ceph.Images, r *record.Record, create func() error) error {
+	if err := images.Remove(ctx, r.BackendName()); err != nil && !errors.Is(err, fault.NotFound) {
 		return err
 	}
 	return create()
