@@ -219,7 +219,7 @@ func (b *bed) away(ctx context.Context, c csi.ControllerClient, s *subject) erro
 	if err != nil || !there {
 		return err
 	}
-	if err := b.unpublish(ctx, c, s); err != nil {
+	if _, err := c.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: s.id, Secrets: b.secrets}); err != nil { // from all nodes
 		return err
 	}
 	return b.delete(ctx, c, s)

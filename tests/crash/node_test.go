@@ -204,7 +204,16 @@ func (r *nodeRun) stage(ctx context.Context) error {
 	if err := os.MkdirAll(r.staging(), 0o750); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	_, err := r.s.Node(r.driver).NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
+	info, err := r.s.Node(r.driver).NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
+	if err != nil {
+		return err
+	}
+	if _, err := r.healthy.Controller(r.driver).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
+		VolumeId: r.subject.id, NodeId: info.GetNodeId(), VolumeCapability: r.capability(), Secrets: r.secrets, VolumeContext: r.context,
+	}); err != nil {
+		return err
+	}
+	_, err = r.s.Node(r.driver).NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
 		VolumeId: r.subject.id, StagingTargetPath: r.staging(), VolumeCapability: r.capability(), VolumeContext: r.context, Secrets: r.node,
 	})
 	return err

@@ -171,12 +171,21 @@ func (s *soak) mount(v *subject) bool {
 		return false
 	}
 	up := func(ctx context.Context) error {
+		info, err := node.NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
+		if err != nil {
+			return err
+		}
+		if _, err := s.healthy.Controller(v.driver).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
+			VolumeId: v.id, NodeId: info.GetNodeId(), VolumeCapability: mountCap(), Secrets: s.secrets, VolumeContext: r.Context,
+		}); err != nil {
+			return err
+		}
 		if _, err := node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
 			VolumeId: v.id, StagingTargetPath: staging, VolumeCapability: mountCap(), VolumeContext: r.Context, Secrets: s.node,
 		}); err != nil {
 			return err
 		}
-		_, err := node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
+		_, err = node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
 			VolumeId: v.id, StagingTargetPath: staging, TargetPath: target, VolumeCapability: mountCap(), VolumeContext: r.Context,
 		})
 		return err
