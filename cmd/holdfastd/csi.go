@@ -197,12 +197,17 @@ func (p *csiParts) serve(ctx context.Context, driver storage.Driver) error {
 		return err
 	}
 	withController := slices.Contains(p.flags.services, "controller")
-	csi.RegisterIdentityServer(s.Registrar(), &identity.Server{Driver: driver, Version: p.version, Controller: withController})
+	who := &identity.Server{Driver: driver, Version: p.version, Controller: withController}
+	csi.RegisterIdentityServer(s.Registrar(), who)
 	background := []func(context.Context) error{s.Serve}
 	if withController {
 		c := p.controller(driver)
 		defer c.Close()
 		csi.RegisterControllerServer(s.Registrar(), c)
+		if blocks, ok := c.ChangedBlocks(); ok {
+			csi.RegisterSnapshotMetadataServer(s.Registrar(), blocks)
+			who.Changes = true
+		}
 		background = append(background, c.Clean, c.WatchFences)
 	}
 	if slices.Contains(p.flags.services, "node") {

@@ -16,6 +16,7 @@ type Server struct {
 	Driver     storage.Driver
 	Version    string
 	Controller bool // the controller service is served too
+	Changes    bool // and the service that compares snapshots
 }
 
 var _ csi.IdentityServer = (*Server)(nil)
@@ -38,6 +39,9 @@ func (s *Server) GetPluginCapabilities(context.Context, *csi.GetPluginCapabiliti
 	}}
 	if s.Controller {
 		response.Capabilities = append(response.Capabilities, service(csi.PluginCapability_Service_CONTROLLER_SERVICE))
+	}
+	if s.Changes {
+		response.Capabilities = append(response.Capabilities, service(csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE))
 	}
 	return response, nil
 }

@@ -29,7 +29,7 @@ type interceptor struct {
 type identified interface{ GetVolumeId() string }
 type named interface{ GetName() string }
 
-func (i *interceptor) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (i *interceptor) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, _ error) {
 	method := path.Base(info.FullMethod)
 	log := i.log.With(obs.KeyMethod, method, obs.KeyRequest, rand.Text()[:8])
 	if r, ok := request.(identified); ok && r.GetVolumeId() != "" {
@@ -38,9 +38,26 @@ func (i *interceptor) intercept(ctx context.Context, request any, info *grpc.Una
 	if r, ok := request.(named); ok && r.GetName() != "" {
 		log = log.With(obs.KeyName, r.GetName())
 	}
+	err := i.watch(log, method, func() (err error) {
+		answer, err = call(ctx, request, next)
+		return err
+	})
+	return answer, fault.Status(err)
+}
+
+// interceptStream does for a call with a stream of answers what intercept does for others. The
+// caller's deadline is the handler's: what was sent by then is of use.
+func (i *interceptor) interceptStream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	method := path.Base(info.FullMethod)
+	log := i.log.With(obs.KeyMethod, method, obs.KeyRequest, rand.Text()[:8])
+	return fault.Status(i.watch(log, method, func() error { return next(service, stream) }))
+}
+
+// watch counts, times and logs a call.
+func (i *interceptor) watch(log *slog.Logger, method string, handle func() error) error {
 	finish := i.metrics.start(i.driver, method)
 	start := time.Now()
-	response, err := call(ctx, request, next)
+	err := handle()
 	took := time.Since(start)
 	code := fault.Code(err)
 	finish(code, took)
@@ -53,7 +70,7 @@ func (i *interceptor) intercept(ctx context.Context, request any, info *grpc.Una
 	default:
 		log.Warn("call refused", "code", code.String(), obs.KeyError, err)
 	}
-	return response, fault.Status(err)
+	return err
 }
 
 // call runs the handler with a deadline a little before the caller's own. Work that

@@ -42,7 +42,7 @@ func Listen(ctx context.Context, endpoint string, log *slog.Logger, metrics *Met
 		return nil, err
 	}
 	calls := &interceptor{log: log.With(obs.KeyDriver, driver), metrics: metrics, driver: driver}
-	return &Server{grpc: grpc.NewServer(grpc.UnaryInterceptor(calls.intercept)), listener: listener, log: log}, nil
+	return &Server{grpc: grpc.NewServer(grpc.UnaryInterceptor(calls.intercept), grpc.StreamInterceptor(calls.interceptStream)), listener: listener, log: log}, nil
 }
 
 // ListenUnix listens on a socket that only this user can open. A socket file that
