@@ -25,10 +25,10 @@ var binaries = map[string]string{
 
 // notAnnounced matches name and message of the specs that csi-sanity skips because the
 // capability is not announced (README: "What csi-sanity skips"). Any other skip fails.
-var notAnnounced = regexp.MustCompile(`(?i)snapshot|clon|modify ?volume|GroupController|StorageHealth|VolumeHealth|readonly field not supported|testnodevolumeattachlimit not enabled`)
+var notAnnounced = regexp.MustCompile(`(?i)modify ?volume|GroupController|GroupSnapshot|GetSnapshot|StorageHealth|VolumeHealth|readonly field not supported|testnodevolumeattachlimit not enabled`)
 
 // leastPassed is how many specs pass with the capabilities announced now.
-const leastPassed = 56
+const leastPassed = 76
 
 func TestDriversPassCSISanity(t *testing.T) {
 	cluster := realceph.Need(t)
@@ -68,6 +68,7 @@ func runSuite(t *testing.T, cluster realceph.Cluster, variable, driver, socket s
 	cmd := exec.CommandContext(t.Context(), binary, "--csi.endpoint="+socket,
 		"--csi.secrets="+filepath.Join(files, "secrets.yaml"),
 		"--csi.testvolumeparameters="+filepath.Join(files, driver+"-params.yaml"),
+		"--csi.testsnapshotparameters="+filepath.Join(files, "snapshot-params.yaml"),
 		"--csi.mountdir="+filepath.Join(dir, "mount"), "--csi.stagingdir="+filepath.Join(dir, "stage"),
 		"--csi.junitfile="+report, "--ginkgo.no-color")
 	var out bytes.Buffer

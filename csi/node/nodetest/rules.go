@@ -61,7 +61,7 @@ func formatRule(t *testing.T, env Env) {
 	}
 	setState := func(v *volume, state string) {
 		t.Helper()
-		b.must(b.images().SetMetadata(ctx, v.image, map[string]string{"holdfast.mkfs.state": state, "holdfast.mkfs.fs": "ext4"}))
+		b.must(b.images().SetMetadata(ctx, v.image, map[string]string{"holdfast.mkfs.state": state, "holdfast.mkfs.fs": "ext4", "holdfast.mkfs.image": v.image}))
 	}
 
 	v := b.imageVolume(64 * storage.MiB)
