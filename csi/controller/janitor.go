@@ -132,7 +132,7 @@ func (s *Server) inherited(ctx context.Context) {
 		}
 		s.janitor.wake(site)
 		keys, err := s.volumesThat(ctx, site, func(r *record.Record) bool { return r.Flatten && r.State == record.Ready })
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			s.Log.Warn("clones to be flattened cannot be looked for", "cluster", cluster.ID, obs.KeyError, err)
 		}
 		for _, key := range keys {
@@ -144,15 +144,15 @@ func (s *Server) inherited(ctx context.Context) {
 // clean does the chores of one cluster, one after the other: it must not starve callers.
 func (s *Server) clean(ctx context.Context, c *chores) {
 	for _, o := range c.outlived {
-		s.chore(s.takeBack(ctx, c.site, o), "take back what was made without a lease", o.record.Name)
+		s.chore(ctx, s.takeBack(ctx, c.site, o), "take back what was made without a lease", o.record.Name)
 	}
 	for _, handle := range c.relieve {
 		keys, err := s.madeFrom(ctx, c.site, handle)
-		s.chore(err, "look for clones", handle)
+		s.chore(ctx, err, "look for clones", handle)
 		c.flatten = append(c.flatten, keys...)
 	}
 	for _, key := range c.flatten {
-		s.chore(s.flattenVolume(ctx, c.site, key), "flatten", key)
+		s.chore(ctx, s.flattenVolume(ctx, c.site, key), "flatten", key)
 		c.reap = true // the parent may have waited for this one
 	}
 	if !c.reap {
@@ -161,7 +161,7 @@ func (s *Server) clean(ctx context.Context, c *chores) {
 	bounded, cancel := context.WithTimeout(ctx, choreLimit)
 	defer cancel()
 	more, err := s.Backend.Reap(bounded, c.site, s.deleted(c))
-	s.chore(err, "free what was deleted", string(c.site.Entry.ID))
+	s.chore(ctx, err, "free what was deleted", string(c.site.Entry.ID))
 	if (more || err != nil) && ctx.Err() == nil {
 		time.AfterFunc(lookAgain, func() { s.janitor.wake(c.site) })
 	}
@@ -190,8 +190,8 @@ func (s *Server) deleted(c *chores) func(context.Context, string) (bool, error) 
 	}
 }
 
-func (s *Server) chore(err error, what, of string) {
-	if err != nil {
+func (s *Server) chore(ctx context.Context, err error, what, of string) {
+	if err != nil && ctx.Err() == nil {
 		s.Log.Warn("background work failed; it is tried again", obs.KeyDriver, s.Backend.Driver(), "work", what, "of", of, obs.KeyError, err)
 	}
 }
