@@ -24,6 +24,8 @@ const (
 	// clientPatience is how long to wait until it is clear which watcher is this node's.
 	clientPatience = 10 * time.Second
 	sweepPause     = 20 * time.Second
+	// attachLimit is longer than any NodeStageVolume takes.
+	attachLimit = 10 * time.Minute
 	// remembered is for how long a late staging is feared after the volume was taken.
 	remembered = time.Hour
 )
@@ -274,22 +276,26 @@ func (s *Server) Sweep(ctx context.Context) error {
 		trouble = append(trouble, err)
 		for _, note := range list {
 			if h, err := s.readID(note.Value.Volume); err == nil && h.Cluster == c.ID {
-				trouble = append(trouble, s.sweepNote(ctx, note.Value.Volume))
+				trouble = append(trouble, s.sweepNote(ctx, &note.Value))
 			}
 		}
 	}
 	return errors.Join(trouble...)
 }
 
-func (s *Server) sweepNote(ctx context.Context, volume string) error {
-	unlock, err := s.locks.Lock(ctx, volume)
+func (s *Server) sweepNote(ctx context.Context, note *fence.Note) error {
+	unlock, err := s.locks.Lock(ctx, note.Volume)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	v, err := s.current(volume)
+	v, err := s.current(note.Volume)
 	if err != nil || v != nil {
 		return err // it is staged
 	}
-	return s.settle(ctx, volume, time.Now())
+	// While this process takes over from an earlier one, that may be attaching.
+	if note.Attaching != "" && note.Boot == s.boot && time.Since(note.Since) < attachLimit {
+		return fault.New(fault.Busy, "volume %s is being attached, or was until a moment ago", note.Volume)
+	}
+	return s.settle(ctx, note.Volume, time.Now())
 }

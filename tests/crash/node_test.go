@@ -208,13 +208,15 @@ func (r *nodeRun) stage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.healthy.Controller(r.driver).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
+	published, err := r.healthy.Controller(r.driver).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
 		VolumeId: r.subject.id, NodeId: info.GetNodeId(), VolumeCapability: r.capability(), Secrets: r.secrets, VolumeContext: r.context,
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	_, err = r.s.Node(r.driver).NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
 		VolumeId: r.subject.id, StagingTargetPath: r.staging(), VolumeCapability: r.capability(), VolumeContext: r.context, Secrets: r.node,
+		PublishContext: published.GetPublishContext(),
 	})
 	return err
 }

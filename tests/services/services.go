@@ -62,6 +62,7 @@ func Start(t testing.TB, cluster realceph.Cluster, o Options) *Services {
 		"csi", "--config", cluster.Config, "--credentials-dir", filepath.Join(cluster.Dir, "csi", "credentials"),
 		"--rbd-endpoint", "unix://" + s.Socket("rbd"), "--cephfs-endpoint", "unix://" + s.Socket("cephfs"),
 		"--state-dir", filepath.Join(dir, "state"), "--attach-socket", filepath.Join(dir, "attach.sock"),
+		"--node-id", filepath.Base(dir), // it has a state of its own, so it is a node of its own
 	}
 	if o.Services != "" {
 		s.config = append(s.config, "--services", o.Services)
