@@ -198,7 +198,7 @@ func (s *Server) create(ctx context.Context, site clustermap.Site, key string, f
 		return held.Record, nil
 	}
 	if err := held.Outcome(s.finishCreate(work, site, held)); err != nil {
-		s.suspect(site, key, held.Record, err)
+		s.suspect(site, key, held)
 		return nil, err
 	}
 	if held.Record.Flatten {
@@ -247,7 +247,7 @@ func (s *Server) finishCreate(ctx context.Context, site clustermap.Site, held *r
 		err = s.takeHold(ctx, site, held.Record)
 	}
 	if err == nil {
-		err = s.Backend.Create(ctx, site, held.Record)
+		err = s.build(ctx, site, held)
 	}
 	if err == nil {
 		held.Record.State = record.Ready
@@ -261,6 +261,41 @@ func (s *Server) finishCreate(ctx context.Context, site clustermap.Site, held *r
 		return fault.New(fault.Unavailable, "%v; taking back what was made: %v", err, undo)
 	}
 	return err
+}
+
+// build has the backend make the volume, under a new incarnation where a cut off call left
+// something doubtful. The lease is checked with that change, so an overtaken controller
+// comes to no removal.
+func (s *Server) build(ctx context.Context, site clustermap.Site, held *record.Held) error {
+	err := s.discard(ctx, site, held.Record)
+	if err == nil {
+		err = s.Backend.Create(ctx, site, held.Record)
+	}
+	if !errors.Is(err, record.ErrUnsure) {
+		return err
+	}
+	held.Record.Abandon(newIncarnation())
+	if err := held.Save(ctx); err != nil {
+		return err
+	}
+	if err := s.discard(ctx, site, held.Record); err != nil {
+		return err
+	}
+	return s.Backend.Create(ctx, site, held.Record)
+}
+
+// discard removes what is left of the incarnations that were given up.
+func (s *Server) discard(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	for _, incarnation := range r.Abandoned {
+		old := *r
+		old.Incarnation = incarnation
+		if err := s.Backend.Delete(ctx, site, &old); err != nil {
+			return fault.New(fault.Unavailable, "remove what an earlier call left (%s); ask again: %v", old.BackendName(), err)
+		}
+		s.janitor.wake(site, incarnation)
+	}
+	r.Abandoned = nil
+	return nil
 }
 
 // passing reports whether a retry of the same call may succeed. The classes are those

@@ -60,6 +60,9 @@ func (s *Server) finishDelete(ctx context.Context, site clustermap.Site, held *r
 			return err
 		}
 	}
+	if err := s.discard(ctx, site, held.Record); err != nil {
+		return err
+	}
 	err := s.Backend.Delete(ctx, site, held.Record)
 	if errors.Is(err, fault.Busy) && before == record.Ready {
 		// Nothing was removed: the volume is as good as before, and stays usable.

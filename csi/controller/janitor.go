@@ -32,7 +32,7 @@ type chores struct {
 	flatten []string        // keys of volumes
 	relieve []string        // handles of volumes that have too many snapshots for their clones
 
-	outlived []creation
+	outlived map[string]creation // by incarnation
 }
 
 const (
@@ -73,7 +73,7 @@ func (j *janitor) note(site clustermap.Site, change func(*chores)) {
 	defer j.mu.Unlock()
 	c := j.sites[site.Entry.ID]
 	if c == nil {
-		c = &chores{deleted: map[string]bool{}}
+		c = &chores{deleted: map[string]bool{}, outlived: map[string]creation{}}
 		j.sites[site.Entry.ID] = c
 	}
 	c.site = site

@@ -39,3 +39,31 @@ func TestWhatIsMadeAfterTheRecordIsGoneIsTakenBack(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// A call of another controller can spoil one of a controller that was overtaken in any way: the
+// error need not tell that the lease was lost.
+func TestWhatIsMadeLateIsTakenBackWhateverTheErrorIs(t *testing.T) {
+	b := newBench(t, storage.CephFS, cephtest.NewFake())
+	b.fake.Hook(func(op string) error {
+		if !strings.HasPrefix(op, "Subvolumes.Info ") {
+			return nil
+		}
+		b.fake.Hook(nil)
+		b.fake.Advance(time.Minute)
+		objects := b.fake.Connect().Objects(record.Pool, "cephfs")
+		lease := ceph.Lease{Name: "holdfast", Cookie: "another", TTL: time.Minute}
+		keys, err := objects.List(t.Context())
+		for _, key := range keys {
+			err = errors.Join(err, objects.Lock(t.Context(), key, lease), objects.RemoveLocked(t.Context(), key, lease))
+		}
+		return errors.Join(err, fault.New(fault.NotFound, "subvolume is gone"))
+	})
+	if err := b.create(t, b.request("v", storage.GiB)); err == nil {
+		t.Error("a volume without a record was answered with")
+	}
+	b.fake.Hook(nil)
+	b.Tidy(t.Context())
+	if left := b.left(t); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}

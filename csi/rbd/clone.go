@@ -69,17 +69,14 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 			return err
 		}
 	}
-	clone := func() error {
-		return from.either(func(image string) error {
-			ref := ceph.ImageSnapshotRef{Pool: from.pool, Namespace: from.namespace, Image: image, Snapshot: originSnapshot(r)}
-			return images.Clone(ctx, r.BackendName(), ref, spec)
-		})
-	}
-	err = clone()
+	err = from.either(func(image string) error {
+		ref := ceph.ImageSnapshotRef{Pool: from.pool, Namespace: from.namespace, Image: image, Snapshot: originSnapshot(r)}
+		return images.Clone(ctx, r.BackendName(), ref, spec)
+	})
 	if errors.Is(err, fault.Exists) {
 		// librbd makes the image before it is a clone: one that was cut off may look whole and
 		// hold zeros, or stand on a snapshot that does not know of it and can go.
-		err = again(ctx, images, r, clone)
+		return record.ErrUnsure
 	}
 	if err != nil {
 		return err

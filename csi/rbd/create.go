@@ -6,7 +6,6 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
-	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
@@ -28,21 +27,14 @@ func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Re
 	err = images.Create(ctx, r.BackendName(), spec)
 	if errors.Is(err, fault.Exists) {
 		_, err = images.Info(ctx, r.BackendName())
-		if errors.Is(err, fault.NotFound) { // librbd was cut off in mid-create: a name without an image
-			err = again(ctx, images, r, func() error { return images.Create(ctx, r.BackendName(), spec) })
+		// Without an image behind the name librbd was cut off in mid-create. A header that is written
+		// by two controllers could replace one under which there is data.
+		if errors.Is(err, fault.NotFound) || err == nil && r.Encryption != nil {
+			err = record.ErrUnsure
 		}
 	}
 	if err != nil || r.Encryption == nil {
 		return err
 	}
 	return b.seal(ctx, site, images, r)
-}
-
-// again clears what a call that was cut off left of an image that nobody was ever given, and
-// makes it anew.
-func again(ctx context.Context, images ceph.Images, r *record.Record, create func() error) error {
-	if err := images.Remove(ctx, r.BackendName()); err != nil && !errors.Is(err, fault.NotFound) {
-		return err
-	}
-	return create()
 }

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/csi/kms"
@@ -40,21 +41,24 @@ const (
 
 // Record describes a volume or a snapshot.
 type Record struct {
-	Version     int               `json:"version"` // 1
-	Kind        string            `json:"kind"`
-	Driver      storage.Driver    `json:"driver"`
-	Name        string            `json:"name"` // the CSI name
-	Incarnation string            `json:"incarnation"`
-	State       State             `json:"state"`
-	PoolID      int64             `json:"poolID"` // of the handle: pool (RBD) or file system (CephFS)
-	Size        storage.Bytes     `json:"size"`
-	Block       bool              `json:"block"`            // raw block, not a file system
-	FsType      string            `json:"fsType,omitempty"` // that was asked for; RBD
-	Group       string            `json:"group,omitempty"`  // the subvolume group; CephFS
-	Parameters  map[string]string `json:"parameters"`       // of the StorageClass
-	Context     map[string]string `json:"context"`          // volumeid.Context; what the backend learnt is added when Ready
-	Owner       map[string]string `json:"owner,omitempty"`
-	Created     time.Time         `json:"created"`
+	Version     int            `json:"version"` // 1
+	Kind        string         `json:"kind"`
+	Driver      storage.Driver `json:"driver"`
+	Name        string         `json:"name"` // the CSI name
+	Incarnation string         `json:"incarnation"`
+	// Abandoned are incarnations that were begun under this record and given up; what is left of
+	// them is to be removed. None of them was ever Ready.
+	Abandoned  []string          `json:"abandoned,omitempty"`
+	State      State             `json:"state"`
+	PoolID     int64             `json:"poolID"` // of the handle: pool (RBD) or file system (CephFS)
+	Size       storage.Bytes     `json:"size"`
+	Block      bool              `json:"block"`            // raw block, not a file system
+	FsType     string            `json:"fsType,omitempty"` // that was asked for; RBD
+	Group      string            `json:"group,omitempty"`  // the subvolume group; CephFS
+	Parameters map[string]string `json:"parameters"`       // of the StorageClass
+	Context    map[string]string `json:"context"`          // volumeid.Context; what the backend learnt is added when Ready
+	Owner      map[string]string `json:"owner,omitempty"`
+	Created    time.Time         `json:"created"`
 	// Origin is what a volume was made from, nil for an empty one, and what a snapshot was taken of.
 	Origin *Origin `json:"origin,omitempty"`
 	// Depth bounds from above how many parents the image has above it: 0 for one of its own, for a
@@ -112,6 +116,25 @@ func (r *Record) Handle(cluster storage.ClusterID) volumeid.Handle {
 
 // BackendName is what the image, subvolume or snapshot is called.
 func (r *Record) BackendName() string { return volumeid.BackendName(r.Incarnation) }
+
+// ErrUnsure says of what a cut off call left that it may not be whole. It must not be removed and
+// made again under its name: a controller that stood still between the two, for longer than
+// its lease, would remove what another made there since.
+var ErrUnsure = fault.New(fault.Aborted, "an earlier call was cut off and may have left something that is not whole; ask again")
+
+// Abandon gives a record that is Creating a new incarnation. Once that is saved nobody can
+// bring the old one to Ready any more, so what is left of it can be removed at any time.
+func (r *Record) Abandon(incarnation string) {
+	r.Abandoned = append(r.Abandoned, r.Incarnation)
+	old := r.BackendName()
+	r.Incarnation = incarnation
+	r.Context = maps.Clone(r.Context)
+	for key, value := range r.Context {
+		if value == old {
+			r.Context[key] = r.BackendName()
+		}
+	}
+}
 
 // granule is what a record's length is a multiple of, in bytes. A full pool refuses
 // writes that make an object longer (Ceph: PrimaryLogPG, "full try"); one that only

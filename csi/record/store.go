@@ -144,6 +144,10 @@ func (h *Held) Remove(ctx context.Context) error {
 	return err
 }
 
+// Ended reports whether the lease ended with a write of the record: what was made under it is
+// the record's, or was taken back.
+func (h *Held) Ended() bool { return h.gone }
+
 // Release ends the lease. It works on after ctx has ended.
 func (h *Held) Release(ctx context.Context) { h.keeper.Release(ctx, h.gone) }
 

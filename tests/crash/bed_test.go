@@ -72,6 +72,7 @@ func all() bool { return os.Getenv("HOLDFAST_CRASH") == "all" }
 type subject struct {
 	driver, name, id string
 	features         string // of the image, if not the default
+	made             bool   // it was answered, or its record says that it is there: the id stays
 	size             int64
 	snapshot         string // id of the snapshot of it, or of its source
 	source           *subject
@@ -111,10 +112,10 @@ func (b *bed) create(ctx context.Context, c csi.ControllerClient, s *subject) er
 	if err != nil {
 		return err
 	}
-	if id := response.GetVolume().GetVolumeId(); s.id != "" && s.id != id {
+	if id := response.GetVolume().GetVolumeId(); s.made && s.id != id {
 		return fmt.Errorf("CreateVolume %s gave %s, before it was %s", s.name, id, s.id)
 	}
-	s.id, s.size = response.GetVolume().GetVolumeId(), response.GetVolume().GetCapacityBytes()
+	s.id, s.made, s.size = response.GetVolume().GetVolumeId(), true, response.GetVolume().GetCapacityBytes()
 	return nil
 }
 
@@ -170,7 +171,7 @@ func (b *bed) adopt(ctx context.Context, s *subject) (there bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	s.id = r.Handle(b.cluster.Entry.ID).String()
+	s.id, s.made = r.Handle(b.cluster.Entry.ID).String(), r.State != record.Creating
 	return true, nil
 }
 

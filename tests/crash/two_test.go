@@ -14,6 +14,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/tests/services"
 )
 
@@ -168,7 +169,7 @@ func (r *rivals) overtake() {
 		if err := r.away(ctx, c, &r.subject); err != nil || r.rival == "delete" {
 			return err
 		}
-		r.id = ""
+		r.made = false
 		return r.create(ctx, c, &r.subject)
 	})
 	r.promised = r.size
@@ -237,7 +238,7 @@ func (r *rivals) undamaged() error {
 	if string(have.State) == "deleting" { // what the first was asked for
 		return nil
 	}
-	r.id, r.size = handle, int64(have.Size)
+	r.id, r.made, r.size = handle, have.State != record.Creating, int64(have.Size)
 	if err := r.persist("create again", func(ctx context.Context) error { return r.create(ctx, c, &r.subject) }); err != nil {
 		return err
 	}
