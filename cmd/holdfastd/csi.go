@@ -248,11 +248,14 @@ func (p *csiParts) node(driver storage.Driver) (*node.Server, func(), error) {
 		Devices: devices, Directories: directories, Runner: command.System{},
 		StateDir: p.flags.stateDir, MaxVolumes: p.flags.maxVolumes, Topology: p.flags.topology, Log: p.log, Observer: p.metrics,
 	})
-	closeBoth := func() {
+	closeAll := func() {
+		if n != nil {
+			n.Wait()
+		}
 		devices.Close()
 		directories.Close()
 	}
-	return n, closeBoth, err
+	return n, closeAll, err
 }
 
 // register tells kubelet where the driver listens.

@@ -33,19 +33,14 @@ func (s *Server) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolume
 	if limit := storage.Bytes(req.GetCapacityRange().GetLimitBytes()); want < 0 || limit < 0 || limit > 0 && limit < want {
 		return nil, fault.New(fault.Range, "capacity_range: required_bytes %d and limit_bytes %d do not fit together", want, limit)
 	}
-	unlock, err := s.locks.Lock(ctx, req.GetVolumeId())
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	v, err := s.at(req.GetVolumeId(), resolvePath(req.GetVolumePath()))
-	if err != nil {
-		return nil, err
-	}
-	if v.Device == nil {
-		return &csi.NodeExpandVolumeResponse{CapacityBytes: int64(want)}, nil
-	}
-	size, err := s.expand(ctx, v, handle, want, req.GetSecrets())
+	size := want
+	err = s.exclusive(ctx, req.GetVolumeId(), func() error {
+		v, err := s.at(req.GetVolumeId(), resolvePath(req.GetVolumePath()))
+		if err == nil && v.Device != nil {
+			size, err = s.expand(ctx, v, handle, want, req.GetSecrets())
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("expand volume %s: %w", req.GetVolumeId(), err)
 	}

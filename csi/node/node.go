@@ -113,6 +113,7 @@ type Server struct {
 	mounts mounts
 	state  *store
 	locks  *keylock.Locks
+	work   sync.WaitGroup // of exclusive
 	boot   string
 	probes sync.Map // path -> *probe: file systems that are being asked
 

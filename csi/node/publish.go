@@ -36,13 +36,9 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	if _, err := s.readID(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	unlock, err := s.locks.Lock(ctx, req.GetVolumeId())
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
 	want := published{Mode: c.mode.String(), ReadOnly: req.GetReadonly() || c.readOnly(), Block: c.block}
-	if err := s.publish(ctx, req.GetVolumeId(), staging, target, c, want); err != nil {
+	err = s.exclusive(ctx, req.GetVolumeId(), func() error { return s.publish(ctx, req.GetVolumeId(), staging, target, c, want) })
+	if err != nil {
 		return nil, fmt.Errorf("publish volume %s: %w", req.GetVolumeId(), err)
 	}
 	return &csi.NodePublishVolumeResponse{}, nil
@@ -186,12 +182,8 @@ func (s *Server) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 	if _, err := s.readID(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	unlock, err := s.locks.Lock(ctx, req.GetVolumeId())
+	err = s.exclusive(ctx, req.GetVolumeId(), func() error { return s.unpublish(req.GetVolumeId(), target) })
 	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if err := s.unpublish(req.GetVolumeId(), target); err != nil {
 		return nil, fmt.Errorf("unpublish volume %s: %w", req.GetVolumeId(), err)
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil

@@ -48,13 +48,12 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := s.locks.Lock(ctx, st.volume)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
 	start := time.Now()
-	v, err := s.stage(ctx, st)
+	var v *staged
+	err = s.exclusive(ctx, st.volume, func() (err error) {
+		v, err = s.stage(ctx, st)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("stage volume %s: %w", st.volume, err)
 	}

@@ -28,12 +28,8 @@ func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := s.locks.Lock(ctx, req.GetVolumeId())
+	err = s.exclusive(ctx, req.GetVolumeId(), func() error { return s.unstage(ctx, req.GetVolumeId(), handle, target) })
 	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if err := s.unstage(ctx, req.GetVolumeId(), handle, target); err != nil {
 		return nil, fmt.Errorf("unstage volume %s: %w", req.GetVolumeId(), err)
 	}
 	return &csi.NodeUnstageVolumeResponse{}, nil
