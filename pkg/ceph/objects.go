@@ -13,6 +13,15 @@ type Lease struct {
 	TTL         time.Duration
 }
 
+// LeaseState says who works on an object, and when that was last done.
+type LeaseState struct {
+	Held   bool
+	Holder string    // the lease's Description; "" when nobody holds it
+	Until  time.Time // when it runs out unless it is renewed
+	// Changed is when the object was last written, or a lease on it taken, renewed or let go.
+	Changed time.Time
+}
+
 // Objects are the RADOS objects of one pool and namespace. A small object is read
 // and written whole, and is never empty (fault.Invalid). Every write is made under a lease, which the OSD checks in the
 // same atomic operation: a holder that lost its lease cannot write.
@@ -27,6 +36,8 @@ type Objects interface {
 	Renew(ctx context.Context, name string, lease Lease) error
 	// Unlock lets go. fault.NotFound when lock or object are gone.
 	Unlock(ctx context.Context, name string, lease Lease) error
+	// LeaseOn looks at the lease of that name: fault.NotFound without the object.
+	LeaseOn(ctx context.Context, name, lease string) (LeaseState, error)
 	// Read returns the whole object.
 	Read(ctx context.Context, name string) ([]byte, error)
 	// WriteLocked replaces the object, RemoveLocked deletes it: fault.Aborted when

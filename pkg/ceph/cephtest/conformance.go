@@ -81,6 +81,7 @@ func conformObjects(t *testing.T, clients Clients) {
 	want(t, "lock held by another client", b.Lock(ctx, name, lease("1")), fault.Busy)
 	want(t, "lock held by another cookie", a.Lock(ctx, name, lease("2")), fault.Busy)
 	want(t, "renewal", a.Renew(ctx, name, lease("1")), nil)
+	conformLeaseOn(t, b, name, true)
 	want(t, "renewal by another cookie", a.Renew(ctx, name, lease("2")), fault.Aborted)
 	want(t, "renewal by another client", b.Renew(ctx, name, lease("1")), fault.Aborted)
 	want(t, "renewal on an absent object", a.Renew(ctx, name+"x", lease("1")), fault.Aborted)
@@ -99,12 +100,14 @@ func conformObjects(t *testing.T, clients Clients) {
 	}
 	want(t, "unlock", a.Unlock(ctx, name, lease("1")), nil)
 	want(t, "unlock again", a.Unlock(ctx, name, lease("1")), fault.NotFound)
+	conformLeaseOn(t, b, name, false)
 	want(t, "write after unlock", a.WriteLocked(ctx, name, []byte("x"), lease("1")), fault.Aborted)
 
 	short := lease("3")
 	short.TTL = time.Second
 	want(t, "lock for a second", a.Lock(ctx, name, short), nil)
 	time.Sleep(short.TTL + 500*time.Millisecond)
+	conformLeaseOn(t, b, name, false)
 	want(t, "renewal of a lease that ran out and nobody took", a.Renew(ctx, name, short), fault.Aborted)
 	want(t, "lock after it ran out", b.Lock(ctx, name, lease("4")), nil)
 	want(t, "renewal of a lease that somebody took", a.Renew(ctx, name, short), fault.Aborted)
@@ -120,6 +123,26 @@ func conformObjects(t *testing.T, clients Clients) {
 	_, err = a.Read(ctx, name)
 	want(t, "read after removal", err, fault.NotFound)
 	want(t, "unlock after removal", b.Unlock(ctx, name, lease("4")), fault.NotFound)
+}
+
+// conformLeaseOn looks at the lease on an object that was worked on a moment ago.
+func conformLeaseOn(t *testing.T, objects ceph.Objects, name string, held bool) {
+	t.Helper()
+	state, err := objects.LeaseOn(t.Context(), name, lease("").Name)
+	want(t, "look at a lease", err, nil)
+	if age := time.Since(state.Changed); age < -time.Minute || age > time.Minute {
+		t.Errorf("the object was changed %s ago", age)
+	}
+	if state.Held != held || held && (state.Holder != lease("").Description || time.Until(state.Until) < 30*time.Second) {
+		t.Errorf("lease %+v, want it held: %v", state, held)
+	}
+	other, err := objects.LeaseOn(t.Context(), name, "another")
+	want(t, "look at a lease that nobody took", err, nil)
+	if other.Held {
+		t.Errorf("lease %+v, nobody took it", other)
+	}
+	_, err = objects.LeaseOn(t.Context(), name+"x", lease("").Name)
+	want(t, "look at a lease on an absent object", err, fault.NotFound)
 }
 
 func conformImages(t *testing.T, clients Clients) {

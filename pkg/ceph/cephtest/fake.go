@@ -38,14 +38,17 @@ type Fake struct {
 }
 
 type object struct {
-	data  []byte
-	locks map[string]heldLock
+	data    []byte
+	locks   map[string]heldLock
+	changed time.Time
 }
 
 type heldLock struct {
 	client int64
 	cookie string
 	until  time.Time
+
+	description string
 }
 
 // NewFake returns an empty cluster whose leases run by the real clock.

@@ -43,7 +43,8 @@ func (o *fakeObjects) holds(found *object, lease ceph.Lease) (own, held bool) {
 }
 
 func (o *fakeObjects) take(found *object, lease ceph.Lease) {
-	found.locks[lease.Name] = heldLock{o.connection.client, lease.Cookie, o.now().Add(lease.TTL)}
+	found.locks[lease.Name] = heldLock{o.connection.client, lease.Cookie, o.now().Add(lease.TTL), lease.Description}
+	found.changed = o.now()
 }
 
 func (o *fakeObjects) CreateLocked(ctx context.Context, name string, data []byte, lease ceph.Lease) error {
@@ -79,6 +80,22 @@ func (o *fakeObjects) Lock(ctx context.Context, name string, lease ceph.Lease) e
 	return nil
 }
 
+func (o *fakeObjects) LeaseOn(ctx context.Context, name, lease string) (ceph.LeaseState, error) {
+	if err := o.begin(ctx, "LeaseOn", name); err != nil {
+		return ceph.LeaseState{}, err
+	}
+	defer o.mu.Unlock()
+	found, err := o.get(name)
+	if err != nil {
+		return ceph.LeaseState{}, err
+	}
+	state := ceph.LeaseState{Changed: found.changed}
+	if lock, ok := found.locks[lease]; ok && !o.now().After(lock.until) {
+		state.Held, state.Holder, state.Until = true, lock.description, lock.until
+	}
+	return state, nil
+}
+
 func (o *fakeObjects) Renew(ctx context.Context, name string, lease ceph.Lease) error {
 	if err := o.begin(ctx, "Renew", name); err != nil {
 		return err
@@ -108,6 +125,7 @@ func (o *fakeObjects) Unlock(ctx context.Context, name string, lease ceph.Lease)
 		return fault.New(fault.NotFound, "object %s is not locked by this client", name)
 	}
 	delete(found.locks, lease.Name)
+	found.changed = o.now()
 	return nil
 }
 
@@ -144,7 +162,7 @@ func (o *fakeObjects) WriteLocked(ctx context.Context, name string, data []byte,
 	if err != nil {
 		return err
 	}
-	found.data = slices.Clone(data)
+	found.data, found.changed = slices.Clone(data), o.now()
 	return nil
 }
 
@@ -157,7 +175,7 @@ func (o *fakeObjects) WriteUnlock(ctx context.Context, name string, data []byte,
 	if err != nil {
 		return err
 	}
-	found.data = slices.Clone(data)
+	found.data, found.changed = slices.Clone(data), o.now()
 	delete(found.locks, lease.Name)
 	return nil
 }
