@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/holdfast-storage/holdfast/csi/admin"
 	"github.com/holdfast-storage/holdfast/csi/attach"
 	"github.com/holdfast-storage/holdfast/csi/cephfs"
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
@@ -43,7 +44,11 @@ var (
 	_ node.Directories    = (*attach.Directories)(nil)
 	_ node.Observer       = (*server.Metrics)(nil)
 
-	_ controller.FenceObserver = (*server.Metrics)(nil)
+	_ controller.FenceObserver   = (*server.Metrics)(nil)
+	_ controller.ReclaimObserver = (*server.Metrics)(nil)
+
+	_ admin.Controller = (*controller.Server)(nil)
+	_ admin.Node       = (*node.Server)(nil)
 )
 
 type csiFlags struct {
@@ -62,6 +67,9 @@ type csiFlags struct {
 	topologyLabels    []string
 	kmsConfig         string
 	alpha             bool
+	adminSocket       string
+	trimEvery         time.Duration
+	sparsifyEvery     time.Duration
 }
 
 func csiCommand() *cobra.Command {
@@ -90,6 +98,9 @@ func csiCommand() *cobra.Command {
 	flags.StringSliceVar(&f.topologyLabels, "topology-labels", nil, "labels of the Kubernetes Node that are segments, such as topology.kubernetes.io/zone")
 	flags.StringVar(&f.kmsConfig, "kms-config", "", "JSON file of the KMS beside the passphrase in the calls' secrets: {\"ID\": {\"type\": \"file\", \"path\": ...}}")
 	flags.Int64Var(&f.maxVolumes, "max-volumes", 0, "volumes of a driver that the node takes (0: no limit)")
+	flags.StringVar(&f.adminSocket, "admin-socket", "", "private socket of the API behind `holdfast volume`: records, orphans, why-pending, rewrap, reclaim (default: none)")
+	flags.DurationVar(&f.trimEvery, "trim-every", 168*time.Hour, "how often the node has the file systems of its volumes give back what they do not use (fstrim); 0: never")
+	flags.DurationVar(&f.sparsifyEvery, "sparsify-every", 0, "how often the controller gives back zeros in RBD volumes that no node has (rbd sparsify); 0: never")
 	flags.BoolVar(&f.alpha, "alpha-capabilities", false, "announce capabilities that the CSI specification calls alpha (GET_SNAPSHOT), too; the calls are served in any case")
 	return cmd
 }
@@ -153,6 +164,8 @@ type csiParts struct {
 	clusters *clustermap.Map
 	kms      kms.Config
 	metrics  *server.Metrics
+	admin    *admin.Server
+	added    chan struct{} // told of each driver whose services admin has
 }
 
 func (f *csiFlags) run(cmd *cobra.Command) error {
@@ -176,10 +189,13 @@ func (f *csiFlags) run(cmd *cobra.Command) error {
 	}
 	dialer := native.NewDialer()
 	defer dialer.Close()
-	p := &csiParts{flags: f, version: version, log: log, dialer: dialer, clusters: clusters, kms: keys, metrics: server.NewMetrics(version, clusters.Err)}
+	p := &csiParts{flags: f, version: version, log: log, dialer: dialer, clusters: clusters, kms: keys, metrics: server.NewMetrics(version, clusters.Err), admin: admin.New(log), added: make(chan struct{}, len(f.drivers))}
 	group, ctx := errgroup.WithContext(cmd.Context())
 	for _, name := range f.drivers {
 		group.Go(func() error { return p.serve(ctx, driverOf[name]) })
+	}
+	if f.adminSocket != "" {
+		group.Go(func() error { return p.serveAdmin(ctx) })
 	}
 	if f.metricsListen != "" {
 		group.Go(func() error {
@@ -187,6 +203,22 @@ func (f *csiFlags) run(cmd *cobra.Command) error {
 		})
 	}
 	return group.Wait()
+}
+
+// serveAdmin answers the admin API when all drivers' services are there, until ctx ends.
+func (p *csiParts) serveAdmin(ctx context.Context) error {
+	for range p.flags.drivers {
+		select {
+		case <-p.added:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	listener, err := server.ListenUnix(ctx, server.SocketPath(p.flags.adminSocket))
+	if err != nil {
+		return fmt.Errorf("--admin-socket: %w", err)
+	}
+	return p.admin.Serve(ctx, listener)
 }
 
 // serve runs one driver's services until ctx ends and their work is done.
@@ -208,7 +240,10 @@ func (p *csiParts) serve(ctx context.Context, driver storage.Driver) error {
 			csi.RegisterSnapshotMetadataServer(s.Registrar(), blocks)
 			who.Changes = true
 		}
-		background = append(background, c.Clean, c.WatchFences)
+		p.admin.AddController(driver, c)
+		background = append(background, c.Clean, c.WatchFences, func(ctx context.Context) error {
+			return c.SparsifyEvery(ctx, p.flags.sparsifyEvery)
+		})
 	}
 	if slices.Contains(p.flags.services, "node") {
 		n, closeNode, err := p.node(driver)
@@ -217,8 +252,10 @@ func (p *csiParts) serve(ctx context.Context, driver storage.Driver) error {
 		}
 		defer closeNode()
 		csi.RegisterNodeServer(s.Registrar(), n)
-		background = append(background, n.Run)
+		p.admin.AddNode(driver, n)
+		background = append(background, n.Run, func(ctx context.Context) error { return n.TrimEvery(ctx, p.flags.trimEvery) })
 	}
+	p.added <- struct{}{}
 	if p.flags.pluginRegistry != "" {
 		background = append(background, func(ctx context.Context) error { return p.register(ctx, driver, endpoint) })
 	}
@@ -236,7 +273,7 @@ func (p *csiParts) controller(driver storage.Driver) *controller.Server {
 	}
 	return controller.New(controller.Config{
 		Backend: backend, Dialer: p.dialer, Clusters: p.clusters, KMS: p.kms, Now: time.Now,
-		Owner: fmt.Sprintf("controller on %s, pid %d", p.flags.nodeID, os.Getpid()), Log: p.log, Alpha: p.flags.alpha, Fences: p.metrics,
+		Owner: fmt.Sprintf("controller on %s, pid %d", p.flags.nodeID, os.Getpid()), Log: p.log, Alpha: p.flags.alpha, Fences: p.metrics, Reclaims: p.metrics,
 	})
 }
 

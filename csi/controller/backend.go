@@ -51,8 +51,8 @@ type Backend interface {
 	DeleteSnapshot(ctx context.Context, site clustermap.Site, r *record.Record) error
 
 	// Flatten makes a volume independent of what it was made from. Cut off, it goes on
-	// where it was when asked again.
-	Flatten(ctx context.Context, site clustermap.Site, r *record.Record) error
+	// where it was when asked again. progress is told how far it is.
+	Flatten(ctx context.Context, site clustermap.Site, r *record.Record, progress func(done, total uint64)) error
 
 	// Reap frees what deleted volumes and snapshots left on the cluster: all that can be
 	// freed now. deleted tells of an incarnation that its volume was deleted. more says
@@ -68,4 +68,24 @@ type Backend interface {
 	// Capacity returns how much can still be provisioned with the parameters, in bytes
 	// of user data (replication taken off).
 	Capacity(ctx context.Context, site clustermap.Site, parameters map[string]string) (storage.Bytes, error)
+
+	// Holdings lists all that bears one of Holdfast's names, wherever the site's user may look.
+	Holdings(ctx context.Context, site clustermap.Site) (record.Holdings, error)
+
+	// Look completes what is known of a holding.
+	Look(ctx context.Context, site clustermap.Site, h *record.Holding) error
+
+	// Discard removes a holding that no record knows of, as Delete and DeleteSnapshot would: fault.Busy,
+	// having removed nothing, while clients have it. What is gone already is no error.
+	Discard(ctx context.Context, site clustermap.Site, h record.Holding) error
+
+	// Rewrap wraps the key of an encrypted volume or snapshot anew, and changes r accordingly:
+	// fault.Precondition without encryption, fault.Denied when no passphrase opens it.
+	Rewrap(ctx context.Context, site clustermap.Site, r *record.Record) error
+
+	// Allocated is what a volume takes, in bytes before replication, what it shares with its source included.
+	Allocated(ctx context.Context, site clustermap.Site, r *record.Record) (storage.Bytes, error)
+
+	// Sparsify gives zeroed blocks of a volume back: fault.Unsupported where there can be none.
+	Sparsify(ctx context.Context, site clustermap.Site, r *record.Record) error
 }

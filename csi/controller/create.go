@@ -30,6 +30,12 @@ const ownerPrefix = "csi.storage.k8s.io/"
 
 // CreateVolume makes a volume, finishes one that was begun, or returns the one there is.
 func (s *Server) CreateVolume(ctx context.Context, request *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
+	response, err := s.createVolume(ctx, request)
+	s.refused.note(record.KindVolume, request.GetName(), request.GetParameters(), err, s.Now())
+	return response, err
+}
+
+func (s *Server) createVolume(ctx context.Context, request *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
 	fresh, cluster, err := s.freshRecord(request)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,26 @@ type janitor struct {
 
 	mu    sync.Mutex
 	sites map[storage.ClusterID]*chores
+
+	flattened     string // key of the volume that is being flattened
+	done, objects uint64 // how far that is
+}
+
+// progress notes how far the flattening of a volume is, flattening tells it: 0 of 0 when it is
+// not under way in this process.
+func (j *janitor) progress(key string, done, total uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.flattened, j.done, j.objects = key, done, total
+}
+
+func (j *janitor) flattening(key string) (done, total uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.flattened != key {
+		return 0, 0
+	}
+	return j.done, j.objects
 }
 
 // chores are what is to be done on one cluster.
@@ -208,7 +228,8 @@ func (s *Server) flattenVolume(ctx context.Context, site clustermap.Site, key st
 	if err != nil {
 		return err
 	}
-	err = s.Backend.Flatten(ctx, site, r)
+	err = s.Backend.Flatten(ctx, site, r, func(done, total uint64) { s.janitor.progress(key, done, total) })
+	s.janitor.progress("", 0, 0)
 	if errors.Is(err, fault.NotFound) { // deleted meanwhile
 		return nil
 	}

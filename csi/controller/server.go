@@ -41,6 +41,8 @@ type Config struct {
 	// capability may refuse a service that announces it (csi-sanity v5.4.0 does).
 	Alpha  bool
 	Fences FenceObserver // may be nil
+
+	Reclaims ReclaimObserver // may be nil
 }
 
 // Server implements csi.ControllerServer for one driver.
@@ -49,6 +51,7 @@ type Server struct {
 	Config
 	flights *flight.Group
 	janitor *janitor
+	refused refusals
 }
 
 var _ csi.ControllerServer = (*Server)(nil)

@@ -19,6 +19,12 @@ import (
 
 // CreateSnapshot takes a snapshot, finishes one that was begun, or returns the one there is.
 func (s *Server) CreateSnapshot(ctx context.Context, request *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
+	response, err := s.createSnapshot(ctx, request)
+	s.refused.note(record.KindSnapshot, request.GetName(), request.GetParameters(), err, s.Now())
+	return response, err
+}
+
+func (s *Server) createSnapshot(ctx context.Context, request *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
 	fresh, source, err := s.freshSnapshot(request)
 	if err != nil {
 		return nil, err

@@ -86,6 +86,8 @@ type Observer interface {
 	Attached(driver storage.Driver, mounter string, took time.Duration, err error)
 	// Formatted: a file system was made.
 	Formatted(fs string, took time.Duration, err error)
+	// Trimmed: a file system gave bytes back, or not all because of err.
+	Trimmed(driver storage.Driver, bytes storage.Bytes, err error)
 }
 
 // Config wires a node service.
@@ -158,6 +160,7 @@ type noObserver struct{}
 
 func (noObserver) Attached(storage.Driver, string, time.Duration, error) {}
 func (noObserver) Formatted(string, time.Duration, error)                {}
+func (noObserver) Trimmed(storage.Driver, storage.Bytes, error)          {}
 
 // NodeGetCapabilities lists what this service does.
 func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {

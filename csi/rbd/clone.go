@@ -146,10 +146,10 @@ func (b *Backend) tooDeep(ctx context.Context, from source, r *record.Record) er
 }
 
 // Flatten copies to the image what it shares with its parents.
-func (b *Backend) Flatten(ctx context.Context, site clustermap.Site, r *record.Record) error {
+func (b *Backend) Flatten(ctx context.Context, site clustermap.Site, r *record.Record, progress func(done, total uint64)) error {
 	images, err := images(ctx, site, r)
 	if err != nil {
 		return err
 	}
-	return images.Flatten(ctx, r.BackendName(), nil)
+	return images.Flatten(ctx, r.BackendName(), progress)
 }

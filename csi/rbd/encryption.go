@@ -73,12 +73,12 @@ func noteKey(ctx context.Context, images ceph.Images, r *record.Record) error {
 	return images.SetMetadata(ctx, r.BackendName(), map[string]string{kms.ImageMetadata: string(data)})
 }
 
-// Rewrap wraps the volume's key anew: by the KMS of the StorageClass as it is now. The data
+// Rewrap wraps the key of a volume or snapshot anew: by the KMS of the StorageClass as it is now. The data
 // stays as it is, under the same key; a key that somebody may have seen is changed only by copying
 // the data to a new volume.
 func (b *Backend) Rewrap(ctx context.Context, site clustermap.Site, r *record.Record) error {
 	if r.Encryption == nil {
-		return fault.New(fault.Precondition, "volume %q is not encrypted", r.Name)
+		return fault.New(fault.Precondition, "%s %q is not encrypted", r.Kind, r.Name)
 	}
 	key, err := site.Keys.Unwrap(ctx, *r.Encryption)
 	if err != nil {
@@ -88,10 +88,13 @@ func (b *Backend) Rewrap(ctx context.Context, site clustermap.Site, r *record.Re
 	if err != nil {
 		return err
 	}
+	r.Encryption = &wrapped
+	if r.Kind == record.KindSnapshot {
+		return nil // volumes made from it take the key from its record
+	}
 	images, err := images(ctx, site, r)
 	if err != nil {
 		return err
 	}
-	r.Encryption = &wrapped
 	return noteKey(ctx, images, r)
 }

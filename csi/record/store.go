@@ -168,6 +168,11 @@ func (s *Store) Read(ctx context.Context, key string) (*Record, error) {
 	return decode(key, data)
 }
 
+// Lease says who works on the record under key, and when it was last worked on.
+func (s *Store) Lease(ctx context.Context, key string) (ceph.LeaseState, error) {
+	return s.objects.LeaseOn(ctx, key, leaseName)
+}
+
 // Keys returns the keys of all records, sorted.
 func (s *Store) Keys(ctx context.Context) ([]string, error) { return s.objects.List(ctx) }
 

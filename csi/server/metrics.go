@@ -27,6 +27,9 @@ type Metrics struct {
 	attach   *prometheus.HistogramVec
 	mkfs     *prometheus.HistogramVec
 	fences   *prometheus.CounterVec
+
+	reclaims       *prometheus.CounterVec
+	reclaimedBytes *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics in a registry of their own, with those of process and
@@ -56,6 +59,12 @@ func NewMetrics(version string, mapError func() error) *Metrics {
 	m.fences = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "holdfast_csi_fences_total", Help: "Nodes that were cut off from a volume (set), and that were let back (lifted).",
 	}, []string{"driver", "change"})
+	m.reclaims = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "holdfast_csi_reclaims_total", Help: "Volumes whose unused space was given back (trim, sparsify), by gRPC code.",
+	}, []string{"driver", "how", "code"})
+	m.reclaimedBytes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "holdfast_csi_reclaimed_bytes_total", Help: "Bytes that file systems trimmed, and that images held less after sparsify.",
+	}, []string{"driver", "how"})
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "holdfast_build_info", Help: "The version that runs.", ConstLabels: prometheus.Labels{"version": version},
 	})
@@ -68,7 +77,7 @@ func NewMetrics(version string, mapError func() error) *Metrics {
 		}
 		return 0
 	})
-	m.registry.MustRegister(m.calls, m.latency, m.inFlight, m.attach, m.mkfs, m.fences, info, stale,
+	m.registry.MustRegister(m.calls, m.latency, m.inFlight, m.attach, m.mkfs, m.fences, m.reclaims, m.reclaimedBytes, info, stale,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -99,6 +108,17 @@ func (m *Metrics) Fenced(driver storage.Driver, lifted bool) {
 		change = "lifted"
 	}
 	m.fences.WithLabelValues(string(driver), change).Inc()
+}
+
+// Trimmed notes what a file system gave back.
+func (m *Metrics) Trimmed(driver storage.Driver, bytes storage.Bytes, err error) {
+	m.Reclaimed(driver, "trim", bytes, err)
+}
+
+// Reclaimed notes what a volume gave back to the cluster.
+func (m *Metrics) Reclaimed(driver storage.Driver, how string, bytes storage.Bytes, err error) {
+	m.reclaims.WithLabelValues(string(driver), how, fault.Code(err).String()).Inc()
+	m.reclaimedBytes.WithLabelValues(string(driver), how).Add(float64(bytes))
 }
 
 // Serve answers /metrics and /healthz on address ("host:port" or "unix:///path")

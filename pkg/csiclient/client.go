@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/volumeapi"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -74,6 +76,31 @@ func readYAML(path string, into any) error {
 	return nil
 }
 
+// Admin returns a client of the API for what CSI has no calls for.
+func (c *Client) Admin() *volumeapi.Client { return volumeapi.NewClient(volumeapi.Socket(c.dir)) }
+
+// Secrets are those for making volumes, with what file holds on top: YAML or JSON, names and values.
+// "" is no file.
+func (c *Client) Secrets(file string) (map[string]string, error) {
+	all := maps.Clone(c.secrets["CreateVolumeSecret"])
+	if file == "" {
+		return all, nil
+	}
+	var more map[string]string
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read secrets: %w", err)
+	}
+	if yaml.Unmarshal(data, &more) != nil { // whose error may quote a secret
+		return nil, fault.New(fault.Invalid, "read secrets: %s is not YAML of names and texts", file)
+	}
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, more)
+	return all, nil
+}
+
 func (c *Client) controller(d storage.Driver) csi.ControllerClient {
 	return csi.NewControllerClient(c.conns[d])
 }
@@ -114,6 +141,35 @@ type Volume struct {
 	Condition string            `json:"condition"`
 	Mounts    []string          `json:"mounts,omitempty"` // of this directory's own making
 	Context   map[string]string `json:"context,omitempty"`
+	Claim     string            `json:"claim,omitempty"`  // NAMESPACE/NAME of the PersistentVolumeClaim
+	Origin    *Origin           `json:"origin,omitempty"` // what it was made from; nil: it was made empty
+}
+
+// Origin is the source of a volume, which may be gone by now.
+type Origin struct {
+	Kind string `json:"kind"` // "volume" or "snapshot"
+	ID   string `json:"id"`
+	Name string `json:"name,omitempty"` // where it is known
+}
+
+func originOf(s *csi.VolumeContentSource) *Origin {
+	switch {
+	case s.GetSnapshot() != nil:
+		return &Origin{Kind: "snapshot", ID: s.GetSnapshot().GetSnapshotId()}
+	case s.GetVolume() != nil:
+		return &Origin{Kind: "volume", ID: s.GetVolume().GetVolumeId()}
+	default:
+		return nil
+	}
+}
+
+// claimOf reads what the provisioner told of the claim (--extra-create-metadata).
+func claimOf(volumeContext map[string]string) string {
+	namespace, name := volumeContext["csi.storage.k8s.io/pvc/namespace"], volumeContext["csi.storage.k8s.io/pvc/name"]
+	if namespace == "" || name == "" {
+		return name
+	}
+	return namespace + "/" + name
 }
 
 // Request describes a volume to be made.
@@ -167,7 +223,7 @@ func (c *Client) Create(ctx context.Context, r Request) (Volume, error) {
 	v := response.GetVolume()
 	return Volume{
 		Name: r.Name, ID: v.GetVolumeId(), Driver: r.Driver, Bytes: storage.Bytes(v.GetCapacityBytes()),
-		Condition: "made", Context: v.GetVolumeContext(),
+		Condition: "made", Context: v.GetVolumeContext(), Origin: originOf(v.GetContentSource()),
 	}, nil
 }
 
@@ -217,6 +273,7 @@ func (c *Client) volume(driver storage.Driver, v *csi.Volume, nodes []string, co
 		Name: v.GetVolumeContext()["name"], ID: v.GetVolumeId(), Driver: driver, Bytes: storage.Bytes(v.GetCapacityBytes()),
 		Nodes: nodes, Abnormal: condition.GetAbnormal(), Condition: condition.GetMessage(),
 		Mounts: c.mounts(v.GetVolumeId()).Targets, Context: v.GetVolumeContext(),
+		Claim: claimOf(v.GetVolumeContext()), Origin: originOf(v.GetContentSource()),
 	}
 }
 

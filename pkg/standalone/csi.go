@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/volumeapi"
 )
 
 // Names of Holdfast's own children.
@@ -39,6 +40,7 @@ func (s *Supervisor) csiCommand() command.Cmd {
 		"--state-dir", s.nodeDir(),
 		"--attach-socket", s.attachSocket(),
 		"--metrics-listen", "unix://" + s.metricsSocket(),
+		"--admin-socket", volumeapi.Socket(s.dir),
 	}}
 }
 
@@ -63,7 +65,7 @@ func (s *Supervisor) startCSI(context.Context) error {
 
 func (s *Supervisor) awaitCSI(ctx context.Context) error {
 	return within(ctx, waitCSI, "the CSI services do not answer", filepath.Join(s.paths.Log(), "csi.out"), func(ctx context.Context) (bool, error) {
-		for _, path := range []string{s.rbdSocket(), s.cephfsSocket()} {
+		for _, path := range []string{s.rbdSocket(), s.cephfsSocket(), volumeapi.Socket(s.dir)} {
 			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 			if err != nil {
 				return false, err

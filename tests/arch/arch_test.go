@@ -22,11 +22,11 @@ const module = "github.com/holdfast-storage/holdfast/"
 var layers = [][]string{
 	{"cmd/holdfast", "cmd/holdfastd"},
 	// Services. They talk to each other over sockets, never by import.
-	{"pkg/cli", "pkg/standalone", "csi/controller", "csi/identity", "csi/node"},
+	{"pkg/cli", "pkg/standalone", "csi/admin", "csi/controller", "csi/identity", "csi/node"},
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi"},
 	// Pure: no files, no network, no clock, no chance.
 	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/flight", "pkg/keylock", "pkg/obs/codes", "pkg/poll"},
 	// The domain.
@@ -46,6 +46,8 @@ var neighbours = map[string][]string{
 	"pkg/command": {"*"},
 	"pkg/obs":     {"*"},
 	"pkg/keylock": {"pkg/flight"},
+
+	"pkg/rpc/volumeapi": {"pkg/csiclient"},
 }
 
 // outside says who alone may import a module from outside.

@@ -1,0 +1,123 @@
+package volumeapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// classes are those that a Failure can carry.
+var classes = []error{
+	fault.Invalid, fault.NotFound, fault.Exists, fault.Busy, fault.Precondition, fault.Exhausted, fault.Range,
+	fault.Unavailable, fault.Unsupported, fault.Denied, fault.Aborted, fault.Token,
+}
+
+// FailureOf returns what is sent of an error.
+func FailureOf(err error) Failure {
+	for _, class := range classes {
+		if errors.Is(err, class) {
+			return Failure{Class: class.Error(), Message: err.Error()}
+		}
+	}
+	return Failure{Message: err.Error()}
+}
+
+// Err is the error that was sent.
+func (f Failure) Err() error {
+	for _, class := range classes {
+		if class.Error() == f.Class {
+			return fault.New(class, "%s", f.Message)
+		}
+	}
+	return errors.New(f.Message)
+}
+
+// Client talks to the CSI controller process behind a socket.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient returns a client of the API at socket.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// Records returns every record.
+func (c *Client) Records(ctx context.Context) (Inventory, error) {
+	return ask[Inventory](ctx, c, http.MethodGet, PathRecords, nil)
+}
+
+// Orphans looks for orphans, which takes the longer the more images there are.
+func (c *Client) Orphans(ctx context.Context) (Orphans, error) {
+	return ask[Orphans](ctx, c, http.MethodGet, PathOrphans, nil)
+}
+
+// DeleteOrphans deletes those that are orphans still.
+func (c *Client) DeleteOrphans(ctx context.Context, ids []string) ([]Deletion, error) {
+	return ask[[]Deletion](ctx, c, http.MethodPost, PathDeleteOrphans, DeleteRequest{ids})
+}
+
+// Pending says why a volume is not there, for each that the name may mean.
+func (c *Client) Pending(ctx context.Context, name string) ([]Pending, error) {
+	return ask[[]Pending](ctx, c, http.MethodGet, PathPending+"?name="+url.QueryEscape(name), nil)
+}
+
+// Rewrap wraps a volume's key anew.
+func (c *Client) Rewrap(ctx context.Context, request RewrapRequest) (Rewrapped, error) {
+	return ask[Rewrapped](ctx, c, http.MethodPost, PathRewrap, request)
+}
+
+// Sparsify gives the zeros of a volume that no node has back to the pool.
+func (c *Client) Sparsify(ctx context.Context, id string) (Reclaimed, error) {
+	return ask[Reclaimed](ctx, c, http.MethodPost, PathSparsify, VolumeRequest{id})
+}
+
+// Trim gives back what the file system of a volume that is staged on this node does not use.
+func (c *Client) Trim(ctx context.Context, id string) (Reclaimed, error) {
+	return ask[Reclaimed](ctx, c, http.MethodPost, PathTrim, VolumeRequest{id})
+}
+
+func ask[A any](ctx context.Context, c *Client, method, path string, question any) (A, error) {
+	var answer A
+	body, err := json.Marshal(question)
+	if err != nil {
+		return answer, fmt.Errorf("encode request: %w", err)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://holdfast"+path, bytes.NewReader(body))
+	if err != nil {
+		return answer, fmt.Errorf("make request: %w", err)
+	}
+	response, err := c.http.Do(request)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return answer, fault.New(fault.Unavailable, "the CSI services do not answer on %s: `holdfast status` says what runs", c.socket)
+	case err != nil:
+		return answer, fmt.Errorf("ask the CSI services: %w", err)
+	}
+	defer response.Body.Close()
+	decoder := json.NewDecoder(response.Body)
+	if response.StatusCode != http.StatusOK {
+		var f Failure
+		if err := decoder.Decode(&f); err != nil {
+			return answer, fmt.Errorf("ask the CSI services: %s", response.Status)
+		}
+		return answer, f.Err()
+	}
+	if err := decoder.Decode(&answer); err != nil {
+		return answer, fmt.Errorf("decode the answer of the CSI services: %w", err)
+	}
+	return answer, nil
+}
