@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +32,8 @@ func volumeCommand() *cobra.Command {
 	}
 	cmd.PersistentFlags().String("type", "", "rbd (a block device of one node) or cephfs (a file system shared by many)")
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions([]string{"rbd", "cephfs"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.AddCommand(volumeCreate(), volumeList(), volumeShow(), volumeMount(), volumeUnmount(), volumeExpand(), volumeDelete())
+	cmd.AddCommand(volumeCreate(), volumeList(), volumeShow(), volumeMount(), volumeUnmount(), volumeExpand(), volumeDelete(),
+		volumeSnapshot(), volumeClone(), volumeOrphans(), volumeWhyPending(), volumeRewrap(), volumeReclaim())
 	return cmd
 }
 
@@ -125,19 +127,39 @@ func volumeCreate() *cobra.Command {
 }
 
 func volumeTable(list []csiclient.Volume) *Table {
-	t := &Table{Header: []string{"NAME", "TYPE", "SIZE", "MOUNTED AT", "CONDITION", "NODES", "ID"}, Wide: 2}
+	t := &Table{Header: []string{"NAME", "TYPE", "SIZE", "MOUNTED AT", "CLAIM", "CONDITION", "NODES", "MADE FROM", "ID"}, Wide: 3}
 	for _, v := range list {
-		kind := "rbd"
-		if v.Driver == storage.CephFS {
-			kind = "cephfs"
-		}
 		condition := v.Condition
 		if v.Abnormal {
 			condition = "! " + condition
 		}
-		t.Rows = append(t.Rows, []string{v.Name, kind, v.Bytes.String(), dash(v.Mounts), condition, dash(v.Nodes), v.ID})
+		t.Rows = append(t.Rows, []string{v.Name, kindOf(v.Driver), v.Bytes.String(), dash(v.Mounts), orDash(v.Claim), condition, dash(v.Nodes), madeFrom(v.Origin), v.ID})
 	}
 	return t
+}
+
+func madeFrom(o *csiclient.Origin) string {
+	switch {
+	case o == nil:
+		return "-"
+	case o.Name == "":
+		return o.Kind + " that is gone"
+	}
+	return o.Kind + " " + o.Name
+}
+
+// nameOrigins completes what volumes were made from by the names of what there is.
+func nameOrigins(ctx context.Context, c *csiclient.Client, list []csiclient.Volume) error {
+	if !slices.ContainsFunc(list, func(v csiclient.Volume) bool { return v.Origin != nil }) {
+		return nil
+	}
+	byID, err := recordsByID(ctx, c)
+	for _, v := range list {
+		if v.Origin != nil {
+			v.Origin.Name = byID[v.Origin.ID].Name
+		}
+	}
+	return err
 }
 
 func dash(list []string) string {
@@ -162,6 +184,9 @@ func volumeList() *cobra.Command {
 						shown = append(shown, v)
 					}
 				}
+				if err := nameOrigins(ctx, c, shown); err != nil {
+					return err
+				}
 				return emit(cmd, shown, volumeTable(shown), nil)
 			})
 		},
@@ -175,6 +200,9 @@ func volumeShow() *cobra.Command {
 		Use: "show NAME", Short: "Show one volume", Args: cobra.ExactArgs(1), ValidArgsFunction: completeVolumes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withVolume(cmd, args[0], func(ctx context.Context, c *csiclient.Client, v csiclient.Volume) error {
+				if err := nameOrigins(ctx, c, []csiclient.Volume{v}); err != nil {
+					return err
+				}
 				usage, mounted, err := c.Stats(ctx, v)
 				if err != nil {
 					return err
@@ -197,6 +225,7 @@ func volumeShow() *cobra.Command {
 func describeVolume(out io.Writer, v csiclient.Volume, usage *csiclient.Usage) {
 	fmt.Fprintf(out, "name        %s\nid          %s\ndriver      %s\nsize        %s (%d bytes)\n", v.Name, v.ID, v.Driver, v.Bytes, int64(v.Bytes))
 	fmt.Fprintf(out, "condition   %s\nnodes       %s\nmounted at  %s\n", v.Condition, dash(v.Nodes), dash(v.Mounts))
+	fmt.Fprintf(out, "claim       %s\nmade from   %s\n", orDash(v.Claim), madeFrom(v.Origin))
 	if usage != nil && usage.Used > 0 {
 		fmt.Fprintf(out, "used        %s of %s\n", usage.Used, usage.Total)
 	}
