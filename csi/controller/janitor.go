@@ -25,6 +25,26 @@ type janitor struct {
 
 	flattened     string // key of the volume that is being flattened
 	done, objects uint64 // how far that is
+
+	strange map[storage.ClusterID]map[string]bool // incarnations seen in the trash that this process did not delete
+}
+
+// see notes an incarnation in the trash of a cluster; seen returns those noted by now, and forgets them.
+func (j *janitor) see(id storage.ClusterID, incarnation string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.strange[id] == nil {
+		j.strange[id] = map[string]bool{}
+	}
+	j.strange[id][incarnation] = true
+}
+
+func (j *janitor) seen(id storage.ClusterID) map[string]bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	known := j.strange[id]
+	delete(j.strange, id)
+	return known
 }
 
 // progress notes how far the flattening of a volume is, flattening tells it: 0 of 0 when it is
@@ -49,6 +69,7 @@ type chores struct {
 	site    clustermap.Site
 	reap    bool
 	deleted map[string]bool // incarnations that this process deleted
+	later   bool            // something is to be looked at again
 	flatten []string        // keys of volumes
 	relieve []string        // handles of volumes that have too many snapshots for their clones
 
@@ -63,7 +84,7 @@ const (
 )
 
 func newJanitor() *janitor {
-	return &janitor{woken: make(chan struct{}, 1), sites: map[storage.ClusterID]*chores{}}
+	return &janitor{woken: make(chan struct{}, 1), sites: map[storage.ClusterID]*chores{}, strange: map[storage.ClusterID]map[string]bool{}}
 }
 
 // wake asks for what deleted volumes left on the site to be freed, that of incarnations
@@ -182,31 +203,39 @@ func (s *Server) clean(ctx context.Context, c *chores) {
 	defer cancel()
 	more, err := s.Backend.Reap(bounded, c.site, s.deleted(c))
 	s.chore(ctx, err, "free what was deleted", string(c.site.Entry.ID))
-	if (more || err != nil) && ctx.Err() == nil {
-		time.AfterFunc(lookAgain, func() { s.janitor.wake(c.site) })
+	if (more || c.later || err != nil) && ctx.Err() == nil {
+		time.AfterFunc(s.LookAgain, func() { s.janitor.wake(c.site) })
 	}
 }
 
 // deleted returns a function that tells whether the volume of an incarnation was deleted: by
-// this process, or by another, which left no record of a volume that lives.
+// this process, or by another, which left no record of it. While there is a record the image may be
+// on its way into the trash this moment, and librbd does not bear that it is removed then; so
+// what is not this process's own is judged by records that are read after it was first seen.
 func (s *Server) deleted(c *chores) func(context.Context, string) (bool, error) {
-	var alive map[string]bool
+	known := s.janitor.seen(c.site.Entry.ID)
+	var recorded map[string]bool
 	return func(ctx context.Context, incarnation string) (bool, error) {
 		if c.deleted[incarnation] {
 			return true, nil
 		}
-		if alive == nil {
+		if !known[incarnation] {
+			s.janitor.see(c.site.Entry.ID, incarnation)
+			c.later = true
+			return false, nil
+		}
+		if recorded == nil {
 			found := map[string]bool{}
 			_, err := s.volumesThat(ctx, c.site, func(r *record.Record) bool {
-				found[r.Incarnation] = r.State != record.Deleting
+				found[r.Incarnation] = true
 				return false
 			})
 			if err != nil {
 				return false, err
 			}
-			alive = found
+			recorded = found
 		}
-		return !alive[incarnation], nil
+		return !recorded[incarnation], nil
 	}
 }
 
@@ -234,7 +263,7 @@ func (s *Server) flattenVolume(ctx context.Context, site clustermap.Site, key st
 		return nil
 	}
 	if err != nil {
-		time.AfterFunc(lookAgain, func() { s.janitor.flatten(site, key) })
+		time.AfterFunc(s.LookAgain, func() { s.janitor.flatten(site, key) })
 		return err
 	}
 	work, held, err := s.store(site).Hold(ctx, key)

@@ -60,7 +60,7 @@ func (s *Server) takeBack(ctx context.Context, site clustermap.Site, c creation)
 		c.looked++
 	}
 	if c.looked < looks {
-		time.AfterFunc(lookAgain, func() { s.janitor.outlived(site, c) })
+		time.AfterFunc(s.LookAgain, func() { s.janitor.outlived(site, c) })
 	}
 	return err
 }

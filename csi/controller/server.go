@@ -37,6 +37,8 @@ type Config struct {
 	Owner    string     // describes this process in leases
 	Log      *slog.Logger
 	Now      func() time.Time
+	// LookAgain is the pause before background work looks again at what it had to leave (0: 30 s).
+	LookAgain time.Duration
 	// Alpha: announce what the CSI specification calls alpha, too. Callers older than the
 	// capability may refuse a service that announces it (csi-sanity v5.4.0 does).
 	Alpha  bool
@@ -62,6 +64,9 @@ const workLimit = 10 * time.Minute
 
 // New returns a Server. Close it.
 func New(config Config) *Server {
+	if config.LookAgain == 0 {
+		config.LookAgain = lookAgain
+	}
 	return &Server{Config: config, flights: flight.New(workLimit), janitor: newJanitor()}
 }
 

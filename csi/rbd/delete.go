@@ -125,9 +125,11 @@ func emptyTrash(ctx context.Context, images ceph.Images, deleted func(context.Co
 		if name == nil {
 			continue
 		}
-		gone, err := deleted(ctx, name[2])
-		if err != nil {
-			return freed, wait, err
+		gone := name[1] != "" // a tombstone, which nobody else puts there
+		if !gone {
+			if gone, err = deleted(ctx, name[2]); err != nil {
+				return freed, wait, err
+			}
 		}
 		if !gone {
 			continue

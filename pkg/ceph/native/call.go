@@ -67,6 +67,7 @@ var classes = map[syscall.Errno]error{
 	syscall.ENOENT:       fault.NotFound,
 	syscall.EEXIST:       fault.Exists,
 	syscall.EBUSY:        fault.Busy,
+	syscall.EUCLEAN:      fault.Busy, // an image that is on its way into the trash
 	syscall.ENOTEMPTY:    fault.Busy, // it has snapshots
 	syscall.EINVAL:       fault.Invalid,
 	syscall.EDOM:         fault.Invalid,
