@@ -108,7 +108,7 @@ type Images interface {
 	// Sparsify gives zeroed blocks back to the pool.
 	Sparsify(ctx context.Context, name string) error
 	// Diff calls fn for each extent between from and to (bytes; 0: the end) that differs between two
-	// snapshots; since "" means from nothing, so all that is allocated, a clone's share of its parent
+	// snapshots; snapshot "" means the image as it is now, since "" from nothing, so all that is allocated, a clone's share of its parent
 	// included. Ascending, unless the image is striped in its own way. An error of fn ends it and is returned.
 	Diff(ctx context.Context, name, since, snapshot string, from, to uint64, fn func(Extent) error) error
 

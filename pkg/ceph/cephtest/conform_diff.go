@@ -47,6 +47,8 @@ func conformDiff(t *testing.T, clients Clients) {
 	same(differ(name, "t", "u", 2*object, 0), changes[1])
 	same(differ(name, "t", "u", object+1024, 2*object), ceph.Extent{Offset: object + 1024, Length: 3072})
 	same(differ(name, "u", "u", 0, 0))
+	same(differ(name, "u", "", 0, 0))
+	same(differ(name, "t", "", 0, 0), changes...)
 	same(differ(name, "t", "u", 1<<40, 0))
 
 	none := func(ceph.Extent) error { return nil }

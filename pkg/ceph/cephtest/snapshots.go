@@ -141,7 +141,10 @@ func (i *fakeImages) Sparsify(ctx context.Context, name string) error {
 func (i *fakeImages) Diff(ctx context.Context, name, since, snap string, from, to uint64, fn func(ceph.Extent) error) error {
 	var changed []ceph.Extent
 	err := i.with(ctx, "Diff", name, func(m *image) error {
-		end, err := m.snapshot(snap)
+		end, err := &snapshot{blocks: m.blocks, size: m.info.Size}, error(nil)
+		if snap != "" {
+			end, err = m.snapshot(snap)
+		}
 		if err != nil {
 			return err
 		}
@@ -151,7 +154,7 @@ func (i *fakeImages) Diff(ctx context.Context, name, since, snap string, from, t
 			if err != nil {
 				return err
 			}
-			if slices.Index(m.snapshots, s) > slices.Index(m.snapshots, end) {
+			if snap != "" && slices.Index(m.snapshots, s) > slices.Index(m.snapshots, end) {
 				return fault.New(fault.Invalid, "snapshot %s is newer than %s", since, snap)
 			}
 			start = s.blocks
