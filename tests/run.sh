@@ -41,6 +41,8 @@ step "unit and conformance tests, with the race detector"
 go test -race -count=1 $(go list ./... | grep -v /tests/) ./tests/arch
 step "csi-sanity"
 go test -count=1 -timeout 20m ./tests/sanity
+step "holdfast volume"
+go test -count=1 -timeout 10m ./tests/volumes
 step "controller and node killed at points of their work, on a new cluster"
 down
 bin/holdfast up --data-dir "$cluster"

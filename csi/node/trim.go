@@ -24,7 +24,7 @@ import (
 const trimStride = 16 * storage.GiB
 
 // Trim has the file system of a staged volume give back what it does not use, and returns how much
-// that was: fault.NotFound unless the volume is staged here, fault.Unsupported for what has no file
+// that was (as the kernel says it: for xfs newer ones tell all that was looked through): fault.NotFound unless the volume is staged here, fault.Unsupported for what has no file
 // system of its own. A volume that is unstaged meanwhile ends it with fault.NotFound.
 func (s *Server) Trim(ctx context.Context, volume string) (storage.Bytes, error) {
 	var total storage.Bytes

@@ -5,6 +5,20 @@ import (
 	"testing"
 )
 
+// rights are the capabilities of the two CSI users.
+func (c *cluster) rights() string {
+	c.t.Helper()
+	var all strings.Builder
+	for _, user := range []string{"client.hf-csi-provisioner", "client.hf-csi-node"} {
+		out, err := c.as("admin", "ceph", "auth", "get", user)
+		if err != nil {
+			c.t.Fatalf("%v\n%s", err, out)
+		}
+		all.WriteString(out)
+	}
+	return all.String()
+}
+
 // testCaps tries what the two CSI users may do, with Ceph's own programs.
 func testCaps(t *testing.T, c *cluster) {
 	const provisioner, node = "hf-csi-provisioner", "hf-csi-node"

@@ -43,7 +43,13 @@ func TestLife(t *testing.T) {
 	})
 	t.Run("a killed OSD is restarted", func(t *testing.T) { testOSDKilled(t, c) })
 	t.Run("a killed supervisor finds its daemons again", func(t *testing.T) { testSupervisorKilled(t, c) })
-	t.Run("down stops everything and up brings the data back", func(t *testing.T) {
+	t.Run("down stops everything and up brings the data and the users' rights back", func(t *testing.T) {
+		rights := c.rights()
+		for _, user := range []string{"client.hf-csi-provisioner", "client.hf-csi-node"} { // as an older version left them
+			if out, err := c.as("admin", "ceph", "auth", "caps", user, "mon", "allow r"); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		}
 		c.must("down")
 		if left := c.left(); len(left) > 0 {
 			t.Fatalf("still running: %v", left)
@@ -55,6 +61,9 @@ func TestLife(t *testing.T) {
 		requireHealthy(t, c)
 		if got := c.get("kept"); got != "first" {
 			t.Errorf("read %q", got)
+		}
+		if after := c.rights(); after != rights {
+			t.Errorf("rights were\n%s\nand are\n%s", rights, after)
 		}
 	})
 	t.Run("kill -9 of everything loses nothing", func(t *testing.T) {
