@@ -12,13 +12,37 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/holdfast-storage/holdfast/pkg/csiclient"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/volumeapi"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // searchTimeout bounds a search through all images, and a deletion of what it found.
 const searchTimeout = 30 * time.Minute
+
+// withAdmin runs fn with a client of the admin API alone, wherever that is: nothing else of a
+// single-machine cluster need be there.
+func withAdmin(cmd *cobra.Command, fn func(context.Context, *volumeapi.Client, storage.Driver) error) error {
+	socket, _ := cmd.Flags().GetString("admin-socket")
+	if socket == "" {
+		dir, err := dataDir(cmd)
+		if err != nil {
+			return err
+		}
+		socket = volumeapi.Socket(dir)
+	}
+	name, _ := cmd.Flags().GetString("type")
+	driver, ok := driverNames[name]
+	if !ok {
+		return fmt.Errorf("--type %q is neither rbd nor cephfs", name)
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), searchTimeout)
+	defer cancel()
+	return fn(ctx, volumeapi.NewClient(socket), driver)
+}
+
+func addAdminFlag(cmd *cobra.Command) {
+	cmd.Flags().String("admin-socket", "", "socket of the controller (`holdfastd csi --admin-socket`), if it is not that of the cluster in --data-dir")
+}
 
 func volumeOrphans() *cobra.Command {
 	var remove, yes, dryRun bool
@@ -29,10 +53,8 @@ func volumeOrphans() *cobra.Command {
 			"client has open, or a record knows, is never deleted, which is looked at again at that moment.",
 		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withClient(cmd, func(_ context.Context, c *csiclient.Client, driver storage.Driver) error {
-				ctx, cancel := context.WithTimeout(cmd.Context(), searchTimeout)
-				defer cancel()
-				found, err := c.Admin().Orphans(ctx)
+			return withAdmin(cmd, func(ctx context.Context, c *volumeapi.Client, driver storage.Driver) error {
+				found, err := c.Orphans(ctx)
 				if err != nil {
 					return err
 				}
@@ -55,6 +77,7 @@ func volumeOrphans() *cobra.Command {
 	cmd.Flags().BoolVar(&remove, "delete", false, "delete them, after showing them and asking")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "with --delete: say what would be deleted, and delete nothing")
+	addAdminFlag(cmd)
 	addOutputFlag(cmd)
 	return cmd
 }
@@ -71,7 +94,7 @@ func orphanTable(list []volumeapi.Orphan) *Table {
 	return t
 }
 
-func deleteOrphans(cmd *cobra.Command, c *csiclient.Client, list []volumeapi.Orphan, yes, dryRun bool) error {
+func deleteOrphans(cmd *cobra.Command, c *volumeapi.Client, list []volumeapi.Orphan, yes, dryRun bool) error {
 	out := cmd.ErrOrStderr()
 	var ids []string
 	for _, o := range list {
@@ -97,7 +120,7 @@ func deleteOrphans(cmd *cobra.Command, c *csiclient.Client, list []volumeapi.Orp
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), searchTimeout)
 	defer cancel()
-	done, err := c.Admin().DeleteOrphans(ctx, ids)
+	done, err := c.DeleteOrphans(ctx, ids)
 	if err != nil {
 		return err
 	}
@@ -139,8 +162,8 @@ func volumeWhyPending() *cobra.Command {
 		Example: "  holdfast volume why-pending default/data\n  holdfast volume why-pending pvc-0f3a…",
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: completeFirst(completePending),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withClient(cmd, func(ctx context.Context, c *csiclient.Client, driver storage.Driver) error {
-				list, err := c.Admin().Pending(ctx, args[0])
+			return withAdmin(cmd, func(ctx context.Context, c *volumeapi.Client, driver storage.Driver) error {
+				list, err := c.Pending(ctx, args[0])
 				if err != nil {
 					return err
 				}
@@ -154,6 +177,7 @@ func volumeWhyPending() *cobra.Command {
 			})
 		},
 	}
+	addAdminFlag(cmd)
 	addOutputFlag(cmd)
 	return cmd
 }
@@ -183,9 +207,9 @@ func describePending(out io.Writer, list []volumeapi.Pending) {
 // completePending completes the names of all records, those included that are not ready.
 func completePending(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var names []string
-	_ = withClient(cmd, func(ctx context.Context, c *csiclient.Client, _ storage.Driver) error {
-		byID, err := recordsByID(ctx, c)
-		for _, r := range byID {
+	_ = withAdmin(cmd, func(ctx context.Context, c *volumeapi.Client, _ storage.Driver) error {
+		all, err := c.Records(ctx)
+		for _, r := range all.Records {
 			names = append(names, r.Name)
 		}
 		return err
