@@ -75,9 +75,10 @@ func (d Device) header() storage.Bytes {
 	return 0
 }
 
-// Data returns how much of an image of size bytes the device shows, ImageSize how large the
-// image is under a device of size bytes.
-func (d Device) Data(size storage.Bytes) storage.Bytes      { return size - d.header() }
+// Data returns how much of an image of size bytes the device shows.
+func (d Device) Data(size storage.Bytes) storage.Bytes { return size - d.header() }
+
+// ImageSize returns how large the image is under a device of size bytes.
 func (d Device) ImageSize(size storage.Bytes) storage.Bytes { return size + d.header() }
 
 // Beneath returns the device, and the byte in it where the data begins, on which data that was

@@ -74,7 +74,7 @@ func (k *keeper) arguments(s Spec) ([]string, error) {
 	var passphrase []string
 	if s.Header > 0 {
 		disk["encrypt"] = map[string]any{"format": "luks2", "key-secret": "passphrase"}
-		passphrase = []string{"--object", "secret,id=passphrase,format=raw,file=" + passphrasePath}
+		passphrase = []string{"--object", "secret,id=passphrase,format=raw,file=" + unlockPath}
 	}
 	blockdev, err := json.Marshal(disk)
 	if err != nil {
@@ -130,7 +130,7 @@ func quote(s string) string {
 }
 
 // secrets are what the helper reads from its inherited files: a keyring (keyPath) and, for
-// an encrypted image, its passphrase (passphrasePath).
+// an encrypted image, its passphrase (unlockPath).
 func secrets(s Spec) [][]byte {
 	list := [][]byte{fmt.Appendf(nil, "[client.%s]\nkey = %s\n", s.User, s.Key)}
 	if s.Header > 0 {

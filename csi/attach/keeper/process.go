@@ -29,7 +29,7 @@ type process struct {
 }
 
 // launch starts argv in a session of its own with the secrets inherited as file descriptors
-// from 3 on (keyPath, passphrasePath), output appended to logPath. The child is nobody's to wait for: it outlives
+// from 3 on (keyPath, unlockPath), output appended to logPath. The child is nobody's to wait for: it outlives
 // this process, and reap collects it while it does not.
 func launch(argv []string, secrets [][]byte, logPath string) (process, error) {
 	var files []*os.File
@@ -67,10 +67,10 @@ func launch(argv []string, secrets [][]byte, logPath string) (process, error) {
 	return p, child.Release()
 }
 
-// keyPath is where a helper finds its keyring, passphrasePath that of an encrypted image.
+// keyPath is where a helper finds its keyring, unlockPath the passphrase of an encrypted image.
 const (
-	keyPath        = "/proc/self/fd/3"
-	passphrasePath = "/proc/self/fd/4"
+	keyPath    = "/proc/self/fd/3"
+	unlockPath = "/proc/self/fd/4"
 )
 
 // memfd returns a sealed file in memory with the given content.
