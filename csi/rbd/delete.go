@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
@@ -88,9 +91,22 @@ func users(ctx context.Context, images ceph.Images, name string) string {
 // ours are the names of volumes' images, alive or tombstones.
 var ours = regexp.MustCompile(`^hf-(gone-)?([0-9a-f]{32})$`)
 
+// removals is how many images are freed at once. One at a time falls behind callers that delete
+// and create side by side; that four slow creations down cannot be seen.
+const removals = 4
+
 // Reap frees what was deleted, in all pools for RBD: a clone in one can be what keeps a
-// tombstone in another. An image that somebody else put into the trash stays there.
+// tombstone in another. An image that somebody else put into the trash stays there. One controller
+// does it at a time: librbd aborts its process when two remove the same image.
 func (b *Backend) Reap(ctx context.Context, site clustermap.Site, deleted func(context.Context, string) (bool, error)) (more bool, err error) {
+	alone, err := record.Alone(ctx, site.Cluster, "rbd.reap", "controller", func(ctx context.Context) (err error) {
+		more, err = reap(ctx, site, deleted)
+		return err
+	})
+	return more || !alone, err
+}
+
+func reap(ctx context.Context, site clustermap.Site, deleted func(context.Context, string) (bool, error)) (more bool, err error) {
 	pools, err := site.Cluster.Pools(ctx)
 	if err != nil {
 		return false, err
@@ -120,6 +136,9 @@ func emptyTrash(ctx context.Context, images ceph.Images, deleted func(context.Co
 	if err != nil {
 		return false, false, err
 	}
+	var some, open atomic.Bool
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(removals)
 	for _, t := range list {
 		name := ours.FindStringSubmatch(t.Name)
 		if name == nil {
@@ -128,22 +147,26 @@ func emptyTrash(ctx context.Context, images ceph.Images, deleted func(context.Co
 		gone := name[1] != "" // a tombstone, which nobody else puts there
 		if !gone {
 			if gone, err = deleted(ctx, name[2]); err != nil {
-				return freed, wait, err
+				return some.Load(), open.Load(), errors.Join(err, group.Wait())
 			}
 		}
 		if !gone {
 			continue
 		}
-		switch err := images.RemoveTrashed(ctx, t.ID); {
-		case err == nil, errors.Is(err, fault.NotFound):
-			freed = true
-		case errors.Is(err, fault.Busy):
-			wait = true
-		default:
-			return freed, wait, err
-		}
+		group.Go(func() error {
+			switch err := images.RemoveTrashed(ctx, t.ID); {
+			case err == nil, errors.Is(err, fault.NotFound):
+				some.Store(true)
+			case errors.Is(err, fault.Busy):
+				open.Store(true)
+			default:
+				return err
+			}
+			return nil
+		})
 	}
-	return freed, wait, nil
+	err = group.Wait()
+	return some.Load(), open.Load(), err
 }
 
 // clearGraves shrinks tombstones and puts those that have no snapshots left into the trash.
