@@ -86,7 +86,7 @@ func call(ctx context.Context, request any, next grpc.UnaryHandler) (any, error)
 	}
 	response, err := next(inner, request)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		err = fault.New(fault.Unavailable, "not finished within the call's deadline: the cluster is slow or does not answer; ask again: %v", err)
+		err = fault.New(fault.Unavailable, "not finished within the call's deadline: the cluster is slow or does not answer (look at `ceph status` and the network); ask again: %v", err)
 	}
 	return response, err
 }
