@@ -52,7 +52,7 @@ func TestHungClusterUnderANode(t *testing.T) {
 }
 
 // deadline is what kubelet would give a call, shortened.
-const deadline = 8 * time.Second
+const deadline = 5 * time.Second
 
 // hang stops the OSDs and calls each RPC of the node.
 func (b *bed) hang(t *testing.T, r *nodeRun) {
