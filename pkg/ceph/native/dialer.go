@@ -175,14 +175,28 @@ func (c *cluster) shutdown() {
 	c.conn.Shutdown()
 }
 
-// Close ends all connections after the calls under way have returned.
+// closeLimit is how long Close waits for calls under way. A call that hangs in librbd (two processes
+// that remove one image) never returns.
+const closeLimit = 30 * time.Second
+
+// Close ends all connections after the calls under way have returned. While one does not, the
+// connections stay until the process ends: to take them from under it would crash it.
 func (d *Dialer) Close() {
 	d.mu.Lock()
 	d.closed = true
 	slots := d.slots
 	d.slots = map[string]*slot{}
 	d.mu.Unlock()
-	d.calls.Wait()
+	returned := make(chan struct{})
+	go func() {
+		d.calls.Wait()
+		close(returned)
+	}()
+	select {
+	case <-returned:
+	case <-time.After(closeLimit):
+		return
+	}
 	for _, s := range slots {
 		if s.cluster != nil {
 			s.cluster.shutdown()
