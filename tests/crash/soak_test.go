@@ -175,13 +175,15 @@ func (s *soak) mount(v *subject) bool {
 		if err != nil {
 			return err
 		}
-		if _, err := s.healthy.Controller(v.driver).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
+		published, err := s.healthy.Controller(v.driver).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
 			VolumeId: v.id, NodeId: info.GetNodeId(), VolumeCapability: mountCap(), Secrets: s.secrets, VolumeContext: r.Context,
-		}); err != nil {
+		})
+		if err != nil {
 			return err
 		}
 		if _, err := node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
 			VolumeId: v.id, StagingTargetPath: staging, VolumeCapability: mountCap(), VolumeContext: r.Context, Secrets: s.node,
+			PublishContext: published.GetPublishContext(),
 		}); err != nil {
 			return err
 		}
