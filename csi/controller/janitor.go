@@ -79,6 +79,9 @@ type chores struct {
 const (
 	// lookAgain is the pause before the janitor tries again what a client still holds.
 	lookAgain = 30 * time.Second
+	// lookAround is how often the janitor looks for what others left: other controllers, or people
+	// who removed a snapshot by hand.
+	lookAround = 10 * time.Minute
 	// choreLimit bounds one chore; what is cut off goes on at the next turn.
 	choreLimit = time.Hour
 )
@@ -141,10 +144,14 @@ func (j *janitor) take() []*chores {
 // left on the clusters of which the service has credentials of its own.
 func (s *Server) Clean(ctx context.Context) error {
 	s.inherited(ctx)
+	ticker := time.NewTicker(lookAround)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-ticker.C:
+			s.inherited(ctx)
 		case <-s.janitor.woken:
 			s.Tidy(ctx)
 		}
