@@ -46,6 +46,7 @@ var (
 
 	_ controller.FenceObserver   = (*server.Metrics)(nil)
 	_ controller.ReclaimObserver = (*server.Metrics)(nil)
+	_ controller.OrphanObserver  = (*server.Metrics)(nil)
 
 	_ admin.Controller = (*controller.Server)(nil)
 	_ admin.Node       = (*node.Server)(nil)
@@ -241,7 +242,7 @@ func (p *csiParts) serve(ctx context.Context, driver storage.Driver) error {
 			who.Changes = true
 		}
 		p.admin.AddController(driver, c)
-		background = append(background, c.Clean, c.WatchFences, func(ctx context.Context) error {
+		background = append(background, c.Clean, c.WatchFences, c.WatchOrphans, func(ctx context.Context) error {
 			return c.SparsifyEvery(ctx, p.flags.sparsifyEvery)
 		})
 	}
@@ -273,7 +274,7 @@ func (p *csiParts) controller(driver storage.Driver) *controller.Server {
 	}
 	return controller.New(controller.Config{
 		Backend: backend, Dialer: p.dialer, Clusters: p.clusters, KMS: p.kms, Now: time.Now,
-		Owner: fmt.Sprintf("controller on %s, pid %d", p.flags.nodeID, os.Getpid()), Log: p.log, Alpha: p.flags.alpha, Fences: p.metrics, Reclaims: p.metrics,
+		Owner: fmt.Sprintf("controller on %s, pid %d", p.flags.nodeID, os.Getpid()), Log: p.log, Alpha: p.flags.alpha, Fences: p.metrics, Reclaims: p.metrics, OrphanCounts: p.metrics,
 	})
 }
 

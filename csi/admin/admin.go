@@ -25,6 +25,8 @@ import (
 type Controller interface {
 	Inventory(ctx context.Context) (volumeapi.Inventory, error)
 	Orphans(ctx context.Context) (volumeapi.Orphans, error)
+	// Summary tells what the last search found.
+	Summary() volumeapi.Summary
 	// DeleteOrphans passes over ids that are not of its driver.
 	DeleteOrphans(ctx context.Context, ids []string) ([]volumeapi.Deletion, error)
 	Pending(ctx context.Context, name string) ([]volumeapi.Pending, error)
@@ -96,6 +98,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET "+volumeapi.PathRecords, handle(s, s.records))
 	mux.HandleFunc("GET "+volumeapi.PathOrphans, handle(s, s.orphans))
 	mux.HandleFunc("POST "+volumeapi.PathDeleteOrphans, handle(s, s.deleteOrphans))
+	mux.HandleFunc("GET "+volumeapi.PathSummary, handle(s, s.summary))
 	mux.HandleFunc("GET "+volumeapi.PathPending, handle(s, s.pending))
 	mux.HandleFunc("POST "+volumeapi.PathRewrap, handle(s, s.rewrap))
 	mux.HandleFunc("POST "+volumeapi.PathSparsify, handle(s, s.sparsify))
@@ -200,6 +203,22 @@ func (s *Server) orphans(r *http.Request) (volumeapi.Orphans, error) {
 		return err
 	})
 	return found, err
+}
+
+// summary adds the drivers' up; it is as old as the older search.
+func (s *Server) summary(*http.Request) (volumeapi.Summary, error) {
+	sum := volumeapi.Summary{Orphans: map[string]int{}}
+	err := all(s, func(c Controller) error {
+		one := c.Summary()
+		for kind, n := range one.Orphans {
+			sum.Orphans[kind] += n
+		}
+		if sum.At.IsZero() || one.At.Before(sum.At) {
+			sum.At = one.At
+		}
+		return nil
+	})
+	return sum, err
 }
 
 func (s *Server) deleteOrphans(r *http.Request) ([]volumeapi.Deletion, error) {

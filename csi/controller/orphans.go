@@ -53,6 +53,9 @@ func (s *Server) Orphans(ctx context.Context) (volumeapi.Orphans, error) {
 		found.Orphans = append(found.Orphans, o.Orphan)
 	}
 	found.Problems = problems
+	if err == nil {
+		s.count(found.Orphans)
+	}
 	return found, err
 }
 
@@ -85,7 +88,19 @@ func (s *Server) DeleteOrphans(ctx context.Context, ids []string) ([]volumeapi.D
 		}
 		done = append(done, outcome)
 	}
+	s.recount(list, done)
 	return done, nil
+}
+
+// recount takes what was deleted out of the last count.
+func (s *Server) recount(list []orphan, done []volumeapi.Deletion) {
+	var left []volumeapi.Orphan
+	for _, o := range list {
+		if !slices.ContainsFunc(done, func(d volumeapi.Deletion) bool { return d.ID == o.ID && d.Error == "" }) {
+			left = append(left, o.Orphan)
+		}
+	}
+	s.count(left)
 }
 
 // order puts snapshots before what they are of.

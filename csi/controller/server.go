@@ -44,7 +44,8 @@ type Config struct {
 	Alpha  bool
 	Fences FenceObserver // may be nil
 
-	Reclaims ReclaimObserver // may be nil
+	Reclaims     ReclaimObserver // may be nil
+	OrphanCounts OrphanObserver  // may be nil
 }
 
 // Server implements csi.ControllerServer for one driver.
@@ -54,6 +55,7 @@ type Server struct {
 	flights *flight.Group
 	janitor *janitor
 	refused refusals
+	census  census
 }
 
 var _ csi.ControllerServer = (*Server)(nil)

@@ -30,6 +30,7 @@ type Metrics struct {
 
 	reclaims       *prometheus.CounterVec
 	reclaimedBytes *prometheus.CounterVec
+	orphans        *prometheus.GaugeVec
 }
 
 // NewMetrics returns metrics in a registry of their own, with those of process and
@@ -65,6 +66,9 @@ func NewMetrics(version string, mapError func() error) *Metrics {
 	m.reclaimedBytes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "holdfast_csi_reclaimed_bytes_total", Help: "Bytes that file systems trimmed, and that images held less after sparsify.",
 	}, []string{"driver", "how"})
+	m.orphans = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "holdfast_csi_orphans", Help: "What the last search found that no volume or snapshot has a use for (holdfast volume orphans).",
+	}, []string{"driver", "kind"})
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "holdfast_build_info", Help: "The version that runs.", ConstLabels: prometheus.Labels{"version": version},
 	})
@@ -77,7 +81,7 @@ func NewMetrics(version string, mapError func() error) *Metrics {
 		}
 		return 0
 	})
-	m.registry.MustRegister(m.calls, m.latency, m.inFlight, m.attach, m.mkfs, m.fences, m.reclaims, m.reclaimedBytes, info, stale,
+	m.registry.MustRegister(m.calls, m.latency, m.inFlight, m.attach, m.mkfs, m.fences, m.reclaims, m.reclaimedBytes, m.orphans, info, stale,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -119,6 +123,13 @@ func (m *Metrics) Trimmed(driver storage.Driver, bytes storage.Bytes, err error)
 func (m *Metrics) Reclaimed(driver storage.Driver, how string, bytes storage.Bytes, err error) {
 	m.reclaims.WithLabelValues(string(driver), how, fault.Code(err).String()).Inc()
 	m.reclaimedBytes.WithLabelValues(string(driver), how).Add(float64(bytes))
+}
+
+// Orphans notes what a search found.
+func (m *Metrics) Orphans(driver storage.Driver, byKind map[string]int) {
+	for kind, n := range byKind {
+		m.orphans.WithLabelValues(string(driver), kind).Set(float64(n))
+	}
 }
 
 // Serve answers /metrics and /healthz on address ("host:port" or "unix:///path")

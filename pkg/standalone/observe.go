@@ -10,6 +10,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/volumeapi"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -49,6 +50,7 @@ type observer struct {
 	last      observation
 	err       error // of the last look
 	volumes   localapi.Volumes
+	orphans   int
 	counted   time.Time
 	countTook time.Duration
 }
@@ -156,8 +158,13 @@ func (o *observer) count(ctx context.Context) {
 	if err := errors.Join(rbdErr, cephfsErr); err != nil {
 		o.s.tools.Log.Debug("could not count volumes", obs.KeyError, err)
 	}
+	summary, err := volumeapi.NewClient(volumeapi.Socket(o.s.dir)).Summary(ctx)
+	if err != nil {
+		o.s.tools.Log.Debug("could not ask for orphans", obs.KeyError, err)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.orphans = summary.Total()
 	o.counted, o.countTook = time.Now(), time.Since(started)
 	o.volumes = localapi.Volumes{RBD: rbd, CephFS: cephfs}
 }
@@ -167,6 +174,13 @@ func (o *observer) snapshot() (observation, localapi.Volumes, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.last, o.volumes, o.err
+}
+
+// unclaimed is how many orphans the last search found.
+func (o *observer) unclaimed() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.orphans
 }
 
 // refresh looks again when the last look is not fresh; a failure leaves the old one.

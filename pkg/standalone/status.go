@@ -39,6 +39,7 @@ func (s *Supervisor) Status(ctx context.Context) *localapi.Status {
 				f.deaf = append(f.deaf, socket)
 			}
 		}
+		f.orphans = s.watch.unclaimed()
 	}
 	s.fill(st, seen)
 	f.daemons, f.state = st.Daemons, st.State

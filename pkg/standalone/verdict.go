@@ -23,6 +23,7 @@ type facts struct {
 	daemons  []localapi.Daemon
 	looping  []string
 	deaf     []string // CSI sockets that do not answer
+	orphans  int      // that the last search found
 }
 
 // The host's file system is short of space below these.
@@ -66,6 +67,9 @@ func (f facts) checks() []localapi.Check {
 	}
 	for _, socket := range f.deaf {
 		add(codes.CSIDown, localapi.HealthWarn, f.see("csi.out"), "no CSI service answers on %s", socket)
+	}
+	if f.orphans > 0 {
+		add(codes.VolumeOrphans, localapi.SeverityInfo, "holdfast volume orphans", "%d things on the cluster belong to no volume or snapshot, or are not finished", f.orphans)
 	}
 	switch free := f.seen.hostFree; {
 	case f.seen.at.IsZero():

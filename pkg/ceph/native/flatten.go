@@ -3,10 +3,12 @@ package native
 import (
 	"context"
 	"sync"
+	"syscall"
 
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
 // progressGate passes progress on until the caller has returned.
@@ -64,7 +66,11 @@ func (i *images) Flatten(ctx context.Context, name string, progress func(done, t
 const sparseSize = 4 << 10
 
 func (i *images) Sparsify(ctx context.Context, name string) error {
-	return i.open(ctx, "sparsify", name, false, func(image *rbd.Image) error {
+	err := i.open(ctx, "sparsify", name, false, func(image *rbd.Image) error {
 		return image.SparsifyWithProgress(sparseSize, func(uint64, uint64, any) int { return interruptible(ctx) }, nil)
 	})
+	if errno(err) == syscall.EROFS { // librbd gave the exclusive lock away
+		return fault.New(fault.Aborted, "sparsify image %s: another client or call wanted the image; try again when nobody uses it", i.path(name))
+	}
+	return err
 }

@@ -31,6 +31,7 @@ const (
 	HostNearFull    Code = "HF-HOST-NEARFULL"
 	HostFull        Code = "HF-HOST-FULL"
 	NoRedundancy    Code = "HF-NO-REDUNDANCY"
+	VolumeOrphans   Code = "HF-VOLUME-ORPHANS"
 	CephOther       Code = "HF-CEPH-OTHER"
 )
 

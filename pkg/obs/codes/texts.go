@@ -149,6 +149,13 @@ func texts() map[Code]Text {
 			Fix:      "For data that matters make a cluster of three OSDs, on disks of their own: holdfast up --disk ... --disk ... --disk ...",
 			Verify:   "holdfast status names how many failures the cluster can take.",
 		},
+		VolumeOrphans: {
+			Meaning:  "The last search found images, subvolumes, snapshots or records that no volume or snapshot has a use for, or that nobody finishes.",
+			Impact:   "They take space. A claim whose volume is among the unfinished ones waits.",
+			Diagnose: "holdfast volume orphans lists each, why it is one and what deleting it does; holdfast volume why-pending NAME for a claim that waits.",
+			Fix:      "holdfast volume orphans --delete shows them, asks, and looks again before each. What a client has open stays: end that client first.",
+			Verify:   "holdfast volume orphans lists nothing.",
+		},
 		CephOther: {
 			Meaning:  "Ceph reports a condition that Holdfast has no word of its own for; its name and text stand beside the code.",
 			Impact:   "See Ceph's text.",

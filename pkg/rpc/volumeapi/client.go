@@ -65,6 +65,11 @@ func (c *Client) Orphans(ctx context.Context) (Orphans, error) {
 	return ask[Orphans](ctx, c, http.MethodGet, PathOrphans, nil)
 }
 
+// Summary tells what the last search found.
+func (c *Client) Summary(ctx context.Context) (Summary, error) {
+	return ask[Summary](ctx, c, http.MethodGet, PathSummary, nil)
+}
+
 // DeleteOrphans deletes those that are orphans still.
 func (c *Client) DeleteOrphans(ctx context.Context, ids []string) ([]Deletion, error) {
 	return ask[[]Deletion](ctx, c, http.MethodPost, PathDeleteOrphans, DeleteRequest{ids})

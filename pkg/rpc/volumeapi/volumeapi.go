@@ -19,6 +19,7 @@ const (
 	PathRecords       = "/v1/records"        // GET: Inventory
 	PathOrphans       = "/v1/orphans"        // GET: Orphans
 	PathDeleteOrphans = "/v1/orphans/delete" // POST DeleteRequest: []Deletion
+	PathSummary       = "/v1/summary"        // GET: Summary of both drivers
 	PathPending       = "/v1/pending"        // GET ?name=: []Pending
 	PathRewrap        = "/v1/rewrap"         // POST RewrapRequest: Rewrapped
 	PathSparsify      = "/v1/sparsify"       // POST VolumeRequest: Reclaimed
@@ -119,6 +120,26 @@ const (
 	OrphanTrash     = "trash"     // an image in the trash that is not freed
 	OrphanRecord    = "record"    // a record of something that is gone, or that nobody finishes
 )
+
+// OrphanKinds are all of them.
+func OrphanKinds() []string {
+	return []string{OrphanImage, OrphanName, OrphanSubvolume, OrphanSnapshot, OrphanTrash, OrphanRecord}
+}
+
+// Summary is what the last search for orphans found, which may be hours ago.
+type Summary struct {
+	At      time.Time      `json:"at"`      // zero: nobody has searched yet
+	Orphans map[string]int `json:"orphans"` // by kind
+}
+
+// Total is how many there are.
+func (s Summary) Total() int {
+	total := 0
+	for _, n := range s.Orphans {
+		total += n
+	}
+	return total
+}
 
 // Orphans are what no volume or snapshot has a use for.
 type Orphans struct {
