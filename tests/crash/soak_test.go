@@ -28,13 +28,16 @@ import (
 
 const (
 	// lives run side by side.
-	lives     = 6
-	killEvery = 4 * time.Second
+	lives = 6
+	// killEvery is the pause between two kills, in seconds. A busy machine needs a longer one: daemons
+	// that are killed before they are up again leave no cluster to work on.
+	killEvery = 4
 )
 
 // Volumes live their whole lives while daemons and services are killed at random. At the
 // end nothing is left, and a controller that was never killed has not grown.
-// HOLDFAST_SOAK_VOLUMES and HOLDFAST_SOAK_SEED say how many and which chance.
+// HOLDFAST_SOAK_VOLUMES and HOLDFAST_SOAK_SEED say how many and which chance, HOLDFAST_SOAK_PAUSE
+// how many seconds are between two kills.
 func TestSoak(t *testing.T) {
 	volumes := fromEnv(t, "HOLDFAST_SOAK_VOLUMES", 0)
 	if volumes == 0 {
@@ -232,11 +235,12 @@ func (s *soak) mount(v *subject) bool {
 // `holdfast up` starts it anew.
 func (s *soak) kill(ctx context.Context) {
 	chance := rand.New(rand.NewPCG(uint64(s.seed), 1<<40))
+	pause := time.Duration(fromEnv(s.t, "HOLDFAST_SOAK_PAUSE", killEvery)) * time.Second
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(killEvery):
+		case <-time.After(pause):
 		}
 		daemons := s.daemons()
 		names := slices.Sorted(maps.Keys(daemons))
