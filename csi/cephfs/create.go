@@ -98,7 +98,7 @@ func (b *Backend) begin(ctx context.Context, site clustermap.Site, r *record.Rec
 			return status, err
 		}
 	}
-	snapshot := ceph.SubvolumeSnapshot{Subvolume: name, Snapshot: originSnapshot(r)}
+	snapshot := ceph.SubvolumeSnapshot{Subvolume: name, Snapshot: r.SourceSnapshot()}
 	err = from.Clone(ctx, r.BackendName(), snapshot, ceph.SubvolumeSpec{DataPool: r.Settings()["pool"]})
 	if err != nil && !errors.Is(err, fault.Exists) {
 		return status, err
@@ -147,16 +147,6 @@ func (b *Backend) copying(ctx context.Context, site clustermap.Site, r *record.R
 		return storage.Condition{Abnormal: true, Message: "the volume is being made; its copy has not begun"}, nil
 	}
 	return storage.Condition{Abnormal: true, Message: "the volume is being copied: " + progress(status)}, err
-}
-
-// originSnapshot is the name of the snapshot that is copied: the origin itself, or one taken
-// of the origin for this copy.
-func originSnapshot(r *record.Record) string {
-	if r.Origin.Kind == record.KindVolume {
-		return r.BackendName()
-	}
-	h, _ := volumeid.Parse(r.Origin.Handle) // the controller has parsed it
-	return volumeid.BackendName(h.Incarnation)
 }
 
 // dropOwnSnapshot removes the snapshot that was taken of a volume for the copy r alone.

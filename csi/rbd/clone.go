@@ -70,7 +70,7 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 		}
 	}
 	err = from.either(func(image string) error {
-		ref := ceph.ImageSnapshotRef{Pool: from.pool, Namespace: from.namespace, Image: image, Snapshot: originSnapshot(r)}
+		ref := ceph.ImageSnapshotRef{Pool: from.pool, Namespace: from.namespace, Image: image, Snapshot: r.SourceSnapshot()}
 		return images.Clone(ctx, r.BackendName(), ref, spec)
 	})
 	if errors.Is(err, fault.Exists) {
@@ -94,16 +94,6 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 		return nil
 	}
 	return images.Grow(ctx, r.BackendName(), imageSize(r, r.Size))
-}
-
-// originSnapshot is the name of the snapshot that a clone is made from: the origin itself, or
-// one taken of the origin for this clone.
-func originSnapshot(r *record.Record) string {
-	if r.Origin.Kind == record.KindVolume {
-		return r.BackendName()
-	}
-	h, _ := volumeid.Parse(r.Origin.Handle) // the controller has parsed it
-	return volumeid.BackendName(h.Incarnation)
 }
 
 // dropOwnSnapshot removes the snapshot that was taken of a volume for its clone r alone.

@@ -136,6 +136,16 @@ func (r *Record) Abandon(incarnation string) {
 	}
 }
 
+// SourceSnapshot is the name of the snapshot that a volume with an Origin is copied from: the
+// origin itself, or one that is taken of the origin for this copy alone.
+func (r *Record) SourceSnapshot() string {
+	if r.Origin.Kind == KindVolume {
+		return r.BackendName()
+	}
+	h, _ := volumeid.Parse(r.Origin.Handle) // the controller has parsed it
+	return volumeid.BackendName(h.Incarnation)
+}
+
 // granule is what a record's length is a multiple of, in bytes. A full pool refuses
 // writes that make an object longer (Ceph: PrimaryLogPG, "full try"); one that only
 // changes the state must pass, so that volumes of a full cluster can be deleted.
