@@ -37,8 +37,9 @@ func (d *Directories) Adopt(ctx context.Context, dir Directory, target string) (
 		return Mount{}, false, err
 	}
 	// A subdirectory of the volume (a pod's subPath) is not the volume.
-	list = slices.DeleteFunc(list, func(m *mountinfo.Info) bool { return m.Root != "/" })
-	found, err := showAgain(status, list, target)
+	_, root := source(dir.Path)
+	list = slices.DeleteFunc(list, func(m *mountinfo.Info) bool { return m.Root != root })
+	found, err := showAgain(status, list, root, target)
 	if err != nil || !found {
 		return Mount{}, false, err
 	}
@@ -80,13 +81,13 @@ func topmost(path string) (*mountinfo.Info, error) {
 	return list[len(list)-1], nil
 }
 
-// showAgain makes the topmost mount at target one of list; false if none stands any more.
-func showAgain(status keeper.Status, list []*mountinfo.Info, target string) (bool, error) {
+// showAgain makes the topmost mount at target one of list, all of which have that root; false if none stands any more.
+func showAgain(status keeper.Status, list []*mountinfo.Info, root, target string) (bool, error) {
 	at, err := topmost(target)
 	if err != nil {
 		return false, err
 	}
-	if at != nil && at.Root == "/" && is(at, status) {
+	if at != nil && at.Root == root && is(at, status) {
 		return true, nil
 	}
 	for _, from := range list {
@@ -104,7 +105,7 @@ func showAgain(status keeper.Status, list []*mountinfo.Info, target string) (boo
 		if at, err = topmost(target); err != nil {
 			return false, err
 		}
-		if at != nil && at.Root == "/" && is(at, status) {
+		if at != nil && at.Root == root && is(at, status) {
 			return true, writable(at, status.Spec.ReadOnly)
 		}
 	}

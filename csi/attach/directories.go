@@ -147,7 +147,12 @@ func (d *Directories) mountKernel(ctx context.Context, dir Directory, target str
 	if !hasOption(options, "mount_timeout") {
 		data += fmt.Sprintf(",mount_timeout=%d", krbdMountTimeout)
 	}
-	return d.mount(ctx, strings.Join(addrs, ",")+":"+dir.Path, target, flags, data)
+	mounted, inside := source(dir.Path)
+	devices := strings.Join(addrs, ",") + ":" + mounted
+	if inside != "/" {
+		return d.kernelInside(ctx, devices, inside, target, flags, data)
+	}
+	return d.mount(ctx, devices, target, flags, data)
 }
 
 // mount calls mount(2), which blocks while the cluster does not answer. When ctx ends
@@ -193,11 +198,12 @@ func kernelMountError(err error) error {
 // mountUser has the keeper run ceph-fuse on a directory of its own and hands that mount over
 // to target, so that the keeper needs to see its own directory alone.
 func (d *Directories) mountUser(ctx context.Context, dir Directory, target string) error {
+	mounted, inside := source(dir.Path)
 	options := append([]string{dir.FuseOptions}, dir.Options...)
 	spec := keeper.Spec{
 		ID: ID(dir.Volume), Kind: keeper.KindCephFS, Volume: dir.Volume, FSID: dir.FSID, Monitors: dir.Endpoint.Monitors,
 		User: dir.Credentials.User, Key: dir.Credentials.Key.Reveal(), ReadOnly: dir.ReadOnly,
-		Filesystem: dir.Filesystem, Directory: dir.Path, Options: fuseOptions(options),
+		Filesystem: dir.Filesystem, Directory: mounted, Options: fuseOptions(options),
 	}
 	if err := d.fence(ctx, dir, spec.ID); err != nil {
 		return err
@@ -211,8 +217,8 @@ func (d *Directories) mountUser(ctx context.Context, dir Directory, target strin
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount(status.Path, target, "", unix.MS_BIND, ""); err != nil {
-		return errors.Join(fmt.Errorf("bind %s to %s: %w", status.Path, target, err), d.keeper.Stop(context.WithoutCancel(ctx), spec.ID))
+	if err := show(status.Path, inside, target); err != nil {
+		return errors.Join(err, d.keeper.Stop(context.WithoutCancel(ctx), spec.ID))
 	}
 	// target is the one mount from here on: kubelet takes a second one of the same directory for
 	// another user of the volume and never unstages it (its GetDeviceMountRefs).

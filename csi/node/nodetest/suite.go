@@ -41,6 +41,7 @@ func Run(t *testing.T, env Env) {
 		{"an encrypted volume shows its content to the node alone", encryptedImage},
 		{"an encrypted raw device has the size that was asked for", encryptedBlock},
 		{"a CephFS volume is shared by two nodes", sharedDirectory},
+		{"a snapshot of a directory is shown without a copy", shownSnapshot},
 		{"discarded blocks go back to the pool", discard},
 		{"an image without a file system is never formatted for a reader", readerNeverFormats},
 		{"mkfs is done once, and never over anything", formatRule},
