@@ -28,6 +28,8 @@ func TestHoldfastOnKubernetes(t *testing.T) {
 			{"a pod that moves to the other node finds its data", testMove},
 			{"a volume for one pod alone refuses a second", testOnePod},
 			{"the scheduler knows how much space is free", testCapacity},
+			{"snapshots outlive their volumes and are restored", testSnapshot},
+			{"a clone is used beside its source", testClone},
 		}
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {

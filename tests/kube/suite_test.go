@@ -125,6 +125,7 @@ func eventually(t *testing.T, what string, done func() (bool, string)) {
 type claim struct {
 	name, class, mode, size string
 	block                   bool
+	source                  string // "snapshot/NAME" or "claim/NAME": what it is a copy of
 }
 
 func (c claim) String() string {
@@ -132,12 +133,18 @@ func (c claim) String() string {
 	if c.block {
 		volumeMode = "Block"
 	}
+	var source string
+	if name, ok := strings.CutPrefix(c.source, "snapshot/"); ok {
+		source = fmt.Sprintf("dataSource: {apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: %s}, ", name)
+	} else if name, ok := strings.CutPrefix(c.source, "claim/"); ok {
+		source = fmt.Sprintf("dataSource: {kind: PersistentVolumeClaim, name: %s}, ", name)
+	}
 	return fmt.Sprintf(`
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: %q}
-spec: {accessModes: [%s], volumeMode: %s, storageClassName: %s, resources: {requests: {storage: %s}}}
----`, c.name, c.mode, volumeMode, c.class, c.size)
+spec: {%saccessModes: [%s], volumeMode: %s, storageClassName: %s, resources: {requests: {storage: %s}}}
+---`, c.name, source, c.mode, volumeMode, c.class, c.size)
 }
 
 // pod describes one pod with claims: a file system under /NAME, a device at /dev/NAME.

@@ -20,6 +20,7 @@ const (
 	provisionerVersion = "v6.3.0"
 	attacherVersion    = "v4.12.0"
 	resizerVersion     = "v2.2.0"
+	snapshotterVersion = "v8.6.0"
 	registryVersion    = "3.0.0"
 )
 
@@ -30,8 +31,8 @@ func (c *Cluster) program(name string) string { return filepath.Join(c.programDi
 // older tree still finds its own.
 func (c *Cluster) programDir() string {
 	digest := sha256.New()
-	for _, module := range []string{"build", "registry"} {
-		data, err := os.ReadFile(filepath.Join(c.Repo, "tests/kube", module, "go.sum"))
+	for _, source := range []string{"build/go.sum", "build/tools.go", "registry/go.sum"} {
+		data, err := os.ReadFile(filepath.Join(c.Repo, "tests/kube", source))
 		if err != nil {
 			data = []byte(err.Error())
 		}
@@ -101,6 +102,8 @@ func (c *Cluster) buildKubernetes(ctx context.Context) error {
 		"github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner",
 		"github.com/kubernetes-csi/external-attacher/v4/cmd/csi-attacher",
 		"github.com/kubernetes-csi/external-resizer/v2/cmd/csi-resizer",
+		"github.com/kubernetes-csi/external-snapshotter/v8/cmd/csi-snapshotter",
+		"github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
 		"github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",
 		"./pause")
 	if err := c.goBuild(ctx, "tests/kube/build", arguments...); err != nil {

@@ -37,6 +37,8 @@ func (c *Cluster) makeImages(ctx context.Context) error {
 		{name: "registry.k8s.io/sig-storage/csi-provisioner:" + provisionerVersion, program: c.program("csi-provisioner"), entry: "/csi-provisioner"},
 		{name: "registry.k8s.io/sig-storage/csi-attacher:" + attacherVersion, program: c.program("csi-attacher"), entry: "/csi-attacher"},
 		{name: "registry.k8s.io/sig-storage/csi-resizer:" + resizerVersion, program: c.program("csi-resizer"), entry: "/csi-resizer"},
+		{name: "registry.k8s.io/sig-storage/csi-snapshotter:" + snapshotterVersion, program: c.program("csi-snapshotter"), entry: "/csi-snapshotter"},
+		{name: "registry.k8s.io/sig-storage/snapshot-controller:" + snapshotterVersion, program: c.program("snapshot-controller"), entry: "/snapshot-controller"},
 		{name: "docker.io/library/registry:" + registryVersion, program: c.program("registry"), entry: "/bin/registry"},
 	}
 	for _, image := range small {
