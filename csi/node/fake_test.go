@@ -187,6 +187,9 @@ func (m *fakeMachine) Run(_ context.Context, c command.Cmd) (command.Result, err
 		if _, err := io.ReadFull(f, head); err != nil {
 			return command.Result{}, err
 		}
+		if bytes.HasPrefix(head, []byte("XFSB")) {
+			head = []byte("blkid:USAGE=filesystem,TYPE=xfs")
+		}
 		what, known := strings.CutPrefix(string(bytes.TrimRight(head, "\x00")), "blkid:")
 		if !known {
 			return command.Result{}, &command.ExitError{Cmd: "blkid", Code: 2}
@@ -204,6 +207,14 @@ func put(device, content string) error {
 		return err
 	}
 	_, err = f.WriteString(content)
+	if strings.Contains(content, "TYPE=xfs") {
+		super := make([]byte, 16)
+		copy(super, "XFSB")
+		binary.BigEndian.PutUint32(super[4:], 4096)
+		binary.BigEndian.PutUint64(super[8:], 64<<20>>12)
+		_, more := f.WriteAt(super, 0)
+		err = errors.Join(err, more)
+	}
 	if strings.Contains(content, "TYPE=ext4") {
 		super := make([]byte, 1024) // as large as the device: nothing to grow
 		binary.LittleEndian.PutUint32(super[0x4:], 64<<20>>12)

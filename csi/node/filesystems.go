@@ -199,15 +199,8 @@ func mayGrowOnline() bool {
 	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
-// growUnmounted grows an ext4 that is smaller than its device, before it is mounted.
-func (f *filesystems) growUnmounted(ctx context.Context, device, fs string, size storage.Bytes) error {
-	if fs != "ext4" {
-		return nil
-	}
-	have, err := ext4Size(device)
-	if err != nil || have+storage.MiB > size { // less than one block group cannot be used
-		return err
-	}
+// growUnmounted grows an ext4 before it is mounted.
+func (f *filesystems) growUnmounted(ctx context.Context, device string) error {
 	if _, err := f.run.Run(ctx, command.Cmd{Name: "e2fsck", Args: []string{"-f", "-p", device}}); err != nil && command.ExitCode(err) > 3 || command.ExitCode(err) < 0 {
 		return fmt.Errorf("check %s before growing: %w", device, err)
 	}

@@ -122,15 +122,7 @@ func (s *Server) prepareImage(ctx context.Context, st *staging, v *staged, info 
 	if err := s.mounts.Drop(st.target); err != nil {
 		return err
 	}
-	if !v.ReadOnly {
-		if err := s.fs.check(ctx, v.Device.Path, fs); err != nil {
-			return err
-		}
-		if err := s.fs.growUnmounted(ctx, v.Device.Path, fs, info.Size); err != nil {
-			return err
-		}
-	}
-	return s.mountImage(v, st.cap.flags)
+	return s.mountGrown(ctx, v, st.cap.flags, info.Size)
 }
 
 // disown notes that an image is given out raw: what an unfinished mkfs left may be
