@@ -117,7 +117,7 @@ func (b *Backend) Expand(ctx context.Context, site clustermap.Site, r *record.Re
 	namespace := r.Context["radosNamespace"]
 	images := site.Cluster.Images(pool, namespace)
 	if size > r.Size {
-		if err := roomFor(ctx, site, r); err != nil {
+		if err := errors.Join(growable(ctx, images, r), roomFor(ctx, site, r)); err != nil {
 			return false, err
 		}
 	}

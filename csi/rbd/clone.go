@@ -93,7 +93,10 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 	if r.Size <= r.Origin.Size { // a clone has its source's size
 		return nil
 	}
-	return images.Grow(ctx, r.BackendName(), imageSize(r, r.Size))
+	if err := images.Grow(ctx, r.BackendName(), imageSize(r, r.Size)); err != nil || r.Encryption == nil {
+		return err
+	}
+	return fillSeam(ctx, images, r)
 }
 
 // dropOwnSnapshot removes the snapshot that was taken of a volume for its clone r alone.

@@ -98,3 +98,27 @@ func (b *Backend) Rewrap(ctx context.Context, site clustermap.Site, r *record.Re
 	}
 	return noteKey(ctx, images, r)
 }
+
+// fillSeam gives a copy that is larger than its source objects where the source ends. librbd
+// (16.2) opens an encrypted image with its header cut off, but still compares offsets with the size
+// of the whole parent: it asks the parent for objects up to a header's length behind the parent's
+// end, and answers EINVAL. An object of its own is not asked for. Nobody uses the volume yet; zeros
+// are as good a content as what a fresh encrypted device shows.
+func fillSeam(ctx context.Context, images ceph.Images, r *record.Record) error {
+	length := min(luks.HeaderSize, r.Size-r.Origin.Size)
+	return images.Write(ctx, r.BackendName(), uint64(imageSize(r, r.Origin.Size)), make([]byte, length))
+}
+
+// growable refuses to grow an encrypted copy that still shares its source's data: see fillSeam.
+// Zeros cannot be written there any more, since a node may have the volume.
+func growable(ctx context.Context, images ceph.Images, r *record.Record) error {
+	if r.Encryption == nil || r.Origin == nil {
+		return nil
+	}
+	info, err := images.Info(ctx, r.BackendName())
+	if err != nil || info.Parent.Image == "" {
+		return err
+	}
+	return fault.New(fault.Precondition, "volume %q is an encrypted copy that still shares its source's data, and librbd fails behind that data's end: "+
+		"run `rbd flatten` on image %s while no pod uses it, then it grows; or restore to the larger size at once", r.Name, r.BackendName())
+}
