@@ -57,7 +57,7 @@ func (s *Server) listOne(ctx context.Context, id string, request *csi.ListSnapsh
 // this handle.
 func (s *Server) madeFrom(ctx context.Context, site clustermap.Site, volume string) ([]string, error) {
 	return s.volumesThat(ctx, site, func(r *record.Record) bool {
-		return r.State == record.Ready && r.Depth > 0 && r.Origin != nil && r.Origin.Volume == volume
+		return r.State == record.Ready && r.Depth > 0 && r.Encryption == nil && r.Origin != nil && r.Origin.Volume == volume
 	})
 }
 

@@ -80,7 +80,7 @@ func (b *Backend) Plan(ctx context.Context, site clustermap.Site, r *record.Reco
 	if pool.Full || where.Full {
 		return fault.New(fault.Exhausted, "pool %q is full: add OSDs or delete volumes", where.Name)
 	}
-	r.PoolID, r.Flatten = pool.ID, r.Depth >= softDepth
+	r.PoolID = pool.ID
 	described := volumeid.Context{
 		ClusterID: string(site.Entry.ID), Name: r.Name, Pool: pool.Name, RadosNamespace: site.Entry.RadosNamespace,
 		Image: r.BackendName(), Mounter: r.Parameters["mounter"], MapOptions: r.Parameters["mapOptions"],
@@ -89,6 +89,9 @@ func (b *Backend) Plan(ctx context.Context, site clustermap.Site, r *record.Reco
 	if err := planEncryption(ctx, site, r); err != nil {
 		return err
 	}
+	// Encrypted clones are not flattened: a node's librbd that has one open would be asked to do it,
+	// and 16.2 mistakes the end of the parent's data.
+	r.Flatten = r.Depth >= softDepth && r.Encryption == nil
 	if r.Encryption != nil {
 		described.Encrypted = "true"
 	}

@@ -131,6 +131,9 @@ func (b *Backend) tooDeep(ctx context.Context, from source, r *record.Record) er
 	if err != nil {
 		return err
 	}
+	if depth > hardDepth && r.Encryption != nil {
+		return fault.New(fault.Exhausted, "the source stands on %d images already, and encrypted ones are not flattened by themselves: unmount it everywhere and run `rbd flatten` on its image, or copy its files to a new volume", depth-1)
+	}
 	if depth > hardDepth {
 		return fault.New(fault.Unavailable, "the source stands on %d images already; it is being given a copy of its own (if it has the feature deep-flatten), then this goes on", depth-1)
 	}
