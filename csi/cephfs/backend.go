@@ -133,11 +133,21 @@ func (b *Backend) Present(ctx context.Context, site clustermap.Site, records []*
 			there[i] = true
 			continue
 		}
+		if r.Kind == record.KindSnapshot {
+			var err error
+			if there[i], err = snapshotPresent(ctx, site, r); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		at := [2]string{r.Context["fsName"], r.Group}
 		if names[at] == nil {
 			names[at] = map[string]bool{}
 			list, err := subvolumes(site, r).List(ctx)
-			if err != nil && !errors.Is(err, fault.NotFound) { // the group or file system is gone
+			if errors.Is(err, fault.NotFound) { // the group or file system is gone
+				err = notRenamed(ctx, site, r)
+			}
+			if err != nil {
 				return nil, err
 			}
 			for _, name := range list {
@@ -147,6 +157,33 @@ func (b *Backend) Present(ctx context.Context, site clustermap.Site, records []*
 		there[i] = names[at][r.BackendName()]
 	}
 	return there, nil
+}
+
+// snapshotPresent looks for a snapshot in the subvolume and group that it was taken in.
+func snapshotPresent(ctx context.Context, site clustermap.Site, r *record.Record) (bool, error) {
+	from, name, err := source(ctx, site, r)
+	if err != nil {
+		return false, err // also when the file system is gone: that is for a person to judge
+	}
+	list, err := from.Snapshots(ctx, name)
+	if errors.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return slices.Contains(list, r.BackendName()), err
+}
+
+// notRenamed fails if the volume's file system has another name now, under which its subvolumes are.
+func notRenamed(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	list, err := site.Cluster.Filesystems(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range list {
+		if f.ID == r.PoolID && f.Name != r.Context["fsName"] {
+			return fault.New(fault.Precondition, "file system %s is called %s now: give it its old name back, or its volumes cannot be found", r.Context["fsName"], f.Name)
+		}
+	}
+	return nil
 }
 
 // Expand raises the quota; clients see it by themselves.

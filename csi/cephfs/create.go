@@ -81,7 +81,12 @@ func (b *Backend) copy(ctx context.Context, site clustermap.Site, r *record.Reco
 	if err := dropOwnSnapshot(ctx, site, r); err != nil {
 		return err
 	}
-	if r.Size <= r.Origin.Size { // a copy has its source's quota
+	info, err := subvolumes(site, r).Info(ctx, r.BackendName())
+	if err != nil {
+		return err
+	}
+	if info.Quota >= r.Size { // a copy has its source's quota, which may have grown meanwhile
+		r.Size = info.Quota
 		return nil
 	}
 	return subvolumes(site, r).Resize(ctx, r.BackendName(), r.Size)

@@ -3,6 +3,8 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -232,15 +234,10 @@ func (s *Server) deleted(c *chores) func(context.Context, string) (bool, error) 
 			return false, nil
 		}
 		if recorded == nil {
-			found := map[string]bool{}
-			_, err := s.volumesThat(ctx, c.site, func(r *record.Record) bool {
-				found[r.Incarnation] = true
-				return false
-			})
-			if err != nil {
+			var err error
+			if recorded, err = s.incarnations(ctx, c.site); err != nil {
 				return false, err
 			}
-			recorded = found
 		}
 		return !recorded[incarnation], nil
 	}
@@ -250,6 +247,30 @@ func (s *Server) chore(ctx context.Context, err error, what, of string) {
 	if err != nil && ctx.Err() == nil {
 		s.Log.Warn("background work failed; it is tried again", obs.KeyDriver, s.Backend.Driver(), "work", what, "of", of, obs.KeyError, err)
 	}
+}
+
+// incarnations returns those of all volumes that have a record, whatever entry of the cluster map
+// they belong to. A record that cannot be read is an error: it may be of any of them.
+func (s *Server) incarnations(ctx context.Context, site clustermap.Site) (map[string]bool, error) {
+	store := s.store(site)
+	keys, err := store.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]bool{}
+	var unread error
+	for list := range slices.Chunk(keys, batch) {
+		records, err := store.ReadAll(ctx, list, func(key string, err error) { unread = fmt.Errorf("record %s: %w", key, err) })
+		if err = errors.Join(err, unread); err != nil {
+			return nil, err
+		}
+		for _, r := range records {
+			if r != nil {
+				found[r.Incarnation] = true
+			}
+		}
+	}
+	return found, nil
 }
 
 // flattenVolume makes a clone independent and notes it in its record. The lease is held for

@@ -318,26 +318,9 @@ func (s *Server) staleness(ctx context.Context, k kept, there map[string]bool) (
 // missing looks for what a ready record describes, and reports that it is gone though the record
 // is still there and as it was.
 func (s *Server) missing(ctx context.Context, k kept) (bool, error) {
-	if k.record.Kind == record.KindVolume {
-		there, err := s.Backend.Present(ctx, k.site, []*record.Record{k.record})
-		if err != nil || there[0] {
-			return false, err
-		}
-	} else {
-		again, err := s.Backend.Holdings(ctx, k.site)
-		if err != nil {
-			return false, err
-		}
-		origin, err := volumeid.Parse(k.record.Origin.Volume)
-		if err != nil {
-			return false, err
-		}
-		searched := slices.ContainsFunc(again.Locations, func(l record.Location) bool { return l.ID == origin.Pool })
-		if !searched || slices.ContainsFunc(again.List, func(h record.Holding) bool {
-			return h.Kind == record.HoldingSnapshot && h.Incarnation == k.record.Incarnation
-		}) {
-			return false, nil
-		}
+	there, err := s.Backend.Present(ctx, k.site, []*record.Record{k.record})
+	if err != nil || there[0] {
+		return false, err
 	}
 	now, err := k.store.Read(ctx, k.key)
 	if errors.Is(err, fault.NotFound) {

@@ -138,7 +138,11 @@ func sameSnapshot(have, want *record.Record) error {
 // finishSnapshot takes what the record describes; after an error that a retry cannot mend
 // it takes it back.
 func (s *Server) finishSnapshot(ctx context.Context, site clustermap.Site, held *record.Held) error {
-	crowded, err := s.Backend.Snapshot(ctx, site, held.Record)
+	var crowded bool
+	err := s.holdVolume(ctx, site, held.Record, func(ctx context.Context) (err error) {
+		crowded, err = s.Backend.Snapshot(ctx, site, held.Record)
+		return err
+	})
 	if err == nil {
 		held.Record.State = record.Ready
 		if err := held.Finish(ctx); err != nil {
@@ -156,6 +160,25 @@ func (s *Server) finishSnapshot(ctx context.Context, site clustermap.Site, held 
 		return fault.New(fault.Unavailable, "%v; taking back what was made: %v", err, undo)
 	}
 	return err
+}
+
+// holdVolume runs work while nobody deletes the volume that the snapshot is of: an image that
+// goes into the trash takes a snapshot with it that was taken this moment. The order of leases is
+// snapshot, then its volume; a volume never waits for a snapshot of itself.
+func (s *Server) holdVolume(ctx context.Context, site clustermap.Site, r *record.Record, work func(context.Context) error) error {
+	h, err := volumeid.Parse(r.Origin.Handle)
+	if err != nil {
+		return err
+	}
+	held, volume, err := s.store(site).Hold(ctx, h.NameHash)
+	if errors.Is(err, fault.NotFound) { // gone: the backend says so, or finds what was begun
+		return work(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	defer volume.Release(ctx)
+	return volume.Outcome(work(held))
 }
 
 // DeleteSnapshot removes a snapshot. One that is not there (any more) is no error. Volumes

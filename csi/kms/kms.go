@@ -134,8 +134,8 @@ func (k Keyring) Unwrap(ctx context.Context, w Wrapped) (storage.Secret, error) 
 		}
 	}
 	return storage.Secret{}, fault.New(fault.Denied, "the volume's key was wrapped by KMS %q with another passphrase than it has now (%v). "+
-		"Without the old passphrase the data is lost: Holdfast keeps no other copy of the key. Look for it in backups of the Secret or file and put it there as %q, or give it back its old value",
-		w.KMS, err, OldPassphrase)
+		"Without the old passphrase the data is lost: Holdfast keeps no other copy of the key. Look for it in backups of the Secret or file and put it beside the new one, in the Secret as %q or in a file named like the other with %q added, or give back the old value",
+		w.KMS, err, OldPassphrase, oldSuffix)
 }
 
 // backends returns the ways to use a KMS, that for new keys first.
@@ -155,13 +155,25 @@ func (k Keyring) backends(id string) ([]Backend, error) {
 	if err := k.config.Knows(id); err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(k.config[id].Path)
+	path := k.config[id].Path
+	value, err := readPassphrase(path)
 	if err != nil {
 		return nil, fault.As(fault.Unavailable, fmt.Errorf("read the passphrase of KMS %q: %w", id, err))
 	}
-	value := strings.TrimRight(string(data), "\r\n")
 	if value == "" {
-		return nil, fault.New(fault.Precondition, "the passphrase file of KMS %q is empty: %s", id, k.config[id].Path)
+		return nil, fault.New(fault.Precondition, "the passphrase file of KMS %q is empty: %s", id, path)
 	}
-	return []Backend{passphrase{storage.NewSecret(value)}}, nil
+	list := []Backend{passphrase{storage.NewSecret(value)}}
+	if old, err := readPassphrase(path + oldSuffix); err == nil && old != "" {
+		list = append(list, passphrase{storage.NewSecret(old)})
+	}
+	return list, nil
+}
+
+// oldSuffix is added to a passphrase file's name for the one that was valid before.
+const oldSuffix = ".old"
+
+func readPassphrase(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	return strings.TrimRight(string(data), "\r\n"), err
 }

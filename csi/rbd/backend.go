@@ -153,6 +153,13 @@ func (b *Backend) Present(ctx context.Context, site clustermap.Site, records []*
 	names := map[place]map[string]bool{}
 	there := make([]bool, len(records))
 	for i, r := range records {
+		if r.Kind == record.KindSnapshot {
+			var err error
+			if there[i], err = snapshotPresent(ctx, site, r); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		at := place{r.PoolID, r.Context["radosNamespace"]}
 		if names[at] == nil {
 			names[at] = map[string]bool{}

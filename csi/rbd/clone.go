@@ -90,13 +90,25 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 			return err
 		}
 	}
-	if r.Size <= r.Origin.Size { // a clone has its source's size
-		return nil
-	}
-	if err := images.Grow(ctx, r.BackendName(), imageSize(r, r.Size)); err != nil || r.Encryption == nil {
+	return fit(ctx, images, r)
+}
+
+// fit makes a new clone as large as the volume is to be. What was cloned may be larger than the
+// source was when its record was read: then the volume is, too.
+func fit(ctx context.Context, images ceph.Images, r *record.Record) error {
+	info, err := images.Info(ctx, r.BackendName())
+	if err != nil {
 		return err
 	}
-	return fillSeam(ctx, images, r)
+	want := imageSize(r, r.Size)
+	if info.Size >= want {
+		r.Size += info.Size - want
+		return nil
+	}
+	if err := images.Grow(ctx, r.BackendName(), want); err != nil || r.Encryption == nil {
+		return err
+	}
+	return fillSeam(ctx, images, r, info.Size)
 }
 
 // dropOwnSnapshot removes the snapshot that was taken of a volume for its clone r alone.

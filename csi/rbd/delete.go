@@ -137,7 +137,7 @@ func emptyTrash(ctx context.Context, images ceph.Images, deleted func(context.Co
 		return false, false, err
 	}
 	var some, open atomic.Bool
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group // one that fails ends no other: librbd would go on with it all the same
 	group.SetLimit(removals)
 	for _, t := range list {
 		name := ours.FindStringSubmatch(t.Name)

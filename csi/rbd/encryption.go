@@ -104,9 +104,10 @@ func (b *Backend) Rewrap(ctx context.Context, site clustermap.Site, r *record.Re
 // of the whole parent: it asks the parent for objects up to a header's length behind the parent's
 // end, and answers EINVAL. An object of its own is not asked for. Nobody uses the volume yet; zeros
 // are as good a content as what a fresh encrypted device shows.
-func fillSeam(ctx context.Context, images ceph.Images, r *record.Record) error {
-	length := min(luks.HeaderSize, r.Size-r.Origin.Size)
-	return images.Write(ctx, r.BackendName(), uint64(imageSize(r, r.Origin.Size)), make([]byte, length))
+// source is the size of the parent's image, its header included.
+func fillSeam(ctx context.Context, images ceph.Images, r *record.Record, source storage.Bytes) error {
+	length := min(luks.HeaderSize, imageSize(r, r.Size)-source)
+	return images.Write(ctx, r.BackendName(), uint64(source), make([]byte, length))
 }
 
 // growable refuses to grow an encrypted copy that still shares its source's data: see fillSeam.

@@ -3,6 +3,7 @@ package rbd
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
@@ -30,7 +31,8 @@ func (b *Backend) Snapshot(ctx context.Context, site clustermap.Site, r *record.
 	if err != nil {
 		return false, err
 	}
-	if len(list) >= maxSnapshots {
+	taken := slices.ContainsFunc(list, func(s ceph.ImageSnapshot) bool { return s.Name == r.BackendName() })
+	if len(list) >= maxSnapshots && !taken {
 		return false, full(list)
 	}
 	err = from.images.CreateSnapshot(ctx, image, r.BackendName())
@@ -66,4 +68,24 @@ func (b *Backend) DeleteSnapshot(ctx context.Context, site clustermap.Site, r *r
 		return nil
 	}
 	return err
+}
+
+// snapshotPresent looks for a snapshot at its image, alive or tombstone.
+func snapshotPresent(ctx context.Context, site clustermap.Site, r *record.Record) (there bool, err error) {
+	from, err := sourceOf(ctx, site, r)
+	if errors.Is(err, errNoPool) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	err = from.either(func(image string) error {
+		list, err := from.images.Snapshots(ctx, image)
+		there = slices.ContainsFunc(list, func(s ceph.ImageSnapshot) bool { return s.Name == r.BackendName() })
+		return err
+	})
+	if errors.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return there, err
 }

@@ -157,7 +157,9 @@ func conformImages(t *testing.T, clients Clients) {
 	want(t, "create in an absent pool", clients.A.Images("no-such-pool", "").Create(ctx, name, spec), fault.Precondition)
 	want(t, "create", images.Create(ctx, name, spec), nil)
 	want(t, "second create", images.Create(ctx, name, spec), fault.Exists)
-	want(t, "resize", images.Resize(ctx, name, 128*storage.MiB), nil)
+	want(t, "resize", images.Resize(ctx, name, 96*storage.MiB), nil)
+	want(t, "growth", images.Grow(ctx, name, 128*storage.MiB), nil)
+	want(t, "growth to less than there is", images.Grow(ctx, name, 64*storage.MiB), nil)
 	info, err := images.Info(ctx, name)
 	want(t, "info", err, nil)
 	if info.Size != 128*storage.MiB || info.ID == "" || info.DataPool <= 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"sort"
+	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -187,7 +188,14 @@ func (i *images) Grow(ctx context.Context, name string, size storage.Bytes) erro
 		if err != nil || now >= uint64(size) {
 			return err
 		}
-		return image.Resize(uint64(size))
+		// Not Resize: when this call gets its turn late, the image may be larger than size.
+		err = image.Resize2(uint64(size), false, func(uint64, uint64, any) int { return 0 }, nil)
+		if errno(err) == syscall.EINVAL {
+			if now, sizeErr := image.GetSize(); sizeErr == nil && now >= uint64(size) {
+				return nil
+			}
+		}
+		return err
 	})
 }
 
