@@ -18,7 +18,8 @@ import (
 // copyPause is the pause between two questions how far a copy is.
 const copyPause = 250 * time.Millisecond
 
-// Create makes the subvolume (Ceph leaves one that is there as it is) and notes its path.
+// Create makes the subvolume and notes its path. Of one that is there Ceph sets quota and mode
+// anew (mgr/volumes: "idempotent creation"): that of a volume which is not Ready yet.
 func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Record) error {
 	switch {
 	case r.ReadOnly:
