@@ -96,7 +96,7 @@ func (s *Server) resolve(ctx context.Context, site clustermap.Site, fresh *recor
 	if source.State != record.Ready || source.ReadOnly {
 		return fault.New(fault.NotFound, "source %s cannot be copied: it is %s (read-only %v)", fresh.Origin.Handle, source.State, source.ReadOnly)
 	}
-	fresh.Origin.Volume, fresh.Origin.Size = fresh.Origin.Handle, source.Size
+	fresh.Origin.Volume = fresh.Origin.Handle
 	if source.Kind == record.KindSnapshot {
 		fresh.Origin.Volume, fresh.Origin.Path = source.Origin.Volume, source.Origin.Path
 	}

@@ -84,11 +84,10 @@ type Record struct {
 
 // Origin names the source of a volume or snapshot, which may be gone by now.
 type Origin struct {
-	Kind   string        `json:"kind"`           // KindVolume or KindSnapshot
-	Handle string        `json:"handle"`         // of the source
-	Volume string        `json:"volume"`         // handle of the volume that the data is of: of a snapshot, what it was taken of
-	Size   storage.Bytes `json:"size,omitempty"` // of the source when it was looked up
-	Path   string        `json:"path,omitempty"` // of the snapshot's files, from the file system's root. CephFS
+	Kind   string `json:"kind"`           // KindVolume or KindSnapshot
+	Handle string `json:"handle"`         // of the source
+	Volume string `json:"volume"`         // handle of the volume that the data is of: of a snapshot, what it was taken of
+	Path   string `json:"path,omitempty"` // of the snapshot's files, from the file system's root. CephFS
 }
 
 // Source names kind and handle, for comparison and for people; "nothing" without an origin.
