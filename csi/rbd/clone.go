@@ -96,19 +96,19 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 // fit makes a new clone as large as the volume is to be. What was cloned may be larger than the
 // source was when its record was read: then the volume is, too.
 func fit(ctx context.Context, images ceph.Images, r *record.Record) error {
-	info, err := images.Info(ctx, r.BackendName())
+	size, err := images.Size(ctx, r.BackendName())
 	if err != nil {
 		return err
 	}
 	want := imageSize(r, r.Size)
-	if info.Size >= want {
-		r.Size += info.Size - want
+	if size >= want {
+		r.Size += size - want
 		return nil
 	}
 	if err := images.Grow(ctx, r.BackendName(), want); err != nil || r.Encryption == nil {
 		return err
 	}
-	return fillSeam(ctx, images, r, info.Size)
+	return fillSeam(ctx, images, r, size)
 }
 
 // dropOwnSnapshot removes the snapshot that was taken of a volume for its clone r alone.

@@ -67,6 +67,9 @@ type Images interface {
 	// refuses).
 	Create(ctx context.Context, name string, spec ImageSpec) error
 	Info(ctx context.Context, name string) (ImageInfo, error)
+	// Size is Info's Size for a tenth of its cost: the header is asked, the image is not opened. What a
+	// cut off creation left may have a size, too.
+	Size(ctx context.Context, name string) (storage.Bytes, error)
 	Resize(ctx context.Context, name string, size storage.Bytes) error
 	// Grow is Resize for an image that is smaller; a larger one stays as it is.
 	Grow(ctx context.Context, name string, size storage.Bytes) error

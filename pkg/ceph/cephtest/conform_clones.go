@@ -36,6 +36,11 @@ func conformClones(t *testing.T, clients Clients) {
 		if info.Parent != from || info.Size != 64*storage.MiB {
 			t.Fatalf("clone %+v", info)
 		}
+		size, err := at.Size(ctx, clone)
+		want(t, "size of a clone", err, nil)
+		if size != info.Size {
+			t.Fatalf("size %d, by its info %d", size, info.Size)
+		}
 		pairs, err := at.Metadata(ctx, clone)
 		want(t, "metadata of a clone", err, nil)
 		if diff := cmp.Diff(map[string]string{"key": "v"}, pairs); diff != "" {

@@ -153,6 +153,8 @@ func conformImages(t *testing.T, clients Clients) {
 
 	_, err := images.Info(ctx, name)
 	want(t, "info of an absent image", err, fault.NotFound)
+	_, err = images.Size(ctx, name)
+	want(t, "size of an absent image", err, fault.NotFound)
 	want(t, "removal of an absent image", images.Remove(ctx, name), fault.NotFound)
 	want(t, "create in an absent pool", clients.A.Images("no-such-pool", "").Create(ctx, name, spec), fault.Precondition)
 	want(t, "create", images.Create(ctx, name, spec), nil)
@@ -164,6 +166,11 @@ func conformImages(t *testing.T, clients Clients) {
 	want(t, "info", err, nil)
 	if info.Size != 128*storage.MiB || info.ID == "" || info.DataPool <= 0 {
 		t.Fatalf("info %+v", info)
+	}
+	size, err := images.Size(ctx, name)
+	want(t, "size", err, nil)
+	if size != info.Size {
+		t.Fatalf("size %d, by its info %d", size, info.Size)
 	}
 	want(t, "set metadata", images.SetMetadata(ctx, name, map[string]string{"other": "v"}), nil)
 	pairs, err := images.Metadata(ctx, name)

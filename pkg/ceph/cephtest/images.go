@@ -144,6 +144,14 @@ func (i *fakeImages) Create(ctx context.Context, name string, spec ceph.ImageSpe
 	return nil
 }
 
+func (i *fakeImages) Size(ctx context.Context, name string) (size storage.Bytes, err error) {
+	err = i.with(ctx, "Size", name, func(m *image) error {
+		size = m.info.Size
+		return nil
+	})
+	return size, err
+}
+
 func (i *fakeImages) Info(ctx context.Context, name string) (info ceph.ImageInfo, err error) {
 	err = i.with(ctx, "Info", name, func(m *image) error {
 		info = m.info
