@@ -24,9 +24,15 @@ type side struct {
 	settle func(ctx context.Context) error
 }
 
+// figures are what one call took on one side, a volume.
+type figures struct {
+	rate float64 // volumes a second
+	cpu  float64 // milliseconds of CPU time, of the cluster's processes and this one
+}
+
 // compare runs both sides in turns and prints a line for each call.
 func (b *bench) compare(ctx context.Context, driver string, inFlight int, a, z side) error {
-	through, bare, ratio := map[string][]float64{}, map[string][]float64{}, map[string][]float64{}
+	through, bare := map[string][]figures{}, map[string][]figures{}
 	var settling []float64
 	for round := range b.rounds + 1 { // the first warms up
 		x, err := b.life(ctx, a, inFlight, fmt.Sprintf("bench-%s-%d-%d", driver, inFlight, round))
@@ -47,14 +53,37 @@ func (b *bench) compare(ctx context.Context, driver string, inFlight int, a, z s
 		}
 		settling = append(settling, settled)
 		for name := range x {
-			through[name], bare[name], ratio[name] = append(through[name], x[name]), append(bare[name], y[name]), append(ratio[name], x[name]/y[name])
+			through[name], bare[name] = append(through[name], x[name]), append(bare[name], y[name])
 		}
 	}
 	for _, c := range a.calls {
-		fmt.Printf("%-8s %-16s %9d %10.1f/s %10.1f/s %7.2f\n", driver, c.name, inFlight, median(through[c.name]), median(bare[c.name]), median(ratio[c.name]))
+		x, y := through[c.name], bare[c.name]
+		fmt.Printf("%-8s %-16s %9d %10.1f/s %10.1f/s %7.2f %9.1f ms %9.1f ms %7.2f\n", driver, c.name, inFlight,
+			middle(x, rate), middle(y, rate), ratio(x, y, rate), middle(x, cpu), middle(y, cpu), ratio(x, y, cpu))
 	}
 	fmt.Printf("%-8s %-16s %9d %10.1f s  (background work after the last call)\n", driver, "settled", inFlight, median(settling))
 	return nil
+}
+
+func rate(f figures) float64 { return f.rate }
+func cpu(f figures) float64  { return f.cpu }
+
+// middle is the median of one figure.
+func middle(all []figures, of func(figures) float64) float64 {
+	values := make([]float64, len(all))
+	for i, f := range all {
+		values[i] = of(f)
+	}
+	return median(values)
+}
+
+// ratio is the median of the rounds' ratios.
+func ratio(x, y []figures, of func(figures) float64) float64 {
+	values := make([]float64, len(x))
+	for i := range x {
+		values[i] = of(x[i]) / of(y[i])
+	}
+	return median(values)
 }
 
 func median(values []float64) float64 {
@@ -62,17 +91,18 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// life takes all volumes through one call, then all through the next, and returns the rates.
-func (b *bench) life(ctx context.Context, s side, inFlight int, prefix string) (map[string]float64, error) {
-	rates := map[string]float64{}
+// life takes all volumes through one call, then all through the next.
+func (b *bench) life(ctx context.Context, s side, inFlight int, prefix string) (map[string]figures, error) {
+	all := map[string]figures{}
 	for _, c := range s.calls {
-		start := time.Now()
+		start, used := time.Now(), cpuTime(b.dir)
 		if err := b.each(ctx, c, inFlight, prefix); err != nil {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
 		}
-		rates[c.name] = float64(b.volumes) / time.Since(start).Seconds()
+		n := float64(b.volumes)
+		all[c.name] = figures{n / time.Since(start).Seconds(), 1000 * (cpuTime(b.dir) - used) / n}
 	}
-	return rates, nil
+	return all, nil
 }
 
 // each runs a call for all volumes with so many under way at once.

@@ -37,6 +37,7 @@ type bench struct {
 	cluster ceph.Cluster
 	rounds  int
 	volumes int
+	dir     string
 }
 
 func run(ctx context.Context, dir string, rounds, volumes int, drivers []string) error {
@@ -63,9 +64,9 @@ func run(ctx context.Context, dir string, rounds, volumes int, drivers []string)
 	if err != nil {
 		return err
 	}
-	b := bench{client, cluster, rounds, volumes}
-	fmt.Printf("a second, medians of %d interleaved rounds of %d; resident memory before: %s\n", rounds, volumes, memory(dir))
-	fmt.Printf("%-8s %-16s %9s %12s %12s %7s\n", "driver", "call", "in flight", "csi", "bare", "ratio")
+	b := bench{client, cluster, rounds, volumes, dir}
+	fmt.Printf("volumes a second and CPU time a volume, medians of %d interleaved rounds of %d; resident memory before: %s\n", rounds, volumes, memory(dir))
+	fmt.Printf("%-8s %-16s %9s %12s %12s %7s %12s %12s %7s\n", "driver", "call", "in flight", "csi", "bare", "ratio", "csi CPU", "bare CPU", "ratio")
 	for _, name := range drivers {
 		for _, inFlight := range []int{1, 4, 16} {
 			through, bare := b.csi(storage.RBD), b.images()
