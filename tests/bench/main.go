@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/ceph/native"
+	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/csiclient"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -23,9 +24,9 @@ func main() {
 	dir := flag.String("data-dir", "", "data directory of a running cluster")
 	rounds := flag.Int("rounds", 5, "interleaved rounds")
 	volumes := flag.Int("volumes", 48, "volumes a round and side")
-	drivers := flag.String("drivers", "rbd,cephfs", "drivers to measure")
+	parts := flag.String("parts", "rbd,cephfs,node,data", "what to measure")
 	flag.Parse()
-	if err := run(context.Background(), *dir, *rounds, *volumes, strings.Split(*drivers, ",")); err != nil {
+	if err := run(context.Background(), *dir, *rounds, *volumes, strings.Split(*parts, ",")); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
@@ -38,9 +39,11 @@ type bench struct {
 	rounds  int
 	volumes int
 	dir     string
+	scratch string // for mounts
+	runner  command.Runner
 }
 
-func run(ctx context.Context, dir string, rounds, volumes int, drivers []string) error {
+func run(ctx context.Context, dir string, rounds, volumes int, parts []string) error {
 	client, err := csiclient.Open(dir)
 	if err != nil {
 		return err
@@ -64,21 +67,44 @@ func run(ctx context.Context, dir string, rounds, volumes int, drivers []string)
 	if err != nil {
 		return err
 	}
-	b := bench{client, cluster, rounds, volumes, dir}
+	scratch, err := os.MkdirTemp("", "holdfast-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	b := bench{client, cluster, rounds, volumes, dir, scratch, command.System{}}
 	fmt.Printf("volumes a second and CPU time a volume, medians of %d interleaved rounds of %d; resident memory before: %s\n", rounds, volumes, memory(dir))
-	fmt.Printf("%-8s %-16s %9s %12s %12s %7s %12s %12s %7s\n", "driver", "call", "in flight", "csi", "bare", "ratio", "csi CPU", "bare CPU", "ratio")
-	for _, name := range drivers {
-		for _, inFlight := range []int{1, 4, 16} {
-			through, bare := b.csi(storage.RBD), b.images()
-			if name == "cephfs" {
-				through, bare = b.csi(storage.CephFS), b.subvolumes()
-			}
-			if err := b.compare(ctx, name, inFlight, through, bare); err != nil {
-				return err
-			}
+	fmt.Printf("%-8s %-16s %9s %12s %12s %7s %12s %12s %7s\n", "part", "call", "in flight", "csi", "bare", "ratio", "csi CPU", "bare CPU", "ratio")
+	for _, part := range parts {
+		if err := b.part(ctx, part); err != nil {
+			return err
 		}
 	}
 	fmt.Println("resident memory of holdfastd csi afterwards:", memory(dir))
+	return nil
+}
+
+// part measures one of the parts that -parts names.
+func (b *bench) part(ctx context.Context, name string) error {
+	switch name {
+	case "rbd":
+		return b.compareAll(ctx, name, []int{1, 4, 16}, func() side { return b.csi(storage.RBD) }, b.images)
+	case "cephfs":
+		return b.compareAll(ctx, name, []int{1, 4, 16}, func() side { return b.csi(storage.CephFS) }, b.subvolumes)
+	case "node":
+		return b.compareAll(ctx, name, []int{1, 4}, b.nodeSide, b.handSide)
+	case "data":
+		return b.data(ctx)
+	}
+	return fmt.Errorf("part %q is unknown: rbd, cephfs, node, data", name)
+}
+
+func (b *bench) compareAll(ctx context.Context, part string, inFlight []int, through, bare func() side) error {
+	for _, n := range inFlight {
+		if err := b.compare(ctx, part, n, through(), bare()); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

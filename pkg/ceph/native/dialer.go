@@ -64,6 +64,7 @@ func NewDialer() *Dialer { return NewDialerWith(Timeouts{}) }
 
 // NewDialerWith returns a Dialer with timeouts of the caller's choice. Close it.
 func NewDialerWith(timeouts Timeouts) *Dialer {
+	limitArenas()
 	return &Dialer{timeouts: timeouts.withDefaults(), slots: map[string]*slot{}}
 }
 

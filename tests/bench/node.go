@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/csiclient"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// nodeSide takes volumes through the node service: "mount" is ControllerPublishVolume,
+// NodeStageVolume with mkfs and NodePublishVolume, "mount again" the same of a volume that has
+// its file system.
+func (b *bench) nodeSide() side {
+	known := &ids{of: map[string]string{}}
+	volume := func(ctx context.Context, name string) (csiclient.Volume, error) {
+		return b.client.Find(ctx, known.get(name), storage.RBD)
+	}
+	mount := func(ctx context.Context, name string) error {
+		v, err := volume(ctx, name)
+		if err != nil {
+			return err
+		}
+		return b.client.Mount(ctx, v, csiclient.MountOptions{Target: filepath.Join(b.scratch, name)})
+	}
+	unmount := func(ctx context.Context, name string) error {
+		v, err := volume(ctx, name)
+		if err != nil {
+			return err
+		}
+		return b.client.Unmount(ctx, v, "")
+	}
+	return side{settle: nothing, calls: []call{
+		{"(create)", func(ctx context.Context, name string) error {
+			v, err := b.client.Create(ctx, csiclient.Request{Name: name, Driver: storage.RBD, Bytes: storage.GiB})
+			known.put(name, v.ID)
+			return err
+		}},
+		{"mount", mount}, {"unmount", unmount}, {"mount again", mount}, {"unmount again", unmount},
+		{"(delete)", func(ctx context.Context, name string) error {
+			return b.client.Delete(ctx, csiclient.Volume{ID: known.get(name), Driver: storage.RBD})
+		}},
+	}}
+}
+
+// handSide does the same by hand.
+func (b *bench) handSide() side {
+	images, hand := b.cluster.Images("rbd", ""), b.hand()
+	return side{settle: nothing, calls: []call{
+		{"(create)", func(ctx context.Context, v string) error {
+			return images.Create(ctx, v, ceph.ImageSpec{Size: storage.GiB})
+		}},
+		{"mount", func(ctx context.Context, v string) error { return hand.mount(ctx, v, true) }},
+		{"unmount", hand.unmount},
+		{"mount again", func(ctx context.Context, v string) error { return hand.mount(ctx, v, false) }},
+		{"unmount again", hand.unmount},
+		{"(delete)", images.Remove},
+	}}
+}
+
+func (b *bench) hand() byHand {
+	return byHand{b.runner, filepath.Join(b.dir, "ceph.conf"), b.scratch}
+}
