@@ -64,3 +64,15 @@ func (b Bytes) String() string {
 	text := strconv.FormatFloat(v, 'f', 1, 64)
 	return strings.TrimSuffix(text, ".0") + " " + names[i]
 }
+
+// Decimal prints the size as disks are sold, in the largest decimal unit that keeps it at one or
+// more, with at most one decimal: "4 TB", "1.5 TB", "512 B".
+func (b Bytes) Decimal() string {
+	names := []string{"B", "kB", "MB", "GB", "TB", "PB"}
+	v, i := float64(b), 0
+	for math.Abs(v) >= 1000 && i < len(names)-1 {
+		v, i = v/1000, i+1
+	}
+	text := strconv.FormatFloat(v, 'f', 1, 64)
+	return strings.TrimSuffix(text, ".0") + " " + names[i]
+}

@@ -46,3 +46,11 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 		t.Fatal(text)
 	}
 }
+
+func TestSizesAsDisksAreSold(t *testing.T) {
+	for size, want := range map[storage.Bytes]string{0: "0 B", 999: "999 B", 4e12: "4 TB", 1.5e12: "1.5 TB", -2e9: "-2 GB", 1 << 40: "1.1 TB"} {
+		if got := size.Decimal(); got != want {
+			t.Errorf("%d: %q, want %q", size, got, want)
+		}
+	}
+}

@@ -28,7 +28,7 @@ var layers = [][]string{
 	// Adapters, each of which wraps one outside thing.
 	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi"},
 	// Pure: no files, no network, no clock, no chance.
-	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/flight", "pkg/keylock", "pkg/obs/codes", "pkg/poll"},
+	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/poll"},
 	// The domain.
 	{"pkg/fault", "pkg/storage"},
 }
@@ -56,7 +56,7 @@ var outside = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/holdfast", "cmd/holdfastd", "pkg/cli"},
 	"github.com/prometheus/client_golang": {"csi/server", "pkg/standalone"},
 	"os/exec":                             {"pkg/command", "csi/attach/keeper", "pkg/standalone", "pkg/cli"},
-	"C":                                   {},
+	"C":                                   {"pkg/ceph/native"},
 }
 
 // impure is what pure packages must not import.
