@@ -72,6 +72,7 @@ type chores struct {
 	reap    bool
 	deleted map[string]bool // incarnations that this process deleted
 	later   bool            // something is to be looked at again
+	failed  bool            // an earlier turn did, perhaps because its connection was cut off (record.Evict)
 	flatten []string        // keys of volumes
 	relieve []string        // handles of volumes that have too many snapshots for their clones
 
@@ -129,6 +130,9 @@ func (j *janitor) note(site clustermap.Site, change func(*chores)) {
 	default:
 	}
 }
+
+// distrust notes that work on a site failed.
+func (j *janitor) distrust(site clustermap.Site) { j.note(site, func(c *chores) { c.failed = true }) }
 
 // take returns all chores and forgets them.
 func (j *janitor) take() []*chores {
@@ -193,6 +197,11 @@ func (s *Server) inherited(ctx context.Context) {
 
 // clean does the chores of one cluster, one after the other: it must not starve callers.
 func (s *Server) clean(ctx context.Context, c *chores) {
+	if c.failed {
+		if own, err := s.connect(ctx, c.site.Entry.ID, nil); err == nil {
+			c.site = own
+		}
+	}
 	for _, o := range c.outlived {
 		s.chore(ctx, s.takeBack(ctx, c.site, o), "take back what was made without a lease", o.record.Name)
 	}
@@ -213,7 +222,7 @@ func (s *Server) clean(ctx context.Context, c *chores) {
 	more, err := s.Backend.Reap(bounded, c.site, s.deleted(c))
 	s.chore(ctx, err, "free what was deleted", string(c.site.Entry.ID))
 	if (more || c.later || err != nil) && ctx.Err() == nil {
-		time.AfterFunc(s.LookAgain, func() { s.janitor.wake(c.site) })
+		s.retry(c.site, err, func() { s.janitor.wake(c.site) })
 	}
 }
 
@@ -241,6 +250,16 @@ func (s *Server) deleted(c *chores) func(context.Context, string) (bool, error) 
 		}
 		return !recorded[incarnation], nil
 	}
+}
+
+// retry asks for a chore again after the pause; err is what it failed with, if it did.
+func (s *Server) retry(site clustermap.Site, err error, ask func()) {
+	time.AfterFunc(s.LookAgain, func() {
+		if err != nil {
+			s.janitor.distrust(site)
+		}
+		ask()
+	})
 }
 
 func (s *Server) chore(ctx context.Context, err error, what, of string) {
@@ -291,7 +310,7 @@ func (s *Server) flattenVolume(ctx context.Context, site clustermap.Site, key st
 		return nil
 	}
 	if err != nil {
-		time.AfterFunc(s.LookAgain, func() { s.janitor.flatten(site, key) })
+		s.retry(site, err, func() { s.janitor.flatten(site, key) })
 		return err
 	}
 	work, held, err := s.store(site).Hold(ctx, key)

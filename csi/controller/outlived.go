@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
@@ -60,7 +59,7 @@ func (s *Server) takeBack(ctx context.Context, site clustermap.Site, c creation)
 		c.looked++
 	}
 	if c.looked < looks {
-		time.AfterFunc(s.LookAgain, func() { s.janitor.outlived(site, c) })
+		s.retry(site, err, func() { s.janitor.outlived(site, c) })
 	}
 	return err
 }

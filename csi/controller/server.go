@@ -56,6 +56,8 @@ type Server struct {
 	janitor *janitor
 	refused refusals
 	census  census
+
+	evictions evictions
 }
 
 var _ csi.ControllerServer = (*Server)(nil)
@@ -139,11 +141,28 @@ func credentialsOf(secrets map[string]string) (ceph.Credentials, error) {
 // store returns the records of this driver's volumes on the site, snapshots those of its
 // snapshots. Clusters that are shared by RADOS namespace keep a set of records for each.
 func (s *Server) store(site clustermap.Site) *record.Store {
-	return record.NewStore(site.Cluster.Objects(record.Pool, s.namespace(site)), s.Owner)
+	return s.evicting(site, record.NewStore(site.Cluster.Objects(record.Pool, s.namespace(site)), s.Owner))
 }
 
 func (s *Server) snapshots(site clustermap.Site) *record.Store {
-	return record.NewStore(site.Cluster.Objects(record.Pool, s.namespace(site)+":snapshots"), s.Owner)
+	return s.evicting(site, record.NewStore(site.Cluster.Objects(record.Pool, s.namespace(site)+":snapshots"), s.Owner))
+}
+
+// evicting makes an RBD store cut off a controller that lost its lease before the work goes on without it.
+// CephFS's work is the manager's, which asks nobody's blocklist.
+func (s *Server) evicting(site clustermap.Site, store *record.Store) *record.Store {
+	if s.Backend.Driver() != storage.RBD {
+		return store
+	}
+	return store.Evicting(func(ctx context.Context, client ceph.ClientAddress) error {
+		return s.evictions.once(string(site.Entry.ID)+" "+string(client), s.Now(), func() error {
+			err := record.Evict(ctx, site.Cluster, client)
+			if err == nil {
+				s.Log.Info("a controller lost its lease and was cut off", obs.KeyDriver, s.Backend.Driver(), "client", client)
+			}
+			return err
+		})
+	})
 }
 
 func (s *Server) namespace(site clustermap.Site) string {

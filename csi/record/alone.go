@@ -23,7 +23,7 @@ const (
 
 // Alone runs work while no other controller runs work of this name on the cluster. It is not
 // run, and ran is false, where another's goes on for longer than a lease. work's context ends
-// when the lease is lost.
+// when the lease is lost. One whose lease ran out is evicted (see Evict) before another begins.
 func Alone(ctx context.Context, c ceph.Cluster, name, owner string, work func(context.Context) error) (ran bool, err error) {
 	objects := c.Objects(Pool, workIn)
 	lease := ceph.Lease{Name: leaseName, Cookie: rand.Text(), Description: owner, TTL: leaseTTL}
@@ -32,7 +32,7 @@ func Alone(ctx context.Context, c ceph.Cluster, name, owner string, work func(co
 	err = poll.Until(waiting, alonePause, func() (bool, error) {
 		err := objects.CreateLocked(waiting, name, []byte("{}\n"), lease)
 		if errors.Is(err, fault.Exists) {
-			err = objects.Lock(waiting, name, lease)
+			err = takeOver(waiting, objects, name, lease, func(ctx context.Context, client ceph.ClientAddress) error { return Evict(ctx, c, client) })
 		}
 		if errors.Is(err, fault.Busy) || errors.Is(err, fault.NotFound) {
 			return false, nil

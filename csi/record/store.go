@@ -27,12 +27,20 @@ const (
 type Store struct {
 	objects ceph.Objects
 	owner   string
+	evict   evictor
 }
 
 // NewStore returns the records in objects. owner describes this process to people
 // who look at a lease ("controller on node-a, pid 12").
 func NewStore(objects ceph.Objects, owner string) *Store {
 	return &Store{objects: objects, owner: owner}
+}
+
+// Evicting makes the store call evict before it takes a record over from a controller whose lease ran out
+// (see Evict). An error of it is that of Acquire or Hold.
+func (s *Store) Evicting(evict func(context.Context, ceph.ClientAddress) error) *Store {
+	s.evict = evict
+	return s
 }
 
 // Held is a record under its lease, which is renewed until Release.
@@ -81,7 +89,7 @@ func (s *Store) Acquire(ctx context.Context, key string, fresh *Record) (work co
 func (s *Store) Hold(ctx context.Context, key string) (work context.Context, held *Held, err error) {
 	lease := s.newLease()
 	for {
-		err := s.objects.Lock(ctx, key, lease)
+		err := takeOver(ctx, s.objects, key, lease, s.evict)
 		if err == nil {
 			break
 		}

@@ -31,6 +31,10 @@ type Objects interface {
 	// Lock takes a lease on an existing object: fault.NotFound without the object,
 	// fault.Busy while somebody else holds it. See Keep for its renewal.
 	Lock(ctx context.Context, name string, lease Lease) error
+	// LockAfter is Lock for work that the last holder may still be at: where its lease ran out, neither let go
+	// of nor renewed, it takes nothing and returns that client as lapsed, unless it is the one that
+	// the caller names as fenced.
+	LockAfter(ctx context.Context, name string, lease Lease, fenced ClientAddress) (lapsed ClientAddress, err error)
 	// Renew makes a lease that is still held begin anew: fault.Aborted when it ran out
 	// (even if nobody took it: somebody may have had it in between) or the object is gone.
 	Renew(ctx context.Context, name string, lease Lease) error

@@ -11,20 +11,29 @@ import (
 )
 
 func (c *connection) Self(context.Context) (ceph.ClientAddress, error) {
-	return ceph.ClientAddress(fmt.Sprintf("127.0.0.1:0/%d", c.client)), nil
+	return addressOf(c.client), nil
 }
 
-// enter refuses a client that is on the blocklist, as the OSDs do.
+func addressOf(client int64) ceph.ClientAddress {
+	return ceph.ClientAddress(fmt.Sprintf("127.0.0.1:0/%d", client))
+}
+
+// enter refuses a client that is on the blocklist, as the OSDs do: when the operation arrives.
 func (c *connection) enter(ctx context.Context, op string) error {
-	self, _ := c.Self(ctx)
-	c.mu.Lock()
-	until, listed := c.fenced[self]
-	fenced := listed && c.now().Before(until)
-	c.mu.Unlock()
-	if fenced {
-		return fault.New(fault.Unavailable, "%s: client %s is on the blocklist", op, self)
+	if err := c.Fake.enter(ctx, op); err != nil {
+		return err
 	}
-	return c.Fake.enter(ctx, op)
+	if c.isFenced() {
+		c.mu.Unlock()
+		return fault.New(fault.Unavailable, "%s: client %s is on the blocklist", op, addressOf(c.client))
+	}
+	return nil
+}
+
+// isFenced is called with the mutex held.
+func (c *connection) isFenced() bool {
+	until, listed := c.fenced[addressOf(c.client)]
+	return listed && c.now().Before(until)
 }
 
 func (c *connection) Fence(ctx context.Context, client ceph.ClientAddress, lasting time.Duration) error {

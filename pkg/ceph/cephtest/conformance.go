@@ -119,10 +119,45 @@ func conformObjects(t *testing.T, clients Clients) {
 	if data, err := b.Read(ctx, name); err != nil || string(data) != "last" {
 		t.Errorf("read back %q, %v", data, err)
 	}
+	conformLockAfter(t, clients, name)
 	want(t, "remove", b.RemoveLocked(ctx, name, lease("4")), nil)
 	_, err = a.Read(ctx, name)
 	want(t, "read after removal", err, fault.NotFound)
 	want(t, "unlock after removal", b.Unlock(ctx, name, lease("4")), fault.NotFound)
+}
+
+// conformLockAfter takes leases one after the other, on an object that B holds under "4" and has again afterwards.
+func conformLockAfter(t *testing.T, clients Clients, name string) {
+	t.Helper()
+	ctx := t.Context()
+	a := clients.A.Objects(".holdfast", "conformance")
+	b := clients.B.Objects(".holdfast", "conformance")
+	former, err := clients.A.Self(ctx)
+	want(t, "own address", err, nil)
+	after := func(what string, cookie string, fenced, lapsed ceph.ClientAddress, class error) {
+		t.Helper()
+		got, err := b.LockAfter(ctx, name, lease(cookie), fenced)
+		want(t, what, err, class)
+		if got != lapsed {
+			t.Fatalf("%s: lapsed is %q, want %q", what, got, lapsed)
+		}
+	}
+	_, err = a.LockAfter(ctx, name+"x", lease("5"), "")
+	want(t, "lock after nobody of an absent object", err, fault.NotFound)
+	_, err = a.LockAfter(ctx, name, lease("5"), "")
+	want(t, "lock after one that holds it", err, fault.Busy)
+	want(t, "unlock", b.Unlock(ctx, name, lease("4")), nil)
+	short := lease("5")
+	short.TTL = time.Second
+	_, err = a.LockAfter(ctx, name, short, "")
+	want(t, "lock after one that let go", err, nil)
+	after("lock after one that is fenced and holds it still", "4", former, "", fault.Busy)
+	time.Sleep(short.TTL + 500*time.Millisecond)
+	after("lock after one whose lease ran out", "4", "", former, nil)
+	after("lock after one whose lease ran out, with another fenced", "4", "10.0.0.9:0/9", former, nil)
+	want(t, "write without the lease", b.WriteLocked(ctx, name, []byte("no"), lease("4")), fault.Aborted)
+	after("lock after one that is fenced", "4", former, "", nil)
+	want(t, "write", b.WriteLocked(ctx, name, []byte("last"), lease("4")), nil)
 }
 
 // conformLeaseOn looks at the lease on an object that was worked on a moment ago.

@@ -156,12 +156,24 @@ func (f *Fake) Connect() ceph.Cluster {
 	return &connection{Fake: f, client: f.client}
 }
 
-// Dialer returns a ceph.Dialer whose every Dial gives the one same new connection.
-func (f *Fake) Dialer() ceph.Dialer { return dialer{f.Connect()} }
+// Dialer returns a ceph.Dialer whose every Dial gives the one same connection, a new one when that was fenced.
+func (f *Fake) Dialer() ceph.Dialer { return &dialer{fake: f, to: f.Connect()} }
 
-type dialer struct{ to ceph.Cluster }
+type dialer struct {
+	fake *Fake
+	mu   sync.Mutex
+	to   ceph.Cluster
+}
 
-func (d dialer) Dial(context.Context, ceph.Endpoint, ceph.Credentials) (ceph.Cluster, error) {
+func (d *dialer) Dial(context.Context, ceph.Endpoint, ceph.Credentials) (ceph.Cluster, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fake.mu.Lock()
+	fenced := d.to.(*connection).isFenced() //nolint:forcetypeassert // Connect made it
+	d.fake.mu.Unlock()
+	if fenced {
+		d.to = d.fake.Connect()
+	}
 	return d.to, nil
 }
 

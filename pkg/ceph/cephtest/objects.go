@@ -80,6 +80,25 @@ func (o *fakeObjects) Lock(ctx context.Context, name string, lease ceph.Lease) e
 	return nil
 }
 
+func (o *fakeObjects) LockAfter(ctx context.Context, name string, lease ceph.Lease, fenced ceph.ClientAddress) (ceph.ClientAddress, error) {
+	if err := o.begin(ctx, "LockAfter", name); err != nil {
+		return "", err
+	}
+	defer o.mu.Unlock()
+	found, err := o.get(name)
+	if err != nil {
+		return "", err
+	}
+	if _, held := o.holds(found, lease); held {
+		return "", fault.New(fault.Busy, "object %s is locked", name)
+	}
+	if lock, ok := found.locks[lease.Name]; ok && addressOf(lock.client) != fenced {
+		return addressOf(lock.client), nil
+	}
+	o.take(found, lease)
+	return "", nil
+}
+
 func (o *fakeObjects) LeaseOn(ctx context.Context, name, lease string) (ceph.LeaseState, error) {
 	if err := o.begin(ctx, "LeaseOn", name); err != nil {
 		return ceph.LeaseState{}, err

@@ -5,9 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/ceph/go-ceph/rados"
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 )
@@ -70,14 +73,56 @@ func (d *decoder) frame() *decoder {
 	return &decoder{rest: d.take(d.u32()), err: d.err}
 }
 
-// address passes over an entity_addr_t (src/msg/msg_types.h): with a leading 1 it is a versioned
-// structure, with a leading 0 the old form of 136 bytes.
-func (d *decoder) address() {
-	if marker := d.take(1); marker[0] == 1 {
-		d.frame()
-		return
+// address reads an entity_addr_t (src/msg/msg_types.h): with a leading 1 it is a versioned structure, with a
+// leading 0 the old form of 136 bytes, of which nothing is read. It is "" where there is none.
+func (d *decoder) address() ceph.ClientAddress {
+	if marker := d.take(1); marker[0] != 1 {
+		d.take(135)
+		return ""
 	}
-	d.take(135)
+	in := d.frame()
+	in.take(4) // type
+	nonce := in.u32()
+	family, body := uint16(0), []byte(nil)
+	if length := in.u32(); length >= 2 {
+		family, body = binary.LittleEndian.Uint16(in.take(2)), in.take(length-2)
+	}
+	if in.err != nil {
+		d.err = in.err
+		return ""
+	}
+	var ip netip.Addr
+	switch { // sockaddr_in and sockaddr_in6 behind their family: the port comes first
+	case family == unix.AF_INET && len(body) >= 6:
+		ip = netip.AddrFrom4([4]byte(body[2:6]))
+	case family == unix.AF_INET6 && len(body) >= 22:
+		ip = netip.AddrFrom16([16]byte(body[6:22]))
+	default:
+		return ""
+	}
+	client, err := ceph.ParseClient(netip.AddrPortFrom(ip, 0).String() + "/" + strconv.FormatUint(uint64(nonce), 10))
+	if err != nil {
+		return ""
+	}
+	return client
+}
+
+// decodeHolder reads the client out of a stored lock_info_t (cls_lock_types.h), which is laid out as the reply
+// that decodeLockInfo reads.
+func decodeHolder(data []byte) (ceph.ClientAddress, error) {
+	all := decoder{rest: data}
+	lock := all.frame()
+	if lock.u32() == 0 {
+		return "", lock.err
+	}
+	id := lock.frame()
+	info := lock.frame()
+	info.take(8) // its end
+	holder := info.address()
+	if err := errors.Join(lock.err, id.err, info.err); err != nil {
+		return "", fmt.Errorf("decode the lock: %w", err)
+	}
+	return holder, nil
 }
 
 // decodeLockInfo reads a cls_lock_get_info_reply (src/cls/lock/cls_lock_ops.h), whose holders are

@@ -82,6 +82,59 @@ func (o *objects) Lock(ctx context.Context, name string, lease ceph.Lease) error
 	})
 }
 
+// LockAfter reads the lock as it is stored (its xattr), where the holder whose time ran out stands until the
+// next one takes its place, and takes it only if the object has not changed since.
+func (o *objects) LockAfter(ctx context.Context, name string, lease ceph.Lease, fenced ceph.ClientAddress) (ceph.ClientAddress, error) {
+	holder, version, err := o.stored(ctx, name, lease.Name)
+	if err != nil {
+		return "", err
+	}
+	if holder != "" && holder != fenced {
+		state, err := o.LeaseOn(ctx, name, lease.Name)
+		switch {
+		case err != nil:
+			return "", err
+		case state.Held:
+			return "", fault.New(fault.Busy, "object %s is locked by %s", o.path(name), state.Holder)
+		}
+		return holder, nil
+	}
+	err = o.operate(ctx, "lock", name, func(op *rados.WriteOp) {
+		op.AssertExists()
+		if version != 0 {
+			op.AssertVersion(version)
+		}
+		op.Exec("lock", "lock", encodeLock(lease, 0))
+	})
+	if code := errno(err); code == syscall.ERANGE || code == syscall.EOVERFLOW {
+		return "", fault.New(fault.Busy, "object %s changed while it was looked at: %v", o.path(name), err)
+	}
+	return "", err
+}
+
+// stored returns the client that the lock's xattr names as the holder, whether its time has run out or not, and
+// the object's version; "" and 0 for a lock that was never taken.
+func (o *objects) stored(ctx context.Context, name, lease string) (holder ceph.ClientAddress, version uint64, err error) {
+	err = do(ctx, o.cluster, "look at the lock on object "+o.path(name), func() error {
+		return o.cluster.withPool(o.pool, o.namespace, func(ioctx *rados.IOContext) error {
+			data := make([]byte, lockLimit)
+			n, err := ioctx.GetXattr(name, "lock."+lease, data)
+			if errno(err) == syscall.ENODATA {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if version, err = ioctx.GetLastVersion(); err != nil {
+				return err
+			}
+			holder, err = decodeHolder(data[:n])
+			return err
+		})
+	})
+	return holder, version, err
+}
+
 func (o *objects) Renew(ctx context.Context, name string, lease ceph.Lease) error {
 	err := o.operate(ctx, "renew the lease on", name, func(op *rados.WriteOp) {
 		op.AssertExists()
@@ -138,6 +191,9 @@ func (o *objects) RemoveLocked(ctx context.Context, name string, lease ceph.Leas
 		op.Remove()
 	}))
 }
+
+// lockLimit is what a stored lock with its one holder may weigh, in bytes.
+const lockLimit = 16 << 10
 
 // readLimit is what a record may weigh, in bytes; larger objects are not records.
 const readLimit = 1 << 20
