@@ -45,7 +45,7 @@ func (b *Backend) remove(ctx context.Context, site clustermap.Site, r *record.Re
 		err = images.Remove(ctx, name)
 	case err != nil:
 		return err
-	case len(snapshots) > 0:
+	case len(snapshots) > 0 || halfBuried(ctx, images, r):
 		err = bury(ctx, images, r)
 	default:
 		err = images.Trash(ctx, name)
@@ -63,7 +63,15 @@ func (b *Backend) remove(ctx context.Context, site clustermap.Site, r *record.Re
 	}
 }
 
-// bury makes the image a tombstone. Unlike the trash, a rename does not mind watchers.
+// halfBuried tells that a burial was cut off. The last snapshot may have gone since; the trash would take the image
+// under one of its two names, and nobody would find the other again.
+func halfBuried(ctx context.Context, images ceph.Images, r *record.Record) bool {
+	_, err := images.Info(ctx, volumeid.TombstoneName(r.Incarnation))
+	return err == nil
+}
+
+// bury makes the image a tombstone. Unlike the trash, a rename does not mind watchers. The tombstone's name is made
+// of the incarnation: another image that has it was put there behind Holdfast's back.
 func bury(ctx context.Context, images ceph.Images, r *record.Record) error {
 	watchers, err := images.Watchers(ctx, r.BackendName())
 	if err != nil {
@@ -72,7 +80,12 @@ func bury(ctx context.Context, images ceph.Images, r *record.Record) error {
 	if len(watchers) > 0 {
 		return fault.New(fault.Busy, "image %s is open", r.BackendName())
 	}
-	return images.Rename(ctx, r.BackendName(), volumeid.TombstoneName(r.Incarnation))
+	tombstone := volumeid.TombstoneName(r.Incarnation)
+	err = images.Rename(ctx, r.BackendName(), tombstone)
+	if errors.Is(err, fault.Exists) {
+		return fault.New(fault.Precondition, "another image has the name %s, which this one is to take: look at both with `rbd info`, and give that one another name: %v", tombstone, err)
+	}
+	return err
 }
 
 // users says what keeps the image, for an error message.

@@ -85,7 +85,8 @@ type Images interface {
 	Write(ctx context.Context, name string, offset uint64, data []byte) error
 
 	// Rename gives an image another name; its snapshots and clones stay with it.
-	// fault.Exists if the name is taken.
+	// fault.Exists if the name is taken by another image; a renaming that was cut off, and left both names, is
+	// finished.
 	Rename(ctx context.Context, name, to string) error
 	// CreateSnapshot fails with fault.Exists if the image has a snapshot of that name. Like all that
 	// takes the image's exclusive lock (Resize, Rename, RemoveSnapshot, Trash) it waits for up to half a minute

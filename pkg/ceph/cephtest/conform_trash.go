@@ -93,3 +93,37 @@ func conformUse(t *testing.T, clients Clients) {
 		}
 	}
 }
+
+func conformRename(t *testing.T, clients Clients) {
+	ctx := t.Context()
+	images := clients.A.Images("rbd", "")
+	name, other := newImage(t, images), newImage(t, images)
+	info, err := images.Info(ctx, name)
+	want(t, "info", err, nil)
+	to := name + "-to"
+	want(t, "rename of an absent image", images.Rename(ctx, name+"x", to), fault.NotFound)
+	want(t, "rename to a name that is taken", images.Rename(ctx, name, other), fault.Exists)
+	want(t, "rename", images.Rename(ctx, name, to), nil)
+	want(t, "rename back", images.Rename(ctx, to, name), nil)
+	clients.Outside.HalfRename(t, "rbd", name, to)
+	want(t, "rename to another name that is taken", images.Rename(ctx, name, other), fault.Exists)
+	want(t, "rename after one that was cut off", images.Rename(ctx, name, to), nil)
+	_, err = images.Info(ctx, name)
+	want(t, "info under the old name", err, fault.NotFound)
+	renamed, err := images.Info(ctx, to)
+	want(t, "info under the new name", err, nil)
+	if renamed.ID != info.ID {
+		t.Fatalf("id %s became %s", info.ID, renamed.ID)
+	}
+	names, err := images.List(ctx)
+	want(t, "list", err, nil)
+	if contains(names, name) || !contains(names, to) {
+		t.Fatalf("listed are %v, want %s and not %s", names, to, name)
+	}
+	want(t, "the old name is free", images.Create(ctx, name, ceph.ImageSpec{Size: storage.MiB}), nil)
+	want(t, "removal of that", images.Remove(ctx, name), nil)
+	for _, image := range []string{to, other} {
+		want(t, "removal of the snapshot", images.RemoveSnapshot(ctx, image, "s"), nil)
+		want(t, "removal", images.Remove(ctx, image), nil)
+	}
+}

@@ -26,6 +26,8 @@ type Outside interface {
 	Open(t *testing.T, pool, namespace, image string) Device
 	// Namespace makes a RADOS namespace for images in a pool, for as long as t runs.
 	Namespace(t *testing.T, pool string) string
+	// HalfRename does to an image what a renaming does that is cut off: it has both names then.
+	HalfRename(t *testing.T, pool, image, to string)
 	// DelayCopies makes copies of subvolumes stay pending for a few seconds, until resume.
 	DelayCopies(t *testing.T) (resume func())
 }
@@ -44,6 +46,7 @@ func Conformance(t *testing.T, clients Clients) {
 	t.Run("image snapshots", func(t *testing.T) { conformSnapshots(t, clients) })
 	t.Run("image clones", func(t *testing.T) { conformClones(t, clients) })
 	t.Run("image trash", func(t *testing.T) { conformTrash(t, clients) })
+	t.Run("image names", func(t *testing.T) { conformRename(t, clients) })
 	t.Run("images in use", func(t *testing.T) { conformUse(t, clients) })
 	t.Run("image differences", func(t *testing.T) { conformDiff(t, clients) })
 	t.Run("subvolumes", func(t *testing.T) { conformSubvolumes(t, clients) })

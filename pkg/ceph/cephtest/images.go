@@ -204,7 +204,7 @@ func (i *fakeImages) Remove(ctx context.Context, name string) error {
 
 func (i *fakeImages) Rename(ctx context.Context, name, to string) error {
 	return i.with(ctx, "Rename", name, func(m *image) error {
-		if _, err := i.get(to); err == nil {
+		if other, err := i.get(to); err == nil && other != m {
 			return fault.New(fault.Exists, "image %s exists", to)
 		}
 		delete(i.images, i.key(name))

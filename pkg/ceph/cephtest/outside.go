@@ -45,6 +45,14 @@ func (d *fakeDevice) Close(*testing.T) {
 // Namespace implements Outside: the fake has every namespace.
 func (f *Fake) Namespace(*testing.T, string) string { return "ns-" + rand.Text() }
 
+// HalfRename implements Outside.
+func (f *Fake) HalfRename(_ *testing.T, pool, image, to string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.images[path(pool, "", to)] = f.images[path(pool, "", image)]
+	f.objects[path(pool, "", ceph.ImageObject(to))] = &object{locks: map[string]heldLock{}}
+}
+
 // DelayCopies implements Outside.
 func (f *Fake) DelayCopies(*testing.T) (resume func()) {
 	f.HoldClones(true)

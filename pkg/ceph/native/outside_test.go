@@ -24,6 +24,12 @@ func (o outside) Namespace(t *testing.T, pool string) string {
 	return name
 }
 
+// HalfRename copies the object that leads from the name to the image, as librbd does first.
+func (o outside) HalfRename(t *testing.T, pool, image, to string) {
+	t.Helper()
+	o.cluster.Tool(t, "rados", "-p", pool, "cp", "rbd_id."+image, "rbd_id."+to)
+}
+
 // DelayCopies uses the delay that the volumes module has for its own tests.
 func (o outside) DelayCopies(t *testing.T) (resume func()) {
 	const option = "mgr/volumes/snapshot_clone_delay"

@@ -13,7 +13,11 @@ import (
 
 func (i *images) Rename(ctx context.Context, name, to string) error {
 	return i.do(ctx, "rename", name, func(ioctx *rados.IOContext) error {
-		return rbd.GetImage(ioctx, name).Rename(to)
+		err := rbd.GetImage(ioctx, name).Rename(to)
+		if errors.Is(err, rbd.ErrExist) {
+			return finishRename(ioctx, name, to, err)
+		}
+		return err
 	})
 }
 
