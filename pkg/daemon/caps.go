@@ -71,6 +71,9 @@ func ProvisionerCaps(filesystem string, rbdPools ...string) Caps {
 
 // NodeCaps are what a node needs: to open the images of the RBD pools and to read and
 // write below /volumes of the file system, and to note which clients it has. It cannot see the records.
+// It may read elsewhere in the file system, because a snapshot of files that were deleted since has no path any more:
+// the MDS looks for the path of such a file (Session::check_access) in its own directory of strays, and refuses a user
+// that is held to another one. The data of all files the node can read and write in the data pool already.
 func NodeCaps(filesystem string, rbdPools ...string) Caps {
 	var osd []string
 	for _, pool := range rbdPools {
@@ -79,7 +82,7 @@ func NodeCaps(filesystem string, rbdPools ...string) Caps {
 	return Caps{
 		"mon": "profile rbd, allow r fsname=" + filesystem,
 		"osd": strings.Join(append(osd, "allow rw tag cephfs data="+filesystem, "allow rw pool="+PoolRecords+" namespace="+NamespaceNotes), ", "),
-		"mds": fmt.Sprintf("allow rw fsname=%s path=/volumes", filesystem),
+		"mds": fmt.Sprintf("allow rw fsname=%[1]s path=/volumes, allow r fsname=%[1]s", filesystem),
 	}
 }
 

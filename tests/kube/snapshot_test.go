@@ -49,10 +49,6 @@ func testSnapshot(t *testing.T, s *suite) {
 	sp.apply(t, fmt.Sprint(restored[0], restored[1], restored[2], restored[3], pod{name: "reader", claims: restored}))
 	sp.waitReady(t, "reader")
 	for _, c := range restored {
-		if c.name == "shown" {
-			// Its source is deleted: the MDS refuses such files to users that are held to a path (the node's).
-			continue
-		}
 		eventually(t, "the snapshot's text on "+c.name, func() (bool, string) {
 			got := sp.sh(t, "reader", fmt.Sprintf("cat /%s/data 2>&1 || true", c.name))
 			return got == text, got
