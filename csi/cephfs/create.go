@@ -18,8 +18,9 @@ import (
 // copyPause is the pause between two questions how far a copy is.
 const copyPause = 250 * time.Millisecond
 
-// Create makes the subvolume and notes its path. Of one that is there Ceph sets quota and mode
-// anew (mgr/volumes: "idempotent creation"): that of a volume which is not Ready yet.
+// Create makes the subvolume and notes its path. Of one that is there Ceph sets quota, mode and owner anew
+// (mgr/volumes: "idempotent creation"). So what an earlier call began is not asked for again: that call may still be
+// on its way to the manager when this one has answered, and the volume is in use.
 func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Record) error {
 	switch {
 	case r.ReadOnly:
@@ -29,6 +30,8 @@ func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Re
 		if err := b.copy(ctx, site, r); err != nil {
 			return err
 		}
+	case r.Resumed:
+		return record.ErrUnsure
 	default:
 		spec := ceph.SubvolumeSpec{Size: r.Size, DataPool: r.Settings()["pool"], Mode: rootMode}
 		if err := subvolumes(site, r).Create(ctx, r.BackendName(), spec); err != nil {

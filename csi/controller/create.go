@@ -204,7 +204,7 @@ func (s *Server) create(ctx context.Context, site clustermap.Site, key string, f
 		return held.Record, nil
 	}
 	if err := held.Outcome(s.finishCreate(work, site, held)); err != nil {
-		s.suspect(site, key, held)
+		s.suspect(ctx, site, key, held)
 		return nil, err
 	}
 	if held.Record.Flatten {
@@ -234,11 +234,17 @@ func (s *Server) plan(ctx context.Context, site clustermap.Site, fresh *record.R
 // there before. fault.Aborted when that one is gone now.
 func take(ctx context.Context, store *record.Store, key string, fresh *record.Record, seen bool) (context.Context, *record.Held, error) {
 	if !seen {
-		work, held, _, err := store.Acquire(ctx, key, fresh)
+		work, held, made, err := store.Acquire(ctx, key, fresh)
+		if err == nil {
+			held.Record.Resumed = !made
+		}
 		return work, held, err
 	}
 	work, held, err := store.Hold(ctx, key)
-	if errors.Is(err, fault.NotFound) {
+	switch {
+	case err == nil:
+		held.Record.Resumed = true
+	case errors.Is(err, fault.NotFound):
 		err = fault.New(fault.Aborted, "%s %q was taken back by another controller; ask again", fresh.Kind, fresh.Name)
 	}
 	return work, held, err

@@ -8,6 +8,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // ControllerExpandVolume grows a volume, never shrinks it: asked for less than there
@@ -34,15 +35,17 @@ func (s *Server) ControllerExpandVolume(ctx context.Context, request *csi.Contro
 			size = max(wanted, r.Size)
 		}
 		onNode, err := s.Backend.Expand(ctx, site, r, size)
-		if err != nil {
-			return nil, err
-		}
-		if size != r.Size {
+		if err == nil && size != r.Size {
 			r.Size = size
-			if err := held.Finish(ctx); err != nil {
-				return nil, err
+			if err = held.Finish(ctx); err == nil {
+				s.log(r).Info("volume expanded", "bytes", int64(size))
 			}
-			s.log(r).Info("volume expanded", "bytes", int64(size))
+		}
+		if err != nil {
+			if r.Driver == storage.CephFS { // RBD's images are never made smaller
+				s.suspect(ctx, site, h.NameHash, held)
+			}
+			return nil, err
 		}
 		return &csi.ControllerExpandVolumeResponse{CapacityBytes: int64(r.Size), NodeExpansionRequired: onNode}, nil
 	})

@@ -102,7 +102,7 @@ func (s *Server) takeSnapshot(ctx context.Context, site clustermap.Site, key str
 		return held.Record, nil
 	}
 	if err := held.Outcome(s.finishSnapshot(work, site, held)); err != nil {
-		s.suspect(site, key, held)
+		s.suspect(ctx, site, key, held)
 		return nil, err
 	}
 	s.log(held.Record).Info("snapshot taken", "of", fresh.Origin.Handle)

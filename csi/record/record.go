@@ -80,6 +80,8 @@ type Record struct {
 	// are those that come into question while it is made.
 	Place  *topology.Place  `json:"place,omitempty"`
 	Places []topology.Place `json:"-"`
+	// Resumed: an earlier call began to make it under this incarnation, and may not have come to its end.
+	Resumed bool `json:"-"`
 }
 
 // Origin names the source of a volume or snapshot, which may be gone by now.
@@ -126,7 +128,7 @@ var ErrUnsure = fault.New(fault.Aborted, "an earlier call was cut off and may ha
 func (r *Record) Abandon(incarnation string) {
 	r.Abandoned = append(r.Abandoned, r.Incarnation)
 	old := r.BackendName()
-	r.Incarnation = incarnation
+	r.Incarnation, r.Resumed = incarnation, false
 	r.Context = maps.Clone(r.Context)
 	for key, value := range r.Context {
 		if value == old {

@@ -60,7 +60,8 @@ type Subvolumes interface {
 	// of a retired one must not be used again: Ceph would put the new one beside the old snapshots.
 	Create(ctx context.Context, name string, spec SubvolumeSpec) error
 	Info(ctx context.Context, name string) (SubvolumeInfo, error)
-	// Resize sets the quota and refuses to go below the old one (fault.Range).
+	// Resize sets the quota and refuses to go below the old one (fault.Range), that is: below the one that it finds when it
+	// begins. What another sets meanwhile it overwrites.
 	Resize(ctx context.Context, name string, size storage.Bytes) error
 	// Remove deletes a subvolume: fault.Busy while it has snapshots or is copied into.
 	// Clients that have it mounted do not hinder it.

@@ -248,7 +248,11 @@ func conformSubvolumes(t *testing.T, clients Clients) {
 		want(t, "create in an absent file system", err, fault.NotFound)
 	}
 	want(t, "create", group.Create(ctx, name, spec), nil)
+	want(t, "create of a larger one", group.Create(ctx, name, ceph.SubvolumeSpec{Size: 4 * storage.GiB, Mode: 0o777}), nil)
 	want(t, "second create", group.Create(ctx, name, spec), nil)
+	if info, err := group.Info(ctx, name); err != nil || info.Quota != spec.Size {
+		t.Fatalf("info after a second create %+v, %v", info, err)
+	}
 	want(t, "resize", group.Resize(ctx, name, 2*storage.GiB), nil)
 	want(t, "shrink", group.Resize(ctx, name, storage.GiB), fault.Range)
 	info, err := group.Info(ctx, name)

@@ -12,6 +12,7 @@ import (
 // subvolume is a subvolume, or what is left of a retired one: its snapshots.
 type subvolume struct {
 	info      ceph.SubvolumeInfo
+	mode      uint32 // of its root
 	snapshots map[string]*subvolumeSnapshot
 	copy      *subvolumeCopy // nil unless it was made as a clone
 }
@@ -96,10 +97,31 @@ func (s *fakeSubvolumes) Create(ctx context.Context, name string, spec ceph.Subv
 		if found.retired() {
 			return fault.New(fault.Exists, "subvolume %s is retired", name)
 		}
-		return found.ready(name)
+		if err := found.ready(name); err != nil {
+			return err
+		}
+		found.info.Quota, found.mode = spec.Size, spec.Mode
+		return nil
 	}
-	_, err := s.place(name, spec)
+	made, err := s.place(name, spec)
+	if err == nil {
+		made.mode = spec.Mode
+	}
 	return err
+}
+
+// Mode is that of a subvolume's root directory; SetMode is what a pod does to it.
+func (f *Fake) Mode(filesystem, group, name string) uint32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.subvolumes[path(filesystem, group, name)].mode
+}
+
+// SetMode changes what Mode tells.
+func (f *Fake) SetMode(filesystem, group, name string, mode uint32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.subvolumes[path(filesystem, group, name)].mode = mode
 }
 
 func (s *fakeSubvolumes) Info(ctx context.Context, name string) (info ceph.SubvolumeInfo, err error) {
@@ -114,13 +136,23 @@ func (s *fakeSubvolumes) Info(ctx context.Context, name string) (info ceph.Subvo
 	return info, err
 }
 
+// Resize looks and sets in two steps, as with the manager: another client may come between.
 func (s *fakeSubvolumes) Resize(ctx context.Context, name string, size storage.Bytes) error {
-	return s.with(ctx, "Resize", name, func(v *subvolume) error {
+	err := s.with(ctx, "Resize", name, func(v *subvolume) error {
 		if err := v.ready(name); err != nil {
 			return err
 		}
 		if size < v.info.Quota {
 			return fault.New(fault.Range, "shrinking subvolume %s is refused", name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.with(ctx, "SetQuota", name, func(v *subvolume) error {
+		if err := v.ready(name); err != nil {
+			return err
 		}
 		v.info.Quota = size
 		return nil
