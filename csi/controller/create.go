@@ -281,7 +281,7 @@ func (s *Server) finishCreate(ctx context.Context, site clustermap.Site, held *r
 func (s *Server) build(ctx context.Context, site clustermap.Site, held *record.Held) error {
 	err := s.discard(ctx, site, held.Record)
 	if err == nil {
-		err = s.Backend.Create(ctx, site, held.Record)
+		err = s.begin(ctx, site, held.Record)
 	}
 	if !errors.Is(err, record.ErrUnsure) {
 		return err
@@ -293,7 +293,16 @@ func (s *Server) build(ctx context.Context, site clustermap.Site, held *record.H
 	if err := s.discard(ctx, site, held.Record); err != nil {
 		return err
 	}
-	return s.Backend.Create(ctx, site, held.Record)
+	return s.begin(ctx, site, held.Record)
+}
+
+// begin has the backend make the volume; the clone of an image while nobody deletes that: see holdVolume.
+func (s *Server) begin(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	work := func(ctx context.Context) error { return s.Backend.Create(ctx, site, r) }
+	if r.Driver != storage.RBD || r.Origin == nil || r.Origin.Kind != record.KindVolume {
+		return work(ctx)
+	}
+	return s.holdVolume(ctx, site, r, work)
 }
 
 // discard removes what is left of the incarnations that were given up.

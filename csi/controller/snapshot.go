@@ -162,9 +162,9 @@ func (s *Server) finishSnapshot(ctx context.Context, site clustermap.Site, held 
 	return err
 }
 
-// holdVolume runs work while nobody deletes the volume that the snapshot is of: an image that
+// holdVolume runs work while nobody deletes the volume that the snapshot or clone is of: an image that
 // goes into the trash takes a snapshot with it that was taken this moment. The order of leases is
-// snapshot, then its volume; a volume never waits for a snapshot of itself.
+// snapshot or clone, then its volume; a volume never waits for a snapshot or clone of itself.
 func (s *Server) holdVolume(ctx context.Context, site clustermap.Site, r *record.Record, work func(context.Context) error) error {
 	h, err := volumeid.Parse(r.Origin.Handle)
 	if err != nil {

@@ -167,7 +167,7 @@ func emptyTrash(ctx context.Context, images ceph.Images, deleted func(context.Co
 			continue
 		}
 		group.Go(func() error {
-			switch err := images.RemoveTrashed(ctx, t.ID); {
+			switch err := free(ctx, images, t.ID, name[2]); {
 			case err == nil, errors.Is(err, fault.NotFound):
 				some.Store(true)
 			case errors.Is(err, fault.Busy):
@@ -180,6 +180,16 @@ func emptyTrash(ctx context.Context, images ceph.Images, deleted func(context.Co
 	}
 	err = group.Wait()
 	return some.Load(), open.Load(), err
+}
+
+// free frees an image in the trash. One that has snapshots is given the place that it should have been given: it becomes
+// a tombstone. A snapshot can be taken while the image goes to the trash only by a controller that lost its lease.
+func free(ctx context.Context, images ceph.Images, id, incarnation string) error {
+	err := images.RemoveTrashed(ctx, id)
+	if errors.Is(err, fault.Precondition) {
+		return images.Restore(ctx, id, volumeid.TombstoneName(incarnation))
+	}
+	return err
 }
 
 // clearGraves shrinks tombstones and puts those that have no snapshots left into the trash.

@@ -155,7 +155,7 @@ func (b *Backend) Discard(ctx context.Context, site clustermap.Site, h record.Ho
 	case record.HoldingSnapshot:
 		err = images.RemoveSnapshot(ctx, h.Of, h.Name)
 	case record.HoldingTrash:
-		err = images.RemoveTrashed(ctx, h.ID)
+		err = free(ctx, images, h.ID, h.Incarnation)
 	default:
 		err = b.remove(ctx, site, &record.Record{
 			PoolID: h.Location.ID, Incarnation: h.Incarnation, Context: map[string]string{"radosNamespace": h.Location.Inner},

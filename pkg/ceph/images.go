@@ -119,8 +119,11 @@ type Images interface {
 	// Trash moves an image out of sight, which takes as long for a large one as for a small
 	// one: fault.Busy while a client watches it.
 	Trash(ctx context.Context, name string) error
-	// Trashed lists the trash; RemoveTrashed frees an image in it (fault.Busy while it has snapshots
-	// or is watched).
+	// Trashed lists the trash; RemoveTrashed frees an image in it: fault.Busy while it is watched or clones need it,
+	// fault.Precondition while it has snapshots in sight.
 	Trashed(ctx context.Context) ([]TrashedImage, error)
 	RemoveTrashed(ctx context.Context, id string) error
+	// Restore takes an image out of the trash under a name: fault.Exists if that is taken, fault.NotFound if it
+	// is not in the trash.
+	Restore(ctx context.Context, id, name string) error
 }

@@ -58,6 +58,23 @@ func conformTrash(t *testing.T, clients Clients) {
 	want(t, "removal of what no clone needs", images.RemoveTrashed(ctx, info.ID), nil)
 }
 
+func conformRestore(t *testing.T, clients Clients) {
+	ctx := t.Context()
+	images := clients.A.Images("rbd", "")
+	source, other := newImage(t, images), newImage(t, images) // with a snapshot "s" each
+	want(t, "restore of what is not in the trash", images.Restore(ctx, "no-such-id", source+"-r"), fault.NotFound)
+	want(t, "trash of an image with a snapshot", images.Trash(ctx, source), nil)
+	id := trashIDs(t, images, source)[0]
+	want(t, "removal of an image with a snapshot", images.RemoveTrashed(ctx, id), fault.Precondition)
+	want(t, "restore under a name that is taken", images.Restore(ctx, id, other), fault.Exists)
+	want(t, "restore under another name", images.Restore(ctx, id, source+"-r"), nil)
+	want(t, "second restore", images.Restore(ctx, id, source+"-s"), fault.NotFound)
+	for _, name := range []string{source + "-r", other} {
+		want(t, "removal of the snapshot", images.RemoveSnapshot(ctx, name, "s"), nil)
+		want(t, "removal", images.Remove(ctx, name), nil)
+	}
+}
+
 func conformUse(t *testing.T, clients Clients) {
 	ctx := t.Context()
 	images := clients.A.Images("rbd", "")

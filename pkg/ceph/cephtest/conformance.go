@@ -46,6 +46,7 @@ func Conformance(t *testing.T, clients Clients) {
 	t.Run("image snapshots", func(t *testing.T) { conformSnapshots(t, clients) })
 	t.Run("image clones", func(t *testing.T) { conformClones(t, clients) })
 	t.Run("image trash", func(t *testing.T) { conformTrash(t, clients) })
+	t.Run("image trash and back", func(t *testing.T) { conformRestore(t, clients) })
 	t.Run("image names", func(t *testing.T) { conformRename(t, clients) })
 	t.Run("images in use", func(t *testing.T) { conformUse(t, clients) })
 	t.Run("image differences", func(t *testing.T) { conformDiff(t, clients) })

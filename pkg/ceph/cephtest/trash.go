@@ -51,9 +51,31 @@ func (i *fakeImages) RemoveTrashed(ctx context.Context, id string) error {
 	if !ok {
 		return fault.New(fault.NotFound, "image %s is not in the trash", id)
 	}
+	if slices.ContainsFunc(found.image.snapshots, func(s *snapshot) bool { return !s.removed }) {
+		return fault.New(fault.Precondition, "image %s has snapshots", id)
+	}
 	if err := found.image.free(); err != nil {
 		return err
 	}
 	delete(i.trash, i.key(id))
+	return nil
+}
+
+func (i *fakeImages) Restore(ctx context.Context, id, name string) error {
+	if _, err := i.begin(ctx, "Restore", id); err != nil {
+		return err
+	}
+	defer i.mu.Unlock()
+	found, ok := i.trash[i.key(id)]
+	if !ok {
+		return fault.New(fault.NotFound, "image %s is not in the trash", id)
+	}
+	if _, err := i.get(name); err == nil {
+		return fault.New(fault.Exists, "image %s exists", name)
+	}
+	delete(i.trash, i.key(id))
+	i.objects[i.idKey(name)] = &object{locks: map[string]heldLock{}}
+	found.image.name = name
+	i.images[i.key(name)] = found.image
 	return nil
 }

@@ -3,6 +3,7 @@ package native
 import (
 	"context"
 	"errors"
+	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -66,6 +67,35 @@ func (i *images) Trashed(ctx context.Context) ([]ceph.TrashedImage, error) {
 // none, and the clock of whoever trashed it may be ahead.
 func (i *images) RemoveTrashed(ctx context.Context, id string) error {
 	return i.do(ctx, "remove trashed", id, func(ioctx *rados.IOContext) error {
-		return rbd.TrashRemove(ioctx, id, true)
+		err := rbd.TrashRemove(ioctx, id, true)
+		if errno(err) != syscall.ENOTEMPTY {
+			return err
+		}
+		visible, lookErr := snapshotInSight(ioctx, id)
+		if lookErr == nil && visible {
+			return fault.New(fault.Precondition, "it has snapshots: %v", err)
+		}
+		return errors.Join(err, lookErr)
+	})
+}
+
+// snapshotInSight tells that an image in the trash has a snapshot beside those that only its clones need, for which
+// librbd's answer is the same.
+func snapshotInSight(ioctx *rados.IOContext, id string) (visible bool, err error) {
+	image, err := rbd.OpenImageByIdReadOnly(ioctx, id, rbd.NoSnapshot)
+	if err != nil {
+		return false, err
+	}
+	found, err := image.GetSnapshotNames()
+	for _, s := range found {
+		kind, kindErr := image.GetSnapNamespaceType(s.Id)
+		visible = visible || kindErr == nil && kind == rbd.SnapNamespaceTypeUser
+	}
+	return visible, thenClose(image, err)
+}
+
+func (i *images) Restore(ctx context.Context, id, name string) error {
+	return i.do(ctx, "restore trashed", id, func(ioctx *rados.IOContext) error {
+		return rbd.TrashRestore(ioctx, id, name)
 	})
 }
