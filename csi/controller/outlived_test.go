@@ -67,3 +67,41 @@ func TestWhatIsMadeLateIsTakenBackWhateverTheErrorIs(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// A cluster that does not answer is not asked for ever.
+func TestLooksThatFailEnd(t *testing.T) {
+	b := newBench(t, storage.RBD, cephtest.NewFake())
+	asked := 0
+	down := fault.New(fault.Unavailable, "injected")
+	b.fake.Hook(func(op string) error {
+		switch {
+		case strings.HasPrefix(op, "Images.Create "):
+			return down
+		case strings.HasPrefix(op, "Objects.Read "):
+			asked++
+		}
+		return nil
+	})
+	if err := b.create(t, b.request("v", storage.GiB)); !errors.Is(err, fault.Unavailable) {
+		t.Fatalf("create: %v", err)
+	}
+	asked = 0
+	b.fake.Hook(func(op string) error {
+		if !strings.HasPrefix(op, "Objects.Read ") {
+			return nil
+		}
+		asked++
+		return down
+	})
+	last := -1
+	for deadline := time.Now().Add(20 * time.Second); asked != last && time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+		last = asked
+		for range 20 {
+			b.Tidy(t.Context())
+			<-time.After(2 * time.Millisecond)
+		}
+	}
+	if asked < 4 || asked != last {
+		t.Errorf("asked %d times, and on", asked)
+	}
+}

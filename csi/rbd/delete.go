@@ -108,18 +108,13 @@ var ours = regexp.MustCompile(`^hf-(gone-)?([0-9a-f]{32})$`)
 // and create side by side; that four slow creations down cannot be seen.
 const removals = 4
 
+// reaping is the lease under which a pool is cleared.
+const reaping = "holdfast.reap"
+
 // Reap frees what was deleted, in all pools for RBD: a clone in one can be what keeps a
 // tombstone in another. An image that somebody else put into the trash stays there. One controller
-// does it at a time: librbd aborts its process when two remove the same image.
+// clears a pool at a time: librbd aborts its process when two remove the same image.
 func (b *Backend) Reap(ctx context.Context, site clustermap.Site, deleted func(context.Context, string) (bool, error)) (more bool, err error) {
-	alone, err := record.Alone(ctx, site.Cluster, "rbd.reap", "controller", func(ctx context.Context) (err error) {
-		more, err = reap(ctx, site, deleted)
-		return err
-	})
-	return more || !alone, err
-}
-
-func reap(ctx context.Context, site clustermap.Site, deleted func(context.Context, string) (bool, error)) (more bool, err error) {
 	pools, err := site.Cluster.Pools(ctx)
 	if err != nil {
 		return false, err
@@ -130,17 +125,32 @@ func reap(ctx context.Context, site clustermap.Site, deleted func(context.Contex
 			if !hasApplication(p, "rbd") {
 				continue
 			}
-			images := site.Cluster.Images(p.Name, site.Entry.RadosNamespace)
-			freed, wait, trashErr := emptyTrash(ctx, images, deleted)
-			buried, graveErr := clearGraves(ctx, images)
-			again, more = again || freed || buried, more || wait
-			err = errors.Join(err, trashErr, graveErr)
+			some, wait, poolErr := clearPool(ctx, site, p.Name, deleted)
+			again, more, err = again || some, more || wait, errors.Join(err, poolErr)
 		}
 		if err != nil {
 			return true, err
 		}
 	}
 	return more, nil
+}
+
+// clearPool goes once through what was deleted in a pool. wait: something is in use, or another controller is at it.
+func clearPool(ctx context.Context, site clustermap.Site, pool string, deleted func(context.Context, string) (bool, error)) (some, wait bool, err error) {
+	images := site.Cluster.Images(pool, site.Entry.RadosNamespace)
+	work := record.Work{
+		Objects: site.Cluster.Objects(pool, site.Entry.RadosNamespace), Object: ceph.ImageDirectory, Name: reaping, Owner: "controller",
+	}
+	alone, err := record.Alone(ctx, site.Cluster, work, func(ctx context.Context) error {
+		freed, open, trashErr := emptyTrash(ctx, images, deleted)
+		buried, graveErr := clearGraves(ctx, images)
+		some, wait = freed || buried, open
+		return errors.Join(trashErr, graveErr)
+	})
+	if errors.Is(err, fault.NotFound) && !alone { // the pool never had an image
+		return false, false, nil
+	}
+	return some, wait || !alone, err
 }
 
 // emptyTrash frees the images of ours in the trash. wait: a client still has one open.

@@ -19,6 +19,9 @@ const (
 	imageLeasePause = 500 * time.Millisecond // between two tries at a lease that another has
 )
 
+// ImageDirectory is the object that a pool and namespace have from their first image on (rbd(8), "rbd_directory").
+const ImageDirectory = "rbd_directory"
+
 // ImageObject is the object that an image has by its name (rbd(8), "rbd_id").
 func ImageObject(image string) string { return "rbd_id." + image }
 

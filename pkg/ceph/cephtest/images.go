@@ -127,6 +127,9 @@ func (i *fakeImages) place(pool *ceph.PoolInfo, name string, spec ceph.ImageSpec
 	}
 	i.images[i.key(name)] = made
 	i.objects[i.idKey(name)] = &object{locks: map[string]heldLock{}}
+	if directory := i.key(ceph.ImageDirectory); i.objects[directory] == nil {
+		i.objects[directory] = &object{locks: map[string]heldLock{}}
+	}
 	return made, nil
 }
 

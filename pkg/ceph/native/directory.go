@@ -8,12 +8,14 @@ import (
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
 )
 
 // The pool's list of images, an omap with "name_NAME" -> id and "id_ID" -> name, both
 // values led by their length (Ceph: src/cls/rbd/cls_rbd.cc, dir_add_image).
 const (
-	directoryObject = "rbd_directory"
+	directoryObject = ceph.ImageDirectory
 	directoryName   = "name_"
 )
 
