@@ -26,9 +26,10 @@ const MaxLength = 128
 type Handle struct {
 	Driver      storage.Driver
 	Cluster     storage.ClusterID
-	Pool        int64  // RBD: the pool's id. CephFS: the file system's id
-	NameHash    string // 32 hex digits, see Hash
-	Incarnation string // 32 hex digits, random
+	Pool        int64   // RBD: the pool's id. CephFS: the file system's id
+	NameHash    string  // 32 hex digits, see Hash
+	Incarnation string  // 32 hex digits, random
+	Foreign     Foreign // of a volume that ceph-csi made, as which it is written; zero for Holdfast's own
 }
 
 var (
@@ -54,6 +55,9 @@ func TombstoneName(incarnation string) string { return "hf-gone-" + incarnation 
 
 // String encodes the handle.
 func (h Handle) String() string {
+	if !h.Foreign.IsZero() {
+		return h.Foreign.String()
+	}
 	letter := "r"
 	if h.Driver == storage.CephFS {
 		letter = "c"
@@ -62,7 +66,8 @@ func (h Handle) String() string {
 }
 
 // Parse decodes a handle. Anything else is fault.NotFound: a volume id that this
-// driver did not hand out names no volume of it.
+// driver did not hand out names no volume of it. Of ceph-csi's handles, which do not tell
+// the driver, see ParseForeign.
 func Parse(id string) (Handle, error) {
 	bad := func(why string) (Handle, error) {
 		return Handle{}, fault.New(fault.NotFound, "volume id %q is not one of Holdfast's: %s", clip(id), why)

@@ -76,6 +76,68 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+func foreign() volumeid.Foreign {
+	return volumeid.Foreign{Cluster: "rook-ceph", Location: 22, UUID: "7957e938-405a-11eb-bfd0-0050563001a1"}
+}
+
+// The handle is one that ceph-csi gave out, quoted in an issue of its own.
+func TestAHandleOfCephCSIIsRead(t *testing.T) {
+	const given = "0001-0004-ceph-0000000000000016-7957e938-405a-11eb-bfd0-0050563001a1"
+	f, err := volumeid.ParseForeign(given)
+	want := volumeid.Foreign{Cluster: "ceph", Location: 0x16, UUID: "7957e938-405a-11eb-bfd0-0050563001a1"}
+	if err != nil || f != want || f.String() != given {
+		t.Fatalf("got %+v, %v", f, err)
+	}
+	h := f.Handle(storage.RBD, "c1")
+	if h.String() != given || h.Incarnation != "7957e938405a11ebbfd00050563001a1" || h.Pool != 22 || len(h.NameHash) != 32 {
+		t.Fatalf("got %+v", h)
+	}
+	other := f
+	other.Cluster = "another-name-of-it"
+	if other.Handle(storage.RBD, "c1").NameHash != h.NameHash || f.Handle(storage.CephFS, "c1").NameHash == h.NameHash {
+		t.Error("the record goes by location, UUID and driver")
+	}
+}
+
+func TestWhatIsNoHandleOfCephCSIIsNotFound(t *testing.T) {
+	good := foreign().String()
+	for _, text := range []string{
+		"", "0001-", good + "0", good[1:], strings.Replace(good, "0009", "0008", 1), strings.Replace(good, "0001", "0002", 1), strings.ToUpper(good),
+		strings.Replace(good, "rook-ceph", "rook/ceph", 1), strings.Replace(good, "0000000000000016", "8000000000000016", 1), handle().String(),
+		strings.Replace(good, "-405a-", "405a--", 1), "0001-0000--0000000000000016-7957e938-405a-11eb-bfd0-0050563001a1",
+		volumeid.Foreign{Cluster: strings.Repeat("c", 65), UUID: foreign().UUID}.String(),
+	} {
+		if _, err := volumeid.ParseForeign(text); !errors.Is(err, fault.NotFound) {
+			t.Errorf("%q: got %v", text, err)
+		}
+	}
+	longest := volumeid.Foreign{Cluster: strings.Repeat("c", 64), Location: 1<<63 - 1, UUID: foreign().UUID}
+	if f, err := volumeid.ParseForeign(longest.String()); err != nil || f != longest || len(longest.String()) != volumeid.MaxLength {
+		t.Errorf("the longest: %+v, %v", f, err)
+	}
+}
+
+func FuzzParseForeign(f *testing.F) {
+	f.Add(foreign().String())
+	f.Add("0001-0024-00000000-0000-4000-8000-000000000000-0000000000000001-7957e938-405a-11eb-bfd0-0050563001a1")
+	f.Add("0001-ffff-x-")
+	f.Fuzz(func(t *testing.T, text string) {
+		h, err := volumeid.ParseForeign(text)
+		if err != nil {
+			if !errors.Is(err, fault.NotFound) {
+				t.Fatalf("class of %v", err)
+			}
+			return
+		}
+		if h.String() != text || !volumeid.ValidUUID(h.UUID) || h.Location < 0 {
+			t.Fatalf("%q came back as %q", text, h)
+		}
+		if _, err := volumeid.Parse(text); err == nil {
+			t.Fatalf("%q is both", text)
+		}
+	})
+}
+
 func TestContextComesBackAndUnknownKeysAreRefused(t *testing.T) {
 	c := volumeid.Context{ClusterID: "c", Name: "시험", Pool: "rbd", Image: "hf-1", MapOptions: "a,b"}
 	m := c.Map()
