@@ -38,7 +38,7 @@ type Dialer interface {
 }
 
 // Cluster is a connection. It is safe for concurrent use; what it hands out
-// (Objects, Images, Subvolumes) is cheap, needs no closing and lives as long as it.
+// (Objects, Images, Subvolumes, ...) is cheap, needs no closing and lives as long as it.
 type Cluster interface {
 	// FSID returns the cluster's own id.
 	FSID(ctx context.Context) (string, error)
@@ -55,6 +55,7 @@ type Cluster interface {
 	Images(pool, namespace string) Images
 	Subvolumes(filesystem, group string) Subvolumes
 	Notes(pool, namespace string) Notes
+	Omaps(pool, namespace string) Omaps
 	Fencer
 }
 

@@ -30,6 +30,8 @@ type Outside interface {
 	HalfRename(t *testing.T, pool, image, to string)
 	// DelayCopies makes copies of subvolumes stay pending for a few seconds, until resume.
 	DelayCopies(t *testing.T) (resume func())
+	// SetOmap puts pairs into the map of an object, which is made if need be.
+	SetOmap(t *testing.T, pool, namespace, name string, pairs map[string]string)
 }
 
 // Device is an opened image.
@@ -56,6 +58,7 @@ func Conformance(t *testing.T, clients Clients) {
 	t.Run("retired subvolumes", func(t *testing.T) { conformRetired(t, clients) })
 	t.Run("cluster", func(t *testing.T) { conformCluster(t, clients) })
 	t.Run("notes", func(t *testing.T) { conformNotes(t, clients) })
+	t.Run("omaps", func(t *testing.T) { conformOmaps(t, clients) })
 	t.Run("fencing", func(t *testing.T) { conformFencing(t, clients) })
 }
 

@@ -39,6 +39,7 @@ type Fake struct {
 
 type object struct {
 	data    []byte
+	omap    map[string]string
 	locks   map[string]heldLock
 	changed time.Time
 }

@@ -39,6 +39,32 @@ func (o outside) DelayCopies(t *testing.T) (resume func()) {
 	return resume
 }
 
+func (o outside) connect(t *testing.T) *rados.Conn {
+	t.Helper()
+	as := o.cluster.Credentials
+	conn, err := rados.NewConnWithUser(as.User)
+	fatal(t, err)
+	fatal(t, conn.SetConfigOption("mon_host", strings.Join(o.cluster.Entry.Monitors, ",")))
+	fatal(t, conn.SetConfigOption("key", as.Key.Reveal()))
+	fatal(t, conn.Connect())
+	return conn
+}
+
+func (o outside) SetOmap(t *testing.T, pool, namespace, name string, pairs map[string]string) {
+	t.Helper()
+	conn := o.connect(t)
+	defer conn.Shutdown()
+	ioctx, err := conn.OpenIOContext(pool)
+	fatal(t, err)
+	defer ioctx.Destroy()
+	ioctx.SetNamespace(namespace)
+	values := map[string][]byte{}
+	for key, value := range pairs {
+		values[key] = []byte(value)
+	}
+	fatal(t, ioctx.SetOmap(name, values))
+}
+
 // device is an image that a connection of its own has open.
 type device struct {
 	conn  *rados.Conn
@@ -48,12 +74,7 @@ type device struct {
 
 func (o outside) Open(t *testing.T, pool, namespace, image string) cephtest.Device {
 	t.Helper()
-	as := o.cluster.Credentials
-	conn, err := rados.NewConnWithUser(as.User)
-	fatal(t, err)
-	fatal(t, conn.SetConfigOption("mon_host", strings.Join(o.cluster.Entry.Monitors, ",")))
-	fatal(t, conn.SetConfigOption("key", as.Key.Reveal()))
-	fatal(t, conn.Connect())
+	conn := o.connect(t)
 	ioctx, err := conn.OpenIOContext(pool)
 	fatal(t, err)
 	ioctx.SetNamespace(namespace)
