@@ -5,17 +5,20 @@
 package clustermap
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/csi/journal"
 	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
@@ -32,11 +35,27 @@ type Cluster struct {
 	Monitors       []string
 	RadosNamespace string // for RBD images; empty: the pool's default namespace
 	SubvolumeGroup string // for CephFS subvolumes; never empty
+	CephCSI        CephCSI
+}
+
+// CephCSI says how ceph-csi knows the cluster, for volumes that it made.
+type CephCSI struct {
+	Aliases   []string // its clusterIDs, where they are not ours
+	Instance  string   // its --instanceid; never empty
+	Namespace string   // of CephFS's journal in the metadata pool; never empty
 }
 
 // Endpoint returns how the cluster is reached.
 func (c Cluster) Endpoint() ceph.Endpoint {
 	return ceph.Endpoint{ID: c.ID, Monitors: c.Monitors}
+}
+
+// CephCSIName is what handles of ceph-csi's call the cluster: the first of the names that it is said to have.
+func (c Cluster) CephCSIName() string {
+	if len(c.CephCSI.Aliases) > 0 {
+		return c.CephCSI.Aliases[0]
+	}
+	return string(c.ID)
 }
 
 // Site is a cluster of the map with a connection to it.
@@ -54,7 +73,12 @@ type entry struct {
 	} `json:"rbd"`
 	CephFS struct {
 		SubvolumeGroup string `json:"subvolumeGroup"`
+		RadosNamespace string `json:"radosNamespace"`
 	} `json:"cephFS"`
+	CephCSI struct {
+		ClusterIDs []string `json:"clusterIDs"`
+		InstanceID string   `json:"instanceID"`
+	} `json:"cephCSI"` // Holdfast's own
 	RadosNamespace string `json:"radosNamespace"` // where older files have it
 }
 
@@ -80,6 +104,11 @@ func Parse(data []byte) ([]Cluster, error) {
 		c := Cluster{
 			ID: storage.ClusterID(e.ClusterID), Monitors: e.Monitors,
 			RadosNamespace: e.RBD.RadosNamespace, SubvolumeGroup: e.CephFS.SubvolumeGroup,
+			CephCSI: CephCSI{
+				Aliases:   e.CephCSI.ClusterIDs,
+				Instance:  cmp.Or(e.CephCSI.InstanceID, journal.DefaultInstance),
+				Namespace: cmp.Or(e.CephFS.RadosNamespace, journal.DefaultNamespace),
+			},
 		}
 		if c.RadosNamespace == "" {
 			c.RadosNamespace = e.RadosNamespace
@@ -89,7 +118,23 @@ func Parse(data []byte) ([]Cluster, error) {
 		}
 		clusters = append(clusters, c)
 	}
-	return clusters, nil
+	return clusters, checkAliases(clusters, seen)
+}
+
+// checkAliases refuses names of ceph-csi's that could mean two clusters.
+func checkAliases(clusters []Cluster, seen map[string]bool) error {
+	for _, c := range clusters {
+		for _, alias := range c.CephCSI.Aliases {
+			switch {
+			case !volumeid.ValidAlias(alias):
+				return fault.New(fault.Invalid, "cluster map: cluster %q: cephCSI.clusterIDs has %q: want 1 to 64 letters, digits, '.', '-' or '_'", c.ID, alias)
+			case seen[alias]:
+				return fault.New(fault.Invalid, "cluster map: cluster %q: cephCSI.clusterIDs has %q, which is in the map already", c.ID, alias)
+			}
+			seen[alias] = true
+		}
+	}
+	return nil
 }
 
 // Map is the cluster map of a file, read again when the file changes.
@@ -161,7 +206,8 @@ func (m *Map) Err() error {
 	return m.err
 }
 
-// Cluster returns the entry of id, or fault.Invalid naming the ids that there are.
+// Cluster returns the entry of id, which may be a name that ceph-csi has for it, or fault.Invalid naming
+// the ids that there are.
 func (m *Map) Cluster(id storage.ClusterID) (Cluster, error) {
 	clusters, err := m.current()
 	if err != nil {
@@ -169,6 +215,11 @@ func (m *Map) Cluster(id storage.ClusterID) (Cluster, error) {
 	}
 	if c, ok := clusters[id]; ok {
 		return c, nil
+	}
+	for _, c := range clusters {
+		if slices.Contains(c.CephCSI.Aliases, string(id)) {
+			return c, nil
+		}
 	}
 	return Cluster{}, fault.New(fault.Invalid, "clusterID %q is not in the cluster map, which has %s", id, names(clusters))
 }

@@ -27,9 +27,10 @@ func TestMapOfCephCSIIsUnderstood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	plain := clustermap.CephCSI{Instance: "default", Namespace: "csi"}
 	want := []clustermap.Cluster{
-		{ID: "prod", Monitors: []string{"192.0.2.1:6789", "[v2:192.0.2.2:3300,v1:192.0.2.2:6789]"}, RadosNamespace: "tenant", SubvolumeGroup: "group"},
-		{ID: "plain", Monitors: []string{"192.0.2.3"}, SubvolumeGroup: "csi"},
+		{ID: "prod", Monitors: []string{"192.0.2.1:6789", "[v2:192.0.2.2:3300,v1:192.0.2.2:6789]"}, RadosNamespace: "tenant", SubvolumeGroup: "group", CephCSI: plain},
+		{ID: "plain", Monitors: []string{"192.0.2.3"}, SubvolumeGroup: "csi", CephCSI: plain},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatal(diff)
@@ -41,12 +42,30 @@ func TestBadMapsAreRefusedWithWords(t *testing.T) {
 		`{}`:                                     "JSON list",
 		`[{"clusterID":"a b","monitors":["x"]}]`: `"a b"`,
 		`[{"clusterID":"a","monitors":[]}]`:      "no monitors",
-		`[{"clusterID":"a","monitors":["x"]},{"clusterID":"a","monitors":["x"]}]`:      "twice",
-		`[{"clusterID":"` + strings.Repeat("a", 41) + `","monitors":["192.0.2.1:1"]}]`: "40",
+		`[{"clusterID":"a","monitors":["x"]},{"clusterID":"a","monitors":["x"]}]`:                                "twice",
+		`[{"clusterID":"a","monitors":["x"],"cephCSI":{"clusterIDs":["b"]}},{"clusterID":"b","monitors":["x"]}]`: "already",
+		`[{"clusterID":"a","monitors":["x"],"cephCSI":{"clusterIDs":["b/c"]}}]`:                                  `"b/c"`,
+		`[{"clusterID":"` + strings.Repeat("a", 41) + `","monitors":["192.0.2.1:1"]}]`:                           "40",
 	} {
 		if _, err := clustermap.Parse([]byte(text)); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: got %v", text, err)
 		}
+	}
+}
+
+func TestAClusterIsFoundByTheNamesThatCephCSIHasForIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.json")
+	text := `[{"clusterID":"a","monitors":["x"],"cephFS":{"radosNamespace":"ns"},"cephCSI":{"clusterIDs":["rook-ceph","x.y"],"instanceID":"two"}}]`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, err := clustermap.Open(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := m.Cluster("x.y")
+	if want := (clustermap.CephCSI{Aliases: []string{"rook-ceph", "x.y"}, Instance: "two", Namespace: "ns"}); err != nil || c.ID != "a" || !cmp.Equal(c.CephCSI, want) {
+		t.Fatalf("got %+v, %v", c, err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/csi/journal"
 	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/csi/topology"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
@@ -76,6 +77,10 @@ type Record struct {
 	Published map[storage.NodeID]Publication `json:"published,omitempty"`
 	// Fences are the nodes that were cut off because they did not let go of the volume.
 	Fences map[storage.NodeID]Fence `json:"fences,omitempty"`
+	// Foreign is what ceph-csi's journal says of a volume or snapshot that it made; nil for
+	// Holdfast's own. Such a record is made when the volume is first used, and tells what
+	// ceph-csi has no place for.
+	Foreign *journal.Entry `json:"foreign,omitempty"`
 	// Place is where the volume was put, if the parameters name pools by topology; Places
 	// are those that come into question while it is made.
 	Place  *topology.Place  `json:"place,omitempty"`
@@ -109,6 +114,10 @@ type Publication struct {
 
 // Handle returns the handle on cluster.
 func (r *Record) Handle(cluster storage.ClusterID) volumeid.Handle {
+	if r.Foreign != nil {
+		f, _ := volumeid.ParseForeign(r.Foreign.Handle) // it was parsed when the record was made
+		return f.Handle(r.Driver, cluster)
+	}
 	return volumeid.Handle{
 		Driver: r.Driver, Cluster: cluster, Pool: r.PoolID,
 		NameHash: volumeid.Hash(r.Driver, r.Kind, r.Name), Incarnation: r.Incarnation,
@@ -116,7 +125,12 @@ func (r *Record) Handle(cluster storage.ClusterID) volumeid.Handle {
 }
 
 // BackendName is what the image, subvolume or snapshot is called.
-func (r *Record) BackendName() string { return volumeid.BackendName(r.Incarnation) }
+func (r *Record) BackendName() string {
+	if r.Foreign != nil {
+		return r.Foreign.Image
+	}
+	return volumeid.BackendName(r.Incarnation)
+}
 
 // ErrUnsure says of what a cut off call left that it may not be whole. It must not be removed and
 // made again under its name: a controller that stood still between the two, for longer than

@@ -26,7 +26,7 @@ var layers = [][]string{
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi"},
 	// Pure: no files, no network, no clock, no chance.
 	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/poll"},
 	// The domain.
@@ -41,8 +41,9 @@ const (
 // neighbours may be imported from within their own layer, by the packages named, or
 // by all ("*").
 var neighbours = map[string][]string{
-	"pkg/ceph":    {"csi/clustermap", "csi/fence", "csi/record", "pkg/ceph/native"},
+	"pkg/ceph":    {"csi/clustermap", "csi/fence", "csi/journal", "csi/record", "pkg/ceph/native"},
 	"csi/kms":     {"csi/clustermap", "csi/record"},
+	"csi/journal": {"csi/clustermap", "csi/record"},
 	"pkg/command": {"*"},
 	"pkg/obs":     {"*"},
 	"pkg/keylock": {"pkg/flight"},
