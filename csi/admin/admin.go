@@ -24,6 +24,7 @@ import (
 // Controller is what a driver's controller service can tell and do.
 type Controller interface {
 	Inventory(ctx context.Context) (volumeapi.Inventory, error)
+	Adoptable(ctx context.Context) (volumeapi.Adoptables, error)
 	Orphans(ctx context.Context) (volumeapi.Orphans, error)
 	// Summary tells what the last search found.
 	Summary() volumeapi.Summary
@@ -96,6 +97,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+volumeapi.PathRecords, handle(s, s.records))
+	mux.HandleFunc("GET "+volumeapi.PathAdoptable, handle(s, s.adoptable))
 	mux.HandleFunc("GET "+volumeapi.PathOrphans, handle(s, s.orphans))
 	mux.HandleFunc("POST "+volumeapi.PathDeleteOrphans, handle(s, s.deleteOrphans))
 	mux.HandleFunc("GET "+volumeapi.PathSummary, handle(s, s.summary))
@@ -174,6 +176,9 @@ func of[S any](services map[storage.Driver]S, id, what string) (S, error) {
 	h, err := volumeid.Parse(id)
 	if err != nil {
 		var none S
+		if _, notForeign := volumeid.ParseForeign(id); notForeign == nil {
+			err = fault.New(fault.Unsupported, "%s was made by ceph-csi, and this is done for Holdfast's own volumes alone; fstrim in its pod, or `rbd sparsify` on its image, does the same", id)
+		}
 		return none, err
 	}
 	service, ok := services[h.Driver]
@@ -188,6 +193,17 @@ func (s *Server) records(r *http.Request) (volumeapi.Inventory, error) {
 	err := all(s, func(c Controller) error {
 		more, err := c.Inventory(r.Context())
 		found.Records = append(found.Records, more.Records...)
+		found.Problems = append(found.Problems, more.Problems...)
+		return err
+	})
+	return found, err
+}
+
+func (s *Server) adoptable(r *http.Request) (volumeapi.Adoptables, error) {
+	found := volumeapi.Adoptables{Volumes: []volumeapi.Adoptable{}}
+	err := all(s, func(c Controller) error {
+		more, err := c.Adoptable(r.Context())
+		found.Volumes = append(found.Volumes, more.Volumes...)
 		found.Problems = append(found.Problems, more.Problems...)
 		return err
 	})

@@ -26,6 +26,10 @@ func (d *driver) Inventory(context.Context) (volumeapi.Inventory, error) {
 	return volumeapi.Inventory{Records: []volumeapi.Record{{Name: "볼륨", ID: volume}}, Problems: []string{"c2 is away"}}, nil
 }
 
+func (*driver) Adoptable(context.Context) (volumeapi.Adoptables, error) {
+	return volumeapi.Adoptables{Volumes: []volumeapi.Adoptable{{Name: "옛것"}}, Problems: []string{"p"}}, nil
+}
+
 func (d *driver) Orphans(context.Context) (volumeapi.Orphans, error) {
 	return volumeapi.Orphans{}, fault.New(fault.Unavailable, "no monitor answers")
 }
@@ -94,6 +98,13 @@ func TestAnswersAndClassesOfErrorsComeThrough(t *testing.T) {
 	ctx := t.Context()
 	if all, err := c.Records(ctx); err != nil || len(all.Records) != 1 || all.Records[0].Name != "볼륨" || len(all.Problems) != 1 {
 		t.Errorf("records %+v, %v", all, err)
+	}
+	if old, err := c.Adoptable(ctx); err != nil || len(old.Volumes) != 1 || old.Volumes[0].Name != "옛것" || len(old.Problems) != 1 {
+		t.Errorf("adoptable %+v, %v", old, err)
+	}
+	foreign := "0001-0004-ceph-0000000000000016-7957e938-405a-11eb-bfd0-0050563001a1"
+	if _, err := c.Trim(ctx, foreign); !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), "fstrim") {
+		t.Errorf("trim of a volume of ceph-csi's: %v", err)
 	}
 	if _, err := c.Orphans(ctx); !errors.Is(err, fault.Unavailable) || err.Error() != "no monitor answers" {
 		t.Errorf("orphans: %v", err)

@@ -16,6 +16,9 @@ func (b *Backend) Delete(ctx context.Context, site clustermap.Site, r *record.Re
 	if r.ReadOnly {
 		return nil
 	}
+	if r.Foreign != nil {
+		return b.deleteForeign(ctx, site, r)
+	}
 	name, list := r.BackendName(), subvolumes(site, r)
 	var err error
 	if r.Origin != nil {

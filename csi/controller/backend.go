@@ -5,6 +5,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -33,8 +34,17 @@ type Backend interface {
 	// Delete removes what the record describes from sight, and leaves to Reap what takes
 	// long. What is gone already is no error, but that the place where it was cannot be
 	// looked at is one. Snapshots, and volumes made from them, live on. fault.Busy, having
-	// removed nothing, while clients keep it.
+	// removed nothing, while clients keep it; journal.ErrDiffers, having removed nothing, when ceph-csi's
+	// journal names something else by now.
 	Delete(ctx context.Context, site clustermap.Site, r *record.Record) error
+
+	// Adopt returns the record of a volume that ceph-csi made, as it is to be when the volume is first used, and
+	// changes nothing: fault.NotFound when ceph-csi's journal has none of that handle, fault.Precondition for one
+	// that cannot be adopted. Deleting is the state of one whose image is gone.
+	Adopt(ctx context.Context, site clustermap.Site, h volumeid.Handle) (*record.Record, error)
+
+	// Adoptable lists what ceph-csi's journal has: handles of volumes, under the cluster's first name.
+	Adoptable(ctx context.Context, site clustermap.Site) ([]volumeid.Handle, error)
 
 	// Expand grows the volume to at least size bytes. onNode says whether the node has
 	// a part to do.

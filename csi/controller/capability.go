@@ -62,6 +62,9 @@ func (s *Server) unfit(r *record.Record, request *csi.ValidateVolumeCapabilities
 	if err != nil {
 		return err.Error()
 	}
+	if r.Foreign != nil {
+		return "" // how it was made ceph-csi does not say, and its context is none of ours
+	}
 	if block != r.Block {
 		return fmt.Sprintf("the volume was made with raw block access %v", r.Block)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/journal"
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/flight"
@@ -29,7 +30,7 @@ func (s *Server) DeleteVolume(ctx context.Context, request *csi.DeleteVolumeRequ
 		if err != nil {
 			return nil, err
 		}
-		work, held, err := s.store(site).Hold(ctx, h.NameHash)
+		work, held, err := s.hold(ctx, site, h, true)
 		if errors.Is(err, fault.NotFound) {
 			return &csi.DeleteVolumeResponse{}, nil
 		}
@@ -64,7 +65,7 @@ func (s *Server) finishDelete(ctx context.Context, site clustermap.Site, held *r
 		return err
 	}
 	err := s.Backend.Delete(ctx, site, held.Record)
-	if errors.Is(err, fault.Busy) && before == record.Ready {
+	if (errors.Is(err, fault.Busy) || errors.Is(err, journal.ErrDiffers)) && before == record.Ready {
 		// Nothing was removed: the volume is as good as before, and stays usable.
 		held.Record.State = record.Ready
 		return errors.Join(err, held.Save(ctx))

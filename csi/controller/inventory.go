@@ -120,6 +120,7 @@ func (s *Server) describe(ctx context.Context, k kept, names map[string]string) 
 	d := volumeapi.Record{
 		Kind: r.Kind, Driver: r.Driver, Cluster: k.site.Entry.ID, Name: r.Name, ID: r.Handle(k.site.Entry.ID).String(),
 		State: string(r.State), Bytes: r.Size, Block: r.Block, Claim: claimOf(r), Created: r.Created, Backend: r.BackendName(),
+		Adopted: r.Foreign != nil,
 	}
 	if r.Origin != nil {
 		d.Origin = &volumeapi.Origin{Kind: r.Origin.Kind, ID: r.Origin.Handle, Name: names[r.Origin.Handle]}

@@ -47,14 +47,18 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 		mode := request.GetVolumeCapability().GetAccessMode().GetMode()
 		wanted := record.Publication{Mode: capability.Name(mode), ReadOnly: request.GetReadonly(), Since: s.Now().UTC()}
 		r := held.Record
-		if block := request.GetVolumeCapability().GetBlock() != nil; block != r.Block {
+		block := request.GetVolumeCapability().GetBlock() != nil
+		if r.Foreign != nil && len(r.Published) == 0 {
+			r.Block = block // ceph-csi does not say; whoever has the volume does
+		}
+		if block != r.Block {
 			return nil, fault.New(fault.Invalid, "volume %q was made with raw block access %v, asked for is %v", r.Name, r.Block, block)
 		}
 		if err := admit(r, node, mode, wanted); err != nil {
 			return nil, err
 		}
 		if have, there := r.Published[node]; there {
-			return published(have), nil
+			return published(r, have), nil
 		}
 		if _, fenced := r.Fences[node]; fenced {
 			// If it has not answered yet, its staging replaces what is fenced.
@@ -72,15 +76,18 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, request *csi.Contr
 			return nil, err
 		}
 		s.log(r).Info("volume published", obs.KeyNode, node)
-		return published(wanted), nil
+		return published(r, wanted), nil
 	})
 }
 
 // published tells the node what it was given.
-func published(p record.Publication) *csi.ControllerPublishVolumeResponse {
+func published(r *record.Record, p record.Publication) *csi.ControllerPublishVolumeResponse {
 	told := map[string]string{volumeid.PublishID: p.Since.UTC().Format(time.RFC3339Nano)}
 	if p.ReadOnly {
 		told[volumeid.PublishReadOnly] = "true"
+	}
+	if r.Foreign != nil {
+		told[volumeid.PublishVolume] = volumeid.EncodePublished(r.Context)
 	}
 	return &csi.ControllerPublishVolumeResponse{PublishContext: told}
 }
@@ -118,6 +125,9 @@ func (s *Server) ControllerUnpublishVolume(ctx context.Context, request *csi.Con
 	}
 	if err != nil {
 		return nil, err
+	}
+	if known, err := s.known(ctx, h, request.GetSecrets()); err != nil || !known {
+		return done, err
 	}
 	node := storage.NodeID(request.GetNodeId())
 	response, err := edit(ctx, s, h, request.GetSecrets(), func(ctx context.Context, site clustermap.Site, held *record.Held) (*csi.ControllerUnpublishVolumeResponse, error) {

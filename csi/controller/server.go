@@ -5,6 +5,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -184,7 +185,7 @@ func (s *Server) handle(id string) (volumeid.Handle, error) {
 	}
 	h, err := volumeid.Parse(id)
 	if err != nil {
-		return h, err
+		return s.foreign(id, err)
 	}
 	if h.Driver != s.Backend.Driver() {
 		return h, fault.New(fault.NotFound, "%s belongs to the driver %s, this is %s", id, h.Driver, s.Backend.Driver())
@@ -200,6 +201,9 @@ func (s *Server) find(ctx context.Context, h volumeid.Handle, secrets map[string
 		return clustermap.Site{}, nil, err
 	}
 	r, err := s.store(site).Read(ctx, h.NameHash)
+	if errors.Is(err, fault.NotFound) && !h.Foreign.IsZero() {
+		r, err = s.Backend.Adopt(ctx, site, h)
+	}
 	if err != nil {
 		return clustermap.Site{}, nil, err
 	}
@@ -228,7 +232,7 @@ func edit[T any](ctx context.Context, s *Server, h volumeid.Handle, secrets map[
 		if err != nil {
 			return zero, err
 		}
-		work, held, err := s.store(site).Hold(ctx, h.NameHash)
+		work, held, err := s.hold(ctx, site, h, false)
 		if err != nil {
 			return zero, err
 		}

@@ -166,7 +166,7 @@ func (s *Server) finishSnapshot(ctx context.Context, site clustermap.Site, held 
 // goes into the trash takes a snapshot with it that was taken this moment. The order of leases is
 // snapshot or clone, then its volume; a volume never waits for a snapshot or clone of itself.
 func (s *Server) holdVolume(ctx context.Context, site clustermap.Site, r *record.Record, work func(context.Context) error) error {
-	h, err := volumeid.Parse(r.Origin.Handle)
+	h, err := s.handle(r.Origin.Handle)
 	if err != nil {
 		return err
 	}

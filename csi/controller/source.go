@@ -10,7 +10,6 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/capability"
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
-	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -156,7 +155,7 @@ func (s *Server) letGo(ctx context.Context, site clustermap.Site, r *record.Reco
 
 // editOrigin changes the record of the snapshot that r was made from, under its lease.
 func (s *Server) editOrigin(ctx context.Context, site clustermap.Site, r *record.Record, change func(*record.Record) error) error {
-	h, err := volumeid.Parse(r.Origin.Handle)
+	h, err := s.handle(r.Origin.Handle)
 	if err != nil {
 		return err
 	}

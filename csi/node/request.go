@@ -47,12 +47,28 @@ func (s *Server) readID(id string) (volumeid.Handle, error) {
 	}
 	h, err := volumeid.Parse(id)
 	if err != nil {
-		return h, err
+		f, notForeign := volumeid.ParseForeign(id)
+		if notForeign != nil {
+			return h, err
+		}
+		entry, err := s.cfg.Clusters.Cluster(storage.ClusterID(f.Cluster))
+		if err != nil {
+			return h, err
+		}
+		return f.Handle(s.cfg.Driver, entry.ID), nil
 	}
 	if h.Driver != s.cfg.Driver {
 		return h, fault.New(fault.NotFound, "volume id %q belongs to driver %s, this is %s", id, h.Driver, s.cfg.Driver)
 	}
 	return h, nil
+}
+
+// readContext reads what describes the volume: for one that ceph-csi made, what the controller found of it.
+func readContext(handle volumeid.Handle, req *csi.NodeStageVolumeRequest) (volumeid.Context, error) {
+	if handle.Foreign.IsZero() {
+		return volumeid.ParseContext(req.GetVolumeContext())
+	}
+	return volumeid.ParsePublished(req.GetPublishContext()[volumeid.PublishVolume], req.GetVolumeContext())
 }
 
 // readPath checks a path of a request.

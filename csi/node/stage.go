@@ -80,7 +80,7 @@ func (s *Server) readStaging(req *csi.NodeStageVolumeRequest) (*staging, error) 
 	if err != nil {
 		return nil, err
 	}
-	vctx, err := volumeid.ParseContext(req.GetVolumeContext())
+	vctx, err := readContext(handle, req)
 	if err != nil {
 		return nil, err
 	}

@@ -93,7 +93,11 @@ func (s *Server) detach(ctx context.Context, volume string, handle volumeid.Hand
 	if v != nil && v.Device != nil {
 		return s.cfg.Devices.Detach(ctx, *v.Device)
 	}
-	dev, found, err := s.cfg.Devices.Guess(ctx, volume, volumeid.BackendName(handle.Incarnation))
+	image := volumeid.BackendName(handle.Incarnation)
+	if uuid := handle.Foreign.UUID; uuid != "" {
+		image = "csi-vol-" + uuid // unless its StorageClass said otherwise, which nobody says here
+	}
+	dev, found, err := s.cfg.Devices.Guess(ctx, volume, image)
 	if err != nil || !found {
 		return err
 	}

@@ -23,6 +23,9 @@ import (
 
 // Delete takes the image out of sight.
 func (b *Backend) Delete(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	if r.Foreign != nil {
+		return b.deleteForeign(ctx, site, r)
+	}
 	err := b.remove(ctx, site, r)
 	if errors.Is(err, errNoPool) {
 		return nil

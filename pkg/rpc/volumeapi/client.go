@@ -60,6 +60,11 @@ func (c *Client) Records(ctx context.Context) (Inventory, error) {
 	return ask[Inventory](ctx, c, http.MethodGet, PathRecords, nil)
 }
 
+// Adoptable lists what ceph-csi made.
+func (c *Client) Adoptable(ctx context.Context) (Adoptables, error) {
+	return ask[Adoptables](ctx, c, http.MethodGet, PathAdoptable, nil)
+}
+
 // Orphans looks for orphans, which takes the longer the more images there are.
 func (c *Client) Orphans(ctx context.Context) (Orphans, error) {
 	return ask[Orphans](ctx, c, http.MethodGet, PathOrphans, nil)

@@ -24,6 +24,7 @@ const (
 	PathRewrap        = "/v1/rewrap"         // POST RewrapRequest: Rewrapped
 	PathSparsify      = "/v1/sparsify"       // POST VolumeRequest: Reclaimed
 	PathTrim          = "/v1/trim"           // POST VolumeRequest: Reclaimed
+	PathAdoptable     = "/v1/adoptable"      // GET: Adoptables
 )
 
 // Inventory is every record that the controller keeps.
@@ -48,8 +49,28 @@ type Record struct {
 	Fences     []Fence           `json:"fences,omitempty"`
 	Encryption string            `json:"encryption,omitempty"` // id of the KMS; "": not encrypted
 	Created    time.Time         `json:"created"`
-	Backend    string            `json:"backend"` // the image, subvolume or snapshot as Ceph knows it
+	Backend    string            `json:"backend"`           // the image, subvolume or snapshot as Ceph knows it
+	Adopted    bool              `json:"adopted,omitempty"` // ceph-csi made it
 	Work       *Work             `json:"work,omitempty"`
+}
+
+// Adoptables are the volumes of which ceph-csi's journals tell.
+type Adoptables struct {
+	Volumes  []Adoptable `json:"volumes"`
+	Problems []string    `json:"problems,omitempty"` // what could not be looked at
+}
+
+// Adoptable is a volume that ceph-csi made.
+type Adoptable struct {
+	Driver  storage.Driver    `json:"driver"`
+	Cluster storage.ClusterID `json:"cluster"`
+	ID      string            `json:"id"` // ceph-csi's handle; its cluster id may be another name of the cluster
+	Name    string            `json:"name,omitempty"`
+	Bytes   storage.Bytes     `json:"bytes,omitempty"`
+	Where   string            `json:"where,omitempty"`   // pool, or file system and group
+	Backend string            `json:"backend,omitempty"` // the image or subvolume
+	Adopted bool              `json:"adopted"`           // it has been used through Holdfast
+	Refused string            `json:"refused,omitempty"` // why it cannot be adopted; "": it can
 }
 
 // Claim is what Kubernetes calls the volume or snapshot.

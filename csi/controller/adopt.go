@@ -1,0 +1,136 @@
+package controller
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/volumeapi"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// foreign parses the id of a volume that ceph-csi made; why is the error for what is none either. An unknown
+// cluster is fault.Invalid, never NotFound: the volume is there, and not known to be gone.
+func (s *Server) foreign(id string, why error) (volumeid.Handle, error) {
+	f, err := volumeid.ParseForeign(id)
+	if err != nil {
+		return volumeid.Handle{}, why
+	}
+	entry, err := s.Clusters.Cluster(storage.ClusterID(f.Cluster))
+	if err != nil {
+		return volumeid.Handle{}, fault.New(fault.Invalid, `%v; if one of these is what ceph-csi calls %q, say so in its entry: "cephCSI": {"clusterIDs": [%q]}`, err, f.Cluster, f.Cluster)
+	}
+	return f.Handle(s.Backend.Driver(), entry.ID), nil
+}
+
+// hold returns a volume's record under its lease. A volume that ceph-csi made gets one when it is first
+// held: who has it published, and a deletion that was begun, must be kept somewhere, and
+// ceph-csi's journal is not Holdfast's to write. toDelete: also one that ceph-csi has half deleted.
+func (s *Server) hold(ctx context.Context, site clustermap.Site, h volumeid.Handle, toDelete bool) (context.Context, *record.Held, error) {
+	work, held, err := s.store(site).Hold(ctx, h.NameHash)
+	if !errors.Is(err, fault.NotFound) || h.Foreign.IsZero() {
+		return work, held, err
+	}
+	fresh, err := s.adopt(ctx, site, h)
+	if err == nil && fresh.State != record.Ready && !toDelete {
+		err = fault.New(fault.NotFound, "ceph-csi has half deleted volume %q", fresh.Name)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	work, held, made, err := s.store(site).Acquire(ctx, h.NameHash, fresh)
+	if err != nil || !made {
+		return work, held, err
+	}
+	// Another controller may have deleted volume and record since the journal was read.
+	if _, err := s.Backend.Adopt(work, site, h); errors.Is(err, fault.NotFound) {
+		defer held.Release(ctx)
+		return nil, nil, errors.Join(err, held.Remove(work))
+	}
+	s.log(fresh).Info("volume of ceph-csi adopted")
+	return work, held, nil
+}
+
+func (s *Server) adopt(ctx context.Context, site clustermap.Site, h volumeid.Handle) (*record.Record, error) {
+	r, err := s.Backend.Adopt(ctx, site, h)
+	if err == nil {
+		r.Created = s.Now().UTC()
+	}
+	return r, err
+}
+
+// known reports whether there is a record of the volume. One of ceph-csi's without a record has never been
+// published, and is not adopted to say so.
+func (s *Server) known(ctx context.Context, h volumeid.Handle, secrets map[string]string) (bool, error) {
+	if h.Foreign.IsZero() {
+		return true, nil
+	}
+	site, err := s.connect(ctx, h.Cluster, secrets)
+	if err != nil {
+		return false, err
+	}
+	_, err = s.store(site).Read(ctx, h.NameHash)
+	if errors.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Adoptable lists the volumes of which ceph-csi's journal tells, on every cluster of the map.
+func (s *Server) Adoptable(ctx context.Context) (volumeapi.Adoptables, error) {
+	var found volumeapi.Adoptables
+	problems, err := s.eachSite(ctx, func(site clustermap.Site) error {
+		handles, err := s.Backend.Adoptable(ctx, site)
+		if err != nil {
+			return err
+		}
+		list := make([]volumeapi.Adoptable, len(handles))
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(readers)
+		for i, h := range handles {
+			group.Go(func() (err error) {
+				list[i], err = s.adoptable(ctx, site, h)
+				return err
+			})
+		}
+		err = group.Wait()
+		found.Volumes = append(found.Volumes, list...)
+		return err
+	})
+	found.Problems = problems
+	return found, err
+}
+
+// readers bounds how many volumes of ceph-csi's are looked at at a time: each is an image to be opened, or a
+// question to the manager.
+const readers = 8
+
+func (s *Server) adoptable(ctx context.Context, site clustermap.Site, h volumeid.Handle) (volumeapi.Adoptable, error) {
+	a := volumeapi.Adoptable{Driver: h.Driver, Cluster: site.Entry.ID, ID: h.String()}
+	r, err := s.store(site).Read(ctx, h.NameHash)
+	if a.Adopted = err == nil; errors.Is(err, fault.NotFound) {
+		r, err = s.Backend.Adopt(ctx, site, h)
+	}
+	switch {
+	case err == nil && r.State == record.Deleting:
+		a.Refused = "it is half deleted: delete it again, here or by ceph-csi"
+	case errors.Is(err, fault.Precondition):
+		a.Refused = err.Error()
+		return a, nil
+	case errors.Is(err, fault.NotFound): // deleted since it was listed, or never finished
+		a.Refused = err.Error()
+		return a, nil
+	case err != nil:
+		return a, err
+	}
+	a.ID, a.Name, a.Bytes, a.Backend, a.Where = r.Handle(site.Entry.ID).String(), r.Name, r.Size, r.BackendName(), r.Context["pool"]
+	if a.Driver == storage.CephFS {
+		a.Where = r.Context["fsName"] + "/" + r.Group
+	}
+	return a, nil
+}

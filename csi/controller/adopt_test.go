@@ -1,0 +1,213 @@
+package controller_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/ceph/cephtest"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+const (
+	oldUUID  = "7957e938-405a-11eb-bfd0-0050563001a1"
+	oldImage = "csi-vol-" + oldUUID
+	oldName  = "pvc-1"
+)
+
+// legacy is a volume as ceph-csi leaves it on the fake. The ids are those of the fake's pool and file system.
+type legacy struct {
+	id, pool, namespace string
+}
+
+// legacy makes a volume of ceph-csi's, with more in its journal.
+func (b *bench) legacy(t *testing.T, more map[string]string) legacy {
+	t.Helper()
+	v := legacy{pool: "rbd"}
+	location := int64(4)
+	if b.driver == storage.CephFS {
+		v.pool, v.namespace, location = "cephfs.meta", "csi", 1
+		b.must(t, b.fake.Connect().Subvolumes("cephfs", "csi").Create(t.Context(), oldImage, ceph.SubvolumeSpec{Size: storage.GiB}))
+	} else {
+		b.must(t, b.fake.Connect().Images("rbd", "").Create(t.Context(), oldImage, ceph.ImageSpec{Size: storage.GiB}))
+	}
+	v.id = volumeid.Foreign{Cluster: cluster, Location: location, UUID: oldUUID}.String()
+	b.fake.SetOmap(t, v.pool, v.namespace, "csi.volumes.default", map[string]string{"csi.volume." + oldName: oldUUID, "csi.volume.other": "0" + oldUUID[1:]})
+	b.fake.SetOmap(t, v.pool, v.namespace, "csi.volume."+oldUUID, map[string]string{"csi.volname": oldName, "csi.imagename": oldImage})
+	b.fake.SetOmap(t, v.pool, v.namespace, "csi.volume."+oldUUID, more)
+	b.asked.ids[oldName] = v.id
+	return v
+}
+
+// journal is what the fake has of it.
+func (b *bench) journal(t *testing.T, v legacy) (found []string) {
+	t.Helper()
+	maps := b.fake.Connect().Omaps(v.pool, v.namespace)
+	if keys, err := maps.Pairs(t.Context(), "csi.volumes.default", ""); err != nil || keys["csi.volume.other"] == "" {
+		t.Errorf("the entry of another volume is gone: %v, %v", keys, err)
+	} else if keys["csi.volume."+oldName] != "" {
+		found = append(found, "the name")
+	}
+	if _, err := maps.Pairs(t.Context(), "csi.volume."+oldUUID, ""); err == nil {
+		found = append(found, "the object")
+	}
+	return found
+}
+
+// things are what is left beside ceph-csi's directory.
+func (b *bench) things(t *testing.T) []string {
+	return slices.DeleteFunc(b.left(t), func(thing string) bool { return strings.Contains(thing, "csi.volumes.default") })
+}
+
+func TestAForeignVolumeIsUsedLikeOneOfOurs(t *testing.T) {
+	both(t, func(t *testing.T, b *bench) {
+		ctx := t.Context()
+		v := b.legacy(t, nil)
+		list, err := b.Adoptable(ctx)
+		b.must(t, err)
+		for _, a := range list.Volumes {
+			if own := a.ID == v.id; own != (a.Refused == "") || own && (a.Name != oldName || a.Backend != oldImage || a.Adopted) {
+				t.Errorf("listed %+v", a)
+			}
+		}
+		if len(list.Volumes) != 2 {
+			t.Errorf("listed %+v", list)
+		}
+		got, err := b.ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{VolumeId: v.id})
+		b.must(t, err)
+		if got.GetVolume().GetVolumeId() != v.id || got.GetVolume().GetCapacityBytes() != int64(storage.GiB) || got.GetStatus().GetVolumeCondition().GetAbnormal() {
+			t.Fatalf("got %v", got)
+		}
+		if left := b.left(t); slices.ContainsFunc(left, func(s string) bool { return strings.Contains(s, "record") }) {
+			t.Errorf("reading wrote a record: %v", left)
+		}
+		b.must(t, b.unpublishFrom(t, v.id, "hf1:n1"))
+		b.must(t, b.publishTo(t, v.id, "hf1:n1"))
+		if b.driver == storage.RBD { // the others are for many nodes
+			wantClass(t, b.publishTo(t, v.id, "hf1:n2"), fault.Precondition)
+		}
+		wantClass(t, b.remove(t, v.id), fault.Busy)
+		volumes, err := b.ListVolumes(ctx, &csi.ListVolumesRequest{})
+		b.must(t, err)
+		if e := volumes.GetEntries(); len(e) != 1 || e[0].GetVolume().GetVolumeId() != v.id || len(e[0].GetStatus().GetPublishedNodeIds()) != 1 {
+			t.Fatalf("listed: %v", volumes)
+		}
+		confirmed, err := b.ValidateVolumeCapabilities(ctx, &csi.ValidateVolumeCapabilitiesRequest{
+			VolumeId: v.id, Secrets: secrets, VolumeCapabilities: []*csi.VolumeCapability{mount(writer)}, VolumeContext: map[string]string{"imageFormat": "2"},
+		})
+		if b.must(t, err); confirmed.GetConfirmed() == nil {
+			t.Errorf("not confirmed: %v", confirmed)
+		}
+		grown, err := b.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
+			VolumeId: v.id, Secrets: secrets, CapacityRange: &csi.CapacityRange{RequiredBytes: int64(2 * storage.GiB)},
+		})
+		if b.must(t, err); grown.GetCapacityBytes() != int64(2*storage.GiB) {
+			t.Errorf("grown to %v", grown)
+		}
+		b.must(t, b.unpublishFrom(t, v.id, "hf1:n1"))
+		if found := b.journal(t, v); len(found) != 2 {
+			t.Errorf("ceph-csi's journal was changed; it has %v", found)
+		}
+		b.must(t, b.remove(t, v.id))
+		b.must(t, b.remove(t, v.id))
+		if found, left := b.journal(t, v), b.things(t); len(found)+len(left) != 0 {
+			t.Errorf("left %v, and of the journal %v", left, found)
+		}
+	})
+}
+
+func TestADeletionOfAForeignVolumeCutOffAnywhereIsFinished(t *testing.T) {
+	for _, driver := range []storage.Driver{storage.RBD, storage.CephFS} {
+		act := func(t *testing.T, b *bench) error { return b.remove(t, b.id(oldName)) }
+		c := scenario{"delete", func(t *testing.T, b *bench) { b.legacy(t, nil) }, act}
+		for n := range c.operations(t, driver) {
+			t.Run(fmt.Sprintf("%s/%d", driver, n), func(t *testing.T) {
+				t.Parallel()
+				b := c.cutAt(t, driver, n)
+				b.must(t, act(t, b))
+				v := legacy{pool: "rbd"}
+				if driver == storage.CephFS {
+					v = legacy{pool: "cephfs.meta", namespace: "csi"}
+				}
+				if found, left := b.journal(t, v), b.things(t); len(found)+len(left) != 0 {
+					t.Errorf("left %v, and of the journal %v", left, found)
+				}
+			})
+		}
+	}
+}
+
+func TestWhatTheJournalDoesNotSayIsNotDeleted(t *testing.T) {
+	both(t, func(t *testing.T, b *bench) {
+		v := b.legacy(t, nil)
+		b.must(t, b.publishTo(t, v.id, "hf1:n1"))
+		b.must(t, b.unpublishFrom(t, v.id, "hf1:n1"))
+		for name, change := range map[string][2]string{
+			"the entry names another image":    {"csi.volume." + oldUUID, "csi.imagename"},
+			"the name belongs to another UUID": {"csi.volumes.default", "csi.volume." + oldName},
+		} {
+			pairs, err := b.fake.Connect().Omaps(v.pool, v.namespace).Pairs(t.Context(), change[0], "")
+			b.must(t, err)
+			b.fake.SetOmap(t, v.pool, v.namespace, change[0], map[string]string{change[1]: "1" + pairs[change[1]][1:]})
+			if err := b.remove(t, v.id); err == nil || !strings.Contains(err.Error(), "says something else") {
+				t.Errorf("%s: got %v", name, err)
+			}
+			b.must(t, b.publishTo(t, v.id, "hf1:n1")) // it is as usable as before
+			b.must(t, b.unpublishFrom(t, v.id, "hf1:n1"))
+			b.fake.SetOmap(t, v.pool, v.namespace, change[0], map[string]string{change[1]: pairs[change[1]]})
+		}
+		b.must(t, b.remove(t, v.id))
+	})
+}
+
+func TestAForeignVolumeThatCannotBeAdoptedSaysWhy(t *testing.T) {
+	both(t, func(t *testing.T, b *bench) {
+		v := b.legacy(t, map[string]string{"csi.volume.encryptKMS": "vault"})
+		err := b.publishTo(t, v.id, "hf1:n1")
+		if wantClass(t, err, fault.Precondition); !strings.Contains(err.Error(), "encrypted by ceph-csi") {
+			t.Errorf("got %v", err)
+		}
+		wantClass(t, b.remove(t, v.id), fault.Precondition)
+		b.must(t, b.unpublishFrom(t, v.id, "hf1:n1"))
+		unknown := strings.Replace(v.id, "-"+cluster+"-", "-"+"xx"+"-", 1)
+		err = b.remove(t, unknown)
+		if wantClass(t, err, fault.Invalid); !strings.Contains(err.Error(), `"clusterIDs": ["xx"]`) {
+			t.Errorf("an unknown cluster: %v", err)
+		}
+		b.edit(t, `[{"clusterID":"`+cluster+`","monitors":["127.0.0.1:1"],"cephCSI":{"clusterIDs":["xx"]}}]`)
+		wantClass(t, b.remove(t, unknown), fault.Precondition)
+	})
+}
+
+func TestAForeignImageThatClonesNeedStaysUntilTheyAreGone(t *testing.T) {
+	b := newBench(t, storage.RBD, cephtest.NewFake())
+	ctx := t.Context()
+	v := b.legacy(t, nil)
+	images := b.fake.Connect().Images("rbd", "")
+	temp := oldImage + "-temp" // as ceph-csi leaves it when it clones a volume
+	b.must(t, images.Create(ctx, temp, ceph.ImageSpec{Size: storage.GiB}))
+	// A snapshot of ceph-csi's: an image of its own, cloned from a snapshot that is removed at once.
+	b.must(t, images.CreateSnapshot(ctx, oldImage, "csi-snap-1"))
+	b.must(t, images.Clone(ctx, "csi-snap-1", ceph.ImageSnapshotRef{Pool: "rbd", Image: oldImage, Snapshot: "csi-snap-1"}, ceph.ImageSpec{}))
+	b.must(t, images.RemoveSnapshot(ctx, oldImage, "csi-snap-1"))
+	b.must(t, b.remove(t, v.id))
+	left := b.things(t)
+	if _, err := images.Info(ctx, "csi-snap-1"); err != nil || len(left) != 2 {
+		t.Fatalf("left %v; the snapshot: %v", left, err)
+	}
+	info, err := images.Info(ctx, "csi-snap-1")
+	if b.must(t, err); !strings.HasPrefix(info.Parent.Image, "hf-gone-") {
+		t.Errorf("its parent is %+v", info.Parent)
+	}
+	b.must(t, images.Remove(ctx, "csi-snap-1"))
+	b.must(t, b.remove(t, b.make(t, "v").GetVolumeId())) // which wakes the janitor
+	if left := b.things(t); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+}

@@ -1,0 +1,156 @@
+package rbd
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/journal"
+	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// Volumes that ceph-csi made are images like Holdfast's own, under a name that its journal has.
+
+// journalOf opens ceph-csi's journal, which is in the pools and the namespace of the images.
+func journalOf(ctx context.Context, site clustermap.Site) (*journal.Journal, error) {
+	pools, err := site.Cluster.Pools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pools = slices.DeleteFunc(pools, func(p ceph.PoolInfo) bool { return !hasApplication(p, "rbd") })
+	return journal.Open(site.Cluster, pools, site.Entry.RadosNamespace, site.Entry.CephCSI.Instance), nil
+}
+
+// Adopt reads journal and image.
+func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, h volumeid.Handle) (*record.Record, error) {
+	j, err := journalOf(ctx, site)
+	if err != nil {
+		return nil, err
+	}
+	e, err := j.Read(ctx, journal.Volumes, h.Pool, h.Foreign.UUID)
+	if err != nil {
+		return nil, err
+	}
+	e.Handle = h.String()
+	r := &record.Record{
+		Version: 1, Kind: record.KindVolume, Driver: storage.RBD, Name: e.Name, Incarnation: h.Incarnation,
+		State: record.Ready, PoolID: h.Pool, Foreign: e,
+	}
+	if e.KMS != "" {
+		return nil, fault.New(fault.Precondition, "volume %q was encrypted by ceph-csi, whose headers and keys (KMS %q) Holdfast does not read: "+
+			"keep ceph-csi for it, or copy its files to a volume of Holdfast's with a pod that mounts both", e.Name, e.KMS)
+	}
+	pool, err := poolOf(ctx, site, r)
+	if err != nil {
+		return nil, err
+	}
+	described := volumeid.Context{ClusterID: string(site.Entry.ID), Name: e.Name, Pool: pool, RadosNamespace: site.Entry.RadosNamespace, Image: e.Image}
+	r.Context = described.Map()
+	info, err := site.Cluster.Images(pool, site.Entry.RadosNamespace).Info(ctx, e.Image)
+	if errors.Is(err, fault.NotFound) {
+		r.State = record.Deleting // ceph-csi removes the image first, and was cut off
+		return r, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := fitting(e, pool, info); err != nil {
+		return nil, err
+	}
+	r.Size = info.Size
+	if info.Parent.Image != "" {
+		r.Depth = hardDepth // an upper bound: the next clone of it counts
+	}
+	return r, nil
+}
+
+// fitting refuses an image that is not the entry's, or not for Holdfast.
+func fitting(e *journal.Entry, pool string, info ceph.ImageInfo) error {
+	if e.ImageID != "" && info.ID != e.ImageID {
+		return fmt.Errorf("%w: image %s/%s has the id %s, the journal's has %s", journal.ErrDiffers, pool, e.Image, info.ID, e.ImageID)
+	}
+	if slices.Contains(info.Features, "journaling") {
+		return fault.New(fault.Precondition, "image %s/%s has the feature journaling, with which Ceph's library may crash when it is removed: "+
+			"if it is not mirrored any more, take it away with `rbd feature disable %s/%s journaling`", pool, e.Image, pool, e.Image)
+	}
+	return nil
+}
+
+// Adoptable lists the journal.
+func (b *Backend) Adoptable(ctx context.Context, site clustermap.Site) ([]volumeid.Handle, error) {
+	j, err := journalOf(ctx, site)
+	if err != nil {
+		return nil, err
+	}
+	places, err := j.List(ctx, journal.Volumes)
+	var handles []volumeid.Handle
+	for _, p := range places {
+		f := volumeid.Foreign{Cluster: site.Entry.CephCSIName(), Location: p.Pool, UUID: p.UUID}
+		handles = append(handles, f.Handle(storage.RBD, site.Entry.ID))
+	}
+	return handles, err
+}
+
+// deleteForeign removes the image, with what ceph-csi made beside it, then the journal's entry, as ceph-csi does.
+// An entry that is gone while the image is there was not taken out by this: then nobody knows whose the
+// image is, and it stays.
+func (b *Backend) deleteForeign(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	j, err := journalOf(ctx, site)
+	if err != nil {
+		return err
+	}
+	known, err := j.Confirm(ctx, journal.Volumes, r.Foreign)
+	if err == nil && known {
+		err = b.buryForeign(ctx, site, r)
+	}
+	if err != nil && !errors.Is(err, errNoPool) {
+		return err
+	}
+	return j.Remove(ctx, journal.Volumes, r.Foreign)
+}
+
+// buryForeign makes the images tombstones, which the background work frees when nothing is cloned from them: only
+// by that name does it know an image in the trash for one that it may remove.
+func (b *Backend) buryForeign(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	images, err := images(ctx, site, r)
+	if err != nil {
+		return err
+	}
+	info, err := images.Info(ctx, r.BackendName())
+	if err == nil {
+		err = fitting(r.Foreign, r.Context["pool"], info)
+	}
+	if err == nil {
+		err = bury(ctx, images, r)
+	}
+	switch {
+	case errors.Is(err, fault.Busy):
+		return fmt.Errorf("%w: %s", err, users(ctx, images, r.BackendName()))
+	case errors.Is(err, fault.Exhausted): // the pool is full
+		err = images.Remove(ctx, r.BackendName())
+	}
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	return buryTemporary(ctx, images, r)
+}
+
+// buryTemporary takes care of the image between a volume and what it was cloned from (ceph-csi:
+// generateTempClone). It belongs to the volume alone.
+func buryTemporary(ctx context.Context, images ceph.Images, r *record.Record) error {
+	name := r.Foreign.Image + "-temp"
+	sum := sha256.Sum256([]byte(name))
+	err := images.Rename(ctx, name, volumeid.TombstoneName(hex.EncodeToString(sum[:16])))
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
+}
