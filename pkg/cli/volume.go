@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/csiclient"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -32,7 +33,7 @@ func volumeCommand() *cobra.Command {
 	}
 	cmd.PersistentFlags().String("type", "", "rbd (a block device of one node) or cephfs (a file system shared by many)")
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions([]string{"rbd", "cephfs"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.AddCommand(volumeCreate(), volumeList(), volumeShow(), volumeMount(), volumeUnmount(), volumeExpand(), volumeDelete(),
+	cmd.AddCommand(volumeCreate(), volumeList(), volumeShow(), volumeMount(), volumeUnmount(), volumeExpand(), volumeDelete(), volumeAdopt(),
 		volumeSnapshot(), volumeClone(), volumeOrphans(), volumeWhyPending(), volumeRewrap(), volumeReclaim())
 	return cmd
 }
@@ -133,9 +134,17 @@ func volumeTable(list []csiclient.Volume) *Table {
 		if v.Abnormal {
 			condition = "! " + condition
 		}
-		t.Rows = append(t.Rows, []string{v.Name, kindOf(v.Driver), v.Bytes.String(), dash(v.Mounts), orDash(v.Claim), condition, dash(v.Nodes), madeFrom(v.Origin), v.ID})
+		t.Rows = append(t.Rows, []string{v.Name, typeOf(v), v.Bytes.String(), dash(v.Mounts), orDash(v.Claim), condition, dash(v.Nodes), madeFrom(v.Origin), v.ID})
 	}
 	return t
+}
+
+// typeOf is a volume's driver, with a mark on what ceph-csi made.
+func typeOf(v csiclient.Volume) string {
+	if _, err := volumeid.ParseForeign(v.ID); err == nil {
+		return kindOf(v.Driver) + " (ceph-csi)"
+	}
+	return kindOf(v.Driver)
 }
 
 func madeFrom(o *csiclient.Origin) string {

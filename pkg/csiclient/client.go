@@ -294,10 +294,32 @@ func (c *Client) Find(ctx context.Context, nameOrID string, driver storage.Drive
 	case 1:
 		return found[0], nil
 	case 0:
-		return Volume{}, fault.New(fault.NotFound, "there is no volume %q: `holdfast volume list` shows those there are", nameOrID)
+		return c.unlisted(ctx, nameOrID, driver)
 	default:
 		return Volume{}, fault.New(fault.Invalid, "both drivers have a volume %q: say --type rbd or --type cephfs", nameOrID)
 	}
+}
+
+// unlisted returns a volume that has an id and is not listed: ceph-csi's are when they are first used.
+func (c *Client) unlisted(ctx context.Context, id string, driver storage.Driver) (Volume, error) {
+	var refused error
+	for _, d := range Drivers {
+		if driver != "" && d != driver {
+			continue
+		}
+		response, err := c.controller(d).ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{VolumeId: id})
+		if err == nil {
+			s := response.GetStatus()
+			return c.volume(d, response.GetVolume(), s.GetPublishedNodeIds(), s.GetVolumeCondition()), nil
+		}
+		if status.Code(err) != codes.NotFound {
+			refused = errors.Join(refused, explain("look for volume "+id, err))
+		}
+	}
+	if refused != nil {
+		return Volume{}, refused
+	}
+	return Volume{}, fault.New(fault.NotFound, "there is no volume %q: `holdfast volume list` shows those there are", id)
 }
 
 // Delete removes a volume that is mounted nowhere.
