@@ -51,6 +51,10 @@ var subvolumeCommands = [...]string{
 // it is a part of "profile rbd", and to empty the list is not allowed.
 const unfence = "allow command 'osd blocklist' with blocklistop=rm addr regex '^[^/]+/[0-9]+$'"
 
+// foreignJournal is where ceph-csi keeps its journal of a file system's volumes, for those that are adopted.
+// Nothing else is in that namespace of the metadata pool.
+const foreignJournal = "allow rw namespace=csi tag cephfs metadata="
+
 // ProvisionerCaps are what the CSI controller needs: images of the RBD pools, the
 // records, and subvolumes, which the mgr's volumes module makes on its behalf. It can
 // neither read the files of a CephFS volume nor change pools, users or settings.
@@ -64,7 +68,7 @@ func ProvisionerCaps(filesystem string, rbdPools ...string) Caps {
 	}
 	return Caps{
 		"mon": "profile rbd, allow r fsname=" + filesystem + ", " + unfence,
-		"osd": strings.Join(append(osd, "allow rwx pool="+PoolRecords), ", "),
+		"osd": strings.Join(append(osd, "allow rwx pool="+PoolRecords, foreignJournal+filesystem), ", "),
 		"mgr": strings.Join(mgr, ", "),
 	}
 }
