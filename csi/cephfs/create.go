@@ -8,7 +8,6 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
-	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
@@ -48,7 +47,7 @@ func (b *Backend) Create(ctx context.Context, site clustermap.Site, r *record.Re
 
 // source returns the subvolumes among which the origin's is, and its name.
 func source(ctx context.Context, site clustermap.Site, r *record.Record) (ceph.Subvolumes, string, error) {
-	h, err := volumeid.Parse(r.Origin.Volume)
+	h, name, err := r.Origin.Place(storage.CephFS)
 	if err != nil {
 		return nil, "", err
 	}
@@ -63,7 +62,7 @@ func source(ctx context.Context, site clustermap.Site, r *record.Record) (ceph.S
 		if fs := r.Context["fsName"]; fs != f.Name {
 			return nil, "", fault.New(fault.Invalid, "the source is on file system %s, the volume is to be made on %s: Ceph copies within one only", f.Name, fs)
 		}
-		return site.Cluster.Subvolumes(f.Name, r.Group), volumeid.BackendName(h.Incarnation), nil
+		return site.Cluster.Subvolumes(f.Name, r.Group), name, nil
 	}
 	return nil, "", fault.New(fault.NotFound, "the source's file system (id %d) is gone", h.Pool)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/journal"
@@ -37,24 +38,35 @@ func journalOf(ctx context.Context, site clustermap.Site, id int64) (*journal.Jo
 	return nil, ceph.Filesystem{}, 0, fault.New(fault.NotFound, "file system %d is gone", id)
 }
 
+// kindOf is what the journal calls a record's kind.
+func kindOf(kind string) journal.Kind {
+	if kind == record.KindSnapshot {
+		return journal.Snapshots
+	}
+	return journal.Volumes
+}
+
 // Adopt reads journal and subvolume.
-func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, h volumeid.Handle) (*record.Record, error) {
+func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, kind string, h volumeid.Handle) (*record.Record, error) {
 	j, fs, pool, err := journalOf(ctx, site, h.Pool)
 	if err != nil {
 		return nil, err
 	}
-	e, err := j.Read(ctx, journal.Volumes, pool, h.Foreign.UUID)
+	e, err := j.Read(ctx, kindOf(kind), pool, h.Foreign.UUID)
 	if err != nil {
 		return nil, err
 	}
 	e.Handle = h.String()
 	switch {
 	case e.KMS != "":
-		return nil, fault.New(fault.Precondition, "volume %q was encrypted by ceph-csi (fscrypt, KMS %q), which Holdfast does not read: "+
+		return nil, fault.New(fault.Precondition, kind+" %q was encrypted by ceph-csi (fscrypt, KMS %q), which Holdfast does not read: "+
 			"keep ceph-csi for it, or copy its files to a volume of Holdfast's with a pod that mounts both", e.Name, e.KMS)
 	case e.Backing != "":
 		return nil, fault.New(fault.Precondition, "volume %q shows ceph-csi's snapshot %s without a copy, of which ceph-csi alone keeps count: "+
 			"keep ceph-csi for it, or restore the snapshot to a volume of its own", e.Name, e.Backing)
+	}
+	if kind == record.KindSnapshot {
+		return adoptSnapshot(ctx, site, fs, h, e)
 	}
 	group := site.Entry.SubvolumeGroup
 	info, err := site.Cluster.Subvolumes(fs.Name, group).Info(ctx, e.Image)
@@ -71,6 +83,33 @@ func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, h volumeid.Ha
 		Version: 1, Kind: record.KindVolume, Driver: storage.CephFS, Name: e.Name, Incarnation: h.Incarnation,
 		State: record.Ready, PoolID: h.Pool, Foreign: e, Group: group, Size: info.Quota, Context: described.Map(),
 	}, nil
+}
+
+// adoptSnapshot describes a snapshot of a subvolume, which may be kept for its snapshots alone.
+func adoptSnapshot(ctx context.Context, site clustermap.Site, fs ceph.Filesystem, h volumeid.Handle, e *journal.Entry) (*record.Record, error) {
+	subvolumes := site.Cluster.Subvolumes(fs.Name, site.Entry.SubvolumeGroup)
+	list, err := subvolumes.Snapshots(ctx, e.Source)
+	if err == nil && !slices.Contains(list, e.Image) {
+		err = fault.New(fault.NotFound, "subvolume %s has no snapshot %s", e.Source, e.Image)
+	}
+	if errors.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.Precondition, "snapshot %q of ceph-csi's is not where its journal says, in group %q: %v", e.Name, site.Entry.SubvolumeGroup, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &record.Record{
+		Version: 1, Kind: record.KindSnapshot, Driver: storage.CephFS, Name: e.Name, Incarnation: h.Incarnation,
+		State: record.Ready, PoolID: h.Pool, Foreign: e, Group: site.Entry.SubvolumeGroup,
+		Origin: &record.Origin{Kind: record.KindVolume, Handle: e.SourceHandle(h.Foreign), Volume: e.Handle, Backend: e.Source, Snapshot: e.Image},
+	}
+	r.Context = (&volumeid.Context{ClusterID: string(site.Entry.ID), Name: e.Name, Filesystem: fs.Name}).Map()
+	info, err := subvolumes.Info(ctx, e.Source)
+	r.Size = info.Quota // of one that is kept for its snapshots Ceph does not tell
+	if errors.Is(err, fault.NotFound) {
+		err = nil
+	}
+	return r, err
 }
 
 // Adoptable lists the journals of all file systems.
@@ -107,14 +146,19 @@ func (b *Backend) deleteForeign(ctx context.Context, site clustermap.Site, r *re
 	if err != nil {
 		return err
 	}
-	known, err := j.Confirm(ctx, journal.Volumes, r.Foreign)
+	known, err := j.Confirm(ctx, kindOf(r.Kind), r.Foreign)
 	if err != nil {
 		return err
 	}
-	if known {
+	if known && r.Kind == record.KindSnapshot {
+		if err := subvolumes(site, r).RemoveSnapshot(ctx, r.Origin.Backend, r.Origin.Snapshot); err != nil && !errors.Is(err, fault.NotFound) {
+			return err
+		}
+	}
+	if known && r.Kind == record.KindVolume {
 		if err := b.discard(ctx, subvolumes(site, r), r.BackendName()); err != nil && !errors.Is(err, fault.NotFound) {
 			return err
 		}
 	}
-	return j.Remove(ctx, journal.Volumes, r.Foreign)
+	return j.Remove(ctx, kindOf(r.Kind), r.Foreign)
 }

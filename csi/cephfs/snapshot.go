@@ -36,6 +36,9 @@ func (b *Backend) Snapshot(ctx context.Context, site clustermap.Site, r *record.
 // DeleteSnapshot removes the snapshot, and with the last one of a deleted volume what is
 // left of that.
 func (b *Backend) DeleteSnapshot(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	if r.Foreign != nil {
+		return b.deleteForeign(ctx, site, r)
+	}
 	from, name, err := source(ctx, site, r)
 	if err == nil {
 		err = from.RemoveSnapshot(ctx, name, r.BackendName())

@@ -28,36 +28,54 @@ func (s *Server) foreign(id string, why error) (volumeid.Handle, error) {
 	return f.Handle(s.Backend.Driver(), entry.ID), nil
 }
 
-// hold returns a volume's record under its lease. A volume that ceph-csi made gets one when it is first
+// look reads the record of a volume or snapshot without its lease, or what it would be for one of ceph-csi's
+// that has none.
+func (s *Server) look(ctx context.Context, site clustermap.Site, kind string, h volumeid.Handle) (*record.Record, error) {
+	r, err := s.storeFor(site, kind).Read(ctx, h.NameHash)
+	if errors.Is(err, fault.NotFound) && !h.Foreign.IsZero() {
+		return s.adopt(ctx, site, kind, h)
+	}
+	return r, err
+}
+
+func (s *Server) storeFor(site clustermap.Site, kind string) *record.Store {
+	if kind == record.KindSnapshot {
+		return s.snapshots(site)
+	}
+	return s.store(site)
+}
+
+// hold returns a volume's or snapshot's record under its lease. One that ceph-csi made gets one when it is first
 // held: who has it published, and a deletion that was begun, must be kept somewhere, and
 // ceph-csi's journal is not Holdfast's to write. toDelete: also one that ceph-csi has half deleted.
-func (s *Server) hold(ctx context.Context, site clustermap.Site, h volumeid.Handle, toDelete bool) (context.Context, *record.Held, error) {
-	work, held, err := s.store(site).Hold(ctx, h.NameHash)
+func (s *Server) hold(ctx context.Context, site clustermap.Site, kind string, h volumeid.Handle, toDelete bool) (context.Context, *record.Held, error) {
+	store := s.storeFor(site, kind)
+	work, held, err := store.Hold(ctx, h.NameHash)
 	if !errors.Is(err, fault.NotFound) || h.Foreign.IsZero() {
 		return work, held, err
 	}
-	fresh, err := s.adopt(ctx, site, h)
+	fresh, err := s.adopt(ctx, site, kind, h)
 	if err == nil && fresh.State != record.Ready && !toDelete {
-		err = fault.New(fault.NotFound, "ceph-csi has half deleted volume %q", fresh.Name)
+		err = fault.New(fault.NotFound, "ceph-csi has half deleted %s %q", kind, fresh.Name)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	work, held, made, err := s.store(site).Acquire(ctx, h.NameHash, fresh)
+	work, held, made, err := store.Acquire(ctx, h.NameHash, fresh)
 	if err != nil || !made {
 		return work, held, err
 	}
 	// Another controller may have deleted volume and record since the journal was read.
-	if _, err := s.Backend.Adopt(work, site, h); errors.Is(err, fault.NotFound) {
+	if _, err := s.Backend.Adopt(work, site, kind, h); errors.Is(err, fault.NotFound) {
 		defer held.Release(ctx)
 		return nil, nil, errors.Join(err, held.Remove(work))
 	}
-	s.log(fresh).Info("volume of ceph-csi adopted")
+	s.log(fresh).Info("adopted from ceph-csi", "kind", kind)
 	return work, held, nil
 }
 
-func (s *Server) adopt(ctx context.Context, site clustermap.Site, h volumeid.Handle) (*record.Record, error) {
-	r, err := s.Backend.Adopt(ctx, site, h)
+func (s *Server) adopt(ctx context.Context, site clustermap.Site, kind string, h volumeid.Handle) (*record.Record, error) {
+	r, err := s.Backend.Adopt(ctx, site, kind, h)
 	if err == nil {
 		r.Created = s.Now().UTC()
 	}
@@ -114,7 +132,7 @@ func (s *Server) adoptable(ctx context.Context, site clustermap.Site, h volumeid
 	a := volumeapi.Adoptable{Driver: h.Driver, Cluster: site.Entry.ID, ID: h.String()}
 	r, err := s.store(site).Read(ctx, h.NameHash)
 	if a.Adopted = err == nil; errors.Is(err, fault.NotFound) {
-		r, err = s.Backend.Adopt(ctx, site, h)
+		r, err = s.Backend.Adopt(ctx, site, record.KindVolume, h)
 	}
 	switch {
 	case err == nil && r.State == record.Deleting:

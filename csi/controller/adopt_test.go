@@ -185,6 +185,96 @@ func TestAForeignVolumeThatCannotBeAdoptedSaysWhy(t *testing.T) {
 	})
 }
 
+const oldSnapshot = "9957e938-405a-11eb-bfd0-0050563001a1"
+
+// legacySnapshot is a snapshot of v as ceph-csi leaves it: of an image an image of its own.
+func (b *bench) legacySnapshot(t *testing.T, v legacy) (id string) {
+	t.Helper()
+	ctx, name := t.Context(), "csi-snap-"+oldSnapshot
+	if b.driver == storage.CephFS {
+		b.must(t, b.fake.Connect().Subvolumes("cephfs", "csi").CreateSnapshot(ctx, oldImage, name))
+	} else {
+		images := b.fake.Connect().Images("rbd", "")
+		b.must(t, images.CreateSnapshot(ctx, oldImage, name))
+		b.must(t, images.Clone(ctx, name, ceph.ImageSnapshotRef{Pool: "rbd", Image: oldImage, Snapshot: name}, ceph.ImageSpec{}))
+		b.must(t, images.RemoveSnapshot(ctx, oldImage, name))
+		b.must(t, images.CreateSnapshot(ctx, name, name))
+	}
+	b.fake.SetOmap(t, v.pool, v.namespace, "csi.snaps.default", map[string]string{"csi.snap.snapshot-1": oldSnapshot})
+	b.fake.SetOmap(t, v.pool, v.namespace, "csi.snap."+oldSnapshot, map[string]string{"csi.snapname": "snapshot-1", "csi.imagename": name, "csi.source": oldImage})
+	return strings.Replace(v.id, oldUUID, oldSnapshot, 1)
+}
+
+func TestASnapshotOfCephCSIIsRestoredAndDeleted(t *testing.T) {
+	both(t, func(t *testing.T, b *bench) {
+		ctx := t.Context()
+		v := b.legacy(t, nil)
+		id := b.legacySnapshot(t, v)
+		list, err := b.ListSnapshots(ctx, &csi.ListSnapshotsRequest{SnapshotId: id})
+		b.must(t, err)
+		if e := list.GetEntries(); len(e) != 1 || e[0].GetSnapshot().GetSnapshotId() != id || e[0].GetSnapshot().GetSourceVolumeId() != v.id || e[0].GetSnapshot().GetSizeBytes() != int64(storage.GiB) {
+			t.Fatalf("listed %v", list)
+		}
+		b.must(t, b.remove(t, v.id)) // it outlives its volume
+		b.mustCreate(t, b.copyRequest("r", storage.GiB, id, ""))
+		b.must(t, b.dropSnapshot(t, id))
+		b.must(t, b.dropSnapshot(t, id))
+		list, err = b.ListSnapshots(ctx, &csi.ListSnapshotsRequest{SnapshotId: id})
+		if b.must(t, err); len(list.GetEntries()) != 0 {
+			t.Errorf("listed %v", list)
+		}
+		b.must(t, b.remove(t, b.id("r")))
+		left := slices.DeleteFunc(b.things(t), func(thing string) bool { return strings.Contains(thing, "csi.snaps.default") })
+		if len(left) != 0 {
+			t.Errorf("left %v", left)
+		}
+		if keys, err := b.fake.Connect().Omaps(v.pool, v.namespace).Pairs(ctx, "csi.snaps.default", ""); err != nil || len(keys) != 0 {
+			t.Errorf("the journal has %v, %v", keys, err)
+		}
+	})
+}
+
+func TestADeletionOfASnapshotOfCephCSICutOffAnywhereIsFinished(t *testing.T) {
+	for _, driver := range []storage.Driver{storage.RBD, storage.CephFS} {
+		act := func(t *testing.T, b *bench) error { return b.dropSnapshot(t, b.asked.snapshots["old"]) }
+		prepare := func(t *testing.T, b *bench) {
+			v := b.legacy(t, nil)
+			b.asked.snapshots["old"] = b.legacySnapshot(t, v)
+		}
+		c := scenario{"delete snapshot", prepare, act}
+		for n := range c.operations(t, driver) {
+			t.Run(fmt.Sprintf("%s/%d", driver, n), func(t *testing.T) {
+				t.Parallel()
+				b := c.cutAt(t, driver, n)
+				b.must(t, act(t, b))
+				b.must(t, b.remove(t, b.id(oldName)))
+				if left := b.things(t); slices.ContainsFunc(left, func(s string) bool { return !strings.Contains(s, "csi.snaps.default") }) {
+					t.Errorf("left %v", left)
+				}
+			})
+		}
+	}
+}
+
+func TestAForeignVolumeHasSnapshotsAndClonesLikeOneOfOurs(t *testing.T) {
+	both(t, func(t *testing.T, b *bench) {
+		v := b.legacy(t, nil)
+		s := b.snapshot(t, "s", &csi.Volume{VolumeId: v.id})
+		if s.GetSourceVolumeId() != v.id || s.GetSizeBytes() != int64(storage.GiB) {
+			t.Errorf("snapshot %v", s)
+		}
+		b.mustCreate(t, b.copyRequest("clone", 2*storage.GiB, "", v.id))
+		b.must(t, b.remove(t, v.id))
+		b.mustCreate(t, b.copyRequest("restored", 2*storage.GiB, s.GetSnapshotId(), ""))
+		b.must(t, b.dropSnapshot(t, s.GetSnapshotId()))
+		b.must(t, b.remove(t, b.id("clone")))
+		b.must(t, b.remove(t, b.id("restored")))
+		if found, left := b.journal(t, v), b.things(t); len(found)+len(left) != 0 {
+			t.Errorf("left %v, and of the journal %v", left, found)
+		}
+	})
+}
+
 func TestAForeignImageThatClonesNeedStaysUntilTheyAreGone(t *testing.T) {
 	b := newBench(t, storage.RBD, cephtest.NewFake())
 	ctx := t.Context()

@@ -38,10 +38,10 @@ type Backend interface {
 	// journal names something else by now.
 	Delete(ctx context.Context, site clustermap.Site, r *record.Record) error
 
-	// Adopt returns the record of a volume that ceph-csi made, as it is to be when the volume is first used, and
-	// changes nothing: fault.NotFound when ceph-csi's journal has none of that handle, fault.Precondition for one
+	// Adopt returns the record of a volume or snapshot that ceph-csi made, as it is to be when that is first used,
+	// and changes nothing: fault.NotFound when ceph-csi's journal has none of that handle, fault.Precondition for one
 	// that cannot be adopted. Deleting is the state of one whose image is gone.
-	Adopt(ctx context.Context, site clustermap.Site, h volumeid.Handle) (*record.Record, error)
+	Adopt(ctx context.Context, site clustermap.Site, kind string, h volumeid.Handle) (*record.Record, error)
 
 	// Adoptable lists what ceph-csi's journal has: handles of volumes, under the cluster's first name.
 	Adoptable(ctx context.Context, site clustermap.Site) ([]volumeid.Handle, error)

@@ -30,7 +30,7 @@ func (s *Server) DeleteVolume(ctx context.Context, request *csi.DeleteVolumeRequ
 		if err != nil {
 			return nil, err
 		}
-		work, held, err := s.hold(ctx, site, h, true)
+		work, held, err := s.hold(ctx, site, record.KindVolume, h, true)
 		if errors.Is(err, fault.NotFound) {
 			return &csi.DeleteVolumeResponse{}, nil
 		}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
-	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
@@ -77,7 +76,7 @@ func (s *Server) volumesThat(ctx context.Context, site clustermap.Site, want fun
 		}
 		for _, r := range records {
 			if r != nil && ofCluster(r, site.Entry.ID) && want(r) {
-				found = append(found, volumeid.Hash(r.Driver, r.Kind, r.Name))
+				found = append(found, r.Handle(site.Entry.ID).NameHash)
 			}
 		}
 		keys = keys[n:]

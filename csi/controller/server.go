@@ -5,7 +5,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -200,10 +199,7 @@ func (s *Server) find(ctx context.Context, h volumeid.Handle, secrets map[string
 	if err != nil {
 		return clustermap.Site{}, nil, err
 	}
-	r, err := s.store(site).Read(ctx, h.NameHash)
-	if errors.Is(err, fault.NotFound) && !h.Foreign.IsZero() {
-		r, err = s.Backend.Adopt(ctx, site, h)
-	}
+	r, err := s.look(ctx, site, record.KindVolume, h)
 	if err != nil {
 		return clustermap.Site{}, nil, err
 	}
@@ -232,7 +228,7 @@ func edit[T any](ctx context.Context, s *Server, h volumeid.Handle, secrets map[
 		if err != nil {
 			return zero, err
 		}
-		work, held, err := s.hold(ctx, site, h, false)
+		work, held, err := s.hold(ctx, site, record.KindVolume, h, false)
 		if err != nil {
 			return zero, err
 		}

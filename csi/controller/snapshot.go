@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
+	"github.com/holdfast-storage/holdfast/csi/journal"
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -111,7 +112,7 @@ func (s *Server) takeSnapshot(ctx context.Context, site clustermap.Site, key str
 
 // describeSnapshot completes a snapshot's record by its volume's.
 func (s *Server) describeSnapshot(ctx context.Context, site clustermap.Site, fresh *record.Record, source volumeid.Handle) error {
-	volume, err := s.store(site).Read(ctx, source.NameHash)
+	volume, err := s.look(ctx, site, record.KindVolume, source)
 	if err != nil {
 		return err
 	}
@@ -123,6 +124,9 @@ func (s *Server) describeSnapshot(ctx context.Context, site clustermap.Site, fre
 	}
 	fresh.Size, fresh.Block, fresh.FsType = volume.Size, volume.Block, volume.FsType
 	fresh.Encryption = volume.Encryption
+	if volume.Foreign != nil {
+		fresh.Origin.Backend = volume.BackendName()
+	}
 	fresh.Group, fresh.Depth, fresh.Context = volume.Group, volume.Depth, maps.Clone(volume.Context)
 	return nil
 }
@@ -170,7 +174,7 @@ func (s *Server) holdVolume(ctx context.Context, site clustermap.Site, r *record
 	if err != nil {
 		return err
 	}
-	held, volume, err := s.store(site).Hold(ctx, h.NameHash)
+	held, volume, err := s.hold(ctx, site, record.KindVolume, h, false)
 	if errors.Is(err, fault.NotFound) { // gone: the backend says so, or finds what was begun
 		return work(ctx)
 	}
@@ -196,7 +200,7 @@ func (s *Server) DeleteSnapshot(ctx context.Context, request *csi.DeleteSnapshot
 		if err != nil {
 			return nil, err
 		}
-		work, held, err := s.snapshots(site).Hold(ctx, h.NameHash)
+		work, held, err := s.hold(ctx, site, record.KindSnapshot, h, true)
 		if errors.Is(err, fault.NotFound) {
 			return &csi.DeleteSnapshotResponse{}, nil
 		}
@@ -228,7 +232,7 @@ func (s *Server) dropSnapshot(ctx context.Context, site clustermap.Site, held *r
 		}
 	}
 	err := s.Backend.DeleteSnapshot(ctx, site, held.Record)
-	if errors.Is(err, fault.Busy) && before == record.Ready {
+	if (errors.Is(err, fault.Busy) || errors.Is(err, journal.ErrDiffers)) && before == record.Ready {
 		// Nothing was removed: it can still be copied from.
 		held.Record.State = record.Ready
 		return errors.Join(err, held.Save(ctx))
@@ -260,7 +264,7 @@ func (s *Server) findSnapshot(ctx context.Context, h volumeid.Handle, secrets ma
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.snapshots(site).Read(ctx, h.NameHash)
+	r, err := s.look(ctx, site, record.KindSnapshot, h)
 	if err != nil {
 		return nil, err
 	}

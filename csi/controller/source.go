@@ -81,11 +81,7 @@ func (s *Server) resolve(ctx context.Context, site clustermap.Site, fresh *recor
 		return fault.New(fault.Invalid, "source %s is of cluster %s, the volume is to be made on %s: copy it through a pod that mounts both",
 			fresh.Origin.Handle, h.Cluster, site.Entry.ID)
 	}
-	store := s.store(site)
-	if fresh.Origin.Kind == record.KindSnapshot {
-		store = s.snapshots(site)
-	}
-	source, err := store.Read(ctx, h.NameHash)
+	source, err := s.look(ctx, site, fresh.Origin.Kind, h)
 	if err != nil {
 		return err
 	}
@@ -96,8 +92,14 @@ func (s *Server) resolve(ctx context.Context, site clustermap.Site, fresh *recor
 		return fault.New(fault.NotFound, "source %s cannot be copied: it is %s (read-only %v)", fresh.Origin.Handle, source.State, source.ReadOnly)
 	}
 	fresh.Origin.Volume = fresh.Origin.Handle
-	if source.Kind == record.KindSnapshot {
+	switch {
+	case source.Kind == record.KindSnapshot && source.Foreign != nil && fresh.ReadOnly:
+		return fault.New(fault.Precondition, "snapshot %q was taken by ceph-csi, and cannot be shown without a copy: restore it without %s", source.Name, backingSnapshot)
+	case source.Kind == record.KindSnapshot:
 		fresh.Origin.Volume, fresh.Origin.Path = source.Origin.Volume, source.Origin.Path
+		fresh.Origin.Backend, fresh.Origin.Snapshot = source.Origin.Backend, source.Origin.Snapshot
+	case source.Foreign != nil:
+		fresh.Origin.Backend = source.BackendName()
 	}
 	return inherit(fresh, source, asked)
 }
@@ -114,7 +116,7 @@ func inherit(fresh, source *record.Record, asked *csi.CapacityRange) error {
 	if limit > 0 && fresh.Size > limit {
 		return fault.New(fault.Range, "the source has %d bytes, above limit_bytes %d", source.Size, limit)
 	}
-	if fresh.Block != source.Block {
+	if fresh.Block != source.Block && source.Foreign == nil { // ceph-csi does not say
 		return fault.New(fault.Invalid, "the source has raw block access %v, asked for is %v: the copy would not be what its user expects", source.Block, fresh.Block)
 	}
 	if fresh.FsType != "" && source.FsType != "" && fresh.FsType != source.FsType {

@@ -61,6 +61,16 @@ type Entry struct {
 	Backing string `json:"-"` // UUID of the snapshot that a volume shows without a copy; CephFS
 }
 
+// SourceHandle is the handle of the volume that a snapshot with the handle f is of. The name of its image
+// ends with its UUID; of another name nothing is known, and it is f itself.
+func (e *Entry) SourceHandle(f volumeid.Foreign) string {
+	const length = 36
+	if n := len(e.Source) - length; n >= 0 && volumeid.ValidUUID(e.Source[n:]) {
+		f.UUID = e.Source[n:]
+	}
+	return f.String()
+}
+
 // ErrDiffers is in the chain when the journal says something else than an entry that was read before:
 // what the entry names may be another volume's by now, and is left alone.
 var ErrDiffers = fault.New(fault.Precondition, "ceph-csi's journal says something else")

@@ -9,6 +9,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // Limits of a chain of clones. A read may have to ask every image of it. From softDepth on a
@@ -23,11 +24,12 @@ const (
 type source struct {
 	images          ceph.Images
 	pool, namespace string
+	name            string // of the image while its volume lives
 	incarnation     string
 }
 
 func sourceOf(ctx context.Context, site clustermap.Site, r *record.Record) (source, error) {
-	h, err := volumeid.Parse(r.Origin.Volume)
+	h, name, err := r.Origin.Place(storage.RBD)
 	if err != nil {
 		return source{}, err
 	}
@@ -37,13 +39,13 @@ func sourceOf(ctx context.Context, site clustermap.Site, r *record.Record) (sour
 		return source{}, err
 	}
 	namespace := r.Context["radosNamespace"]
-	return source{site.Cluster.Images(pool, namespace), pool, namespace, h.Incarnation}, nil
+	return source{site.Cluster.Images(pool, namespace), pool, namespace, name, h.Incarnation}, nil
 }
 
 // either runs fn with the name that the image has while its volume lives and, when there is
 // nothing, with the name that a deletion gave it.
 func (s source) either(fn func(image string) error) error {
-	err := fn(volumeid.BackendName(s.incarnation))
+	err := fn(s.name)
 	if errors.Is(err, fault.NotFound) {
 		err = fn(volumeid.TombstoneName(s.incarnation))
 	}
@@ -63,7 +65,7 @@ func (b *Backend) clone(ctx context.Context, site clustermap.Site, images ceph.I
 		}
 	}
 	if r.Origin.Kind == record.KindVolume {
-		err := from.images.CreateSnapshot(ctx, volumeid.BackendName(from.incarnation), r.BackendName())
+		err := from.images.CreateSnapshot(ctx, from.name, r.BackendName())
 		// A source that was deleted since may still have the snapshot of an earlier call.
 		if err != nil && !errors.Is(err, fault.Exists) && !errors.Is(err, fault.NotFound) {
 			return err

@@ -29,24 +29,36 @@ func journalOf(ctx context.Context, site clustermap.Site) (*journal.Journal, err
 	return journal.Open(site.Cluster, pools, site.Entry.RadosNamespace, site.Entry.CephCSI.Instance), nil
 }
 
-// Adopt reads journal and image.
-func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, h volumeid.Handle) (*record.Record, error) {
+// kindOf is what the journal calls a record's kind.
+func kindOf(kind string) journal.Kind {
+	if kind == record.KindSnapshot {
+		return journal.Snapshots
+	}
+	return journal.Volumes
+}
+
+// Adopt reads journal and image. A snapshot of ceph-csi's is an image of its own, cloned from the volume's, with a
+// snapshot of the same name, which copies are made from (ceph-csi: docs/design/proposals/rbd-snap-clone.md).
+func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, kind string, h volumeid.Handle) (*record.Record, error) {
 	j, err := journalOf(ctx, site)
 	if err != nil {
 		return nil, err
 	}
-	e, err := j.Read(ctx, journal.Volumes, h.Pool, h.Foreign.UUID)
+	e, err := j.Read(ctx, kindOf(kind), h.Pool, h.Foreign.UUID)
 	if err != nil {
 		return nil, err
 	}
 	e.Handle = h.String()
 	r := &record.Record{
-		Version: 1, Kind: record.KindVolume, Driver: storage.RBD, Name: e.Name, Incarnation: h.Incarnation,
+		Version: 1, Kind: kind, Driver: storage.RBD, Name: e.Name, Incarnation: h.Incarnation,
 		State: record.Ready, PoolID: h.Pool, Foreign: e,
 	}
 	if e.KMS != "" {
-		return nil, fault.New(fault.Precondition, "volume %q was encrypted by ceph-csi, whose headers and keys (KMS %q) Holdfast does not read: "+
+		return nil, fault.New(fault.Precondition, kind+" %q was encrypted by ceph-csi, whose headers and keys (KMS %q) Holdfast does not read: "+
 			"keep ceph-csi for it, or copy its files to a volume of Holdfast's with a pod that mounts both", e.Name, e.KMS)
+	}
+	if kind == record.KindSnapshot {
+		r.Origin = &record.Origin{Kind: record.KindVolume, Handle: e.SourceHandle(h.Foreign), Volume: e.Handle, Backend: e.Image, Snapshot: e.Image}
 	}
 	pool, err := poolOf(ctx, site, r)
 	if err != nil {
@@ -66,10 +78,23 @@ func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, h volumeid.Ha
 		return nil, err
 	}
 	r.Size = info.Size
-	if info.Parent.Image != "" {
-		r.Depth = hardDepth // an upper bound: the next clone of it counts
+	r.Depth, err = depthOf(ctx, site, info)
+	return r, err
+}
+
+// depthOf counts the parents above an image, up to hardDepth.
+func depthOf(ctx context.Context, site clustermap.Site, info ceph.ImageInfo) (depth int, err error) {
+	for ; info.Parent.Image != "" && depth < hardDepth; depth++ {
+		at := info.Parent
+		info, err = site.Cluster.Images(at.Pool, at.Namespace).Info(ctx, at.Image)
+		if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Denied) {
+			return hardDepth, nil // in the trash, or in a pool that is none of this user's
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
-	return r, nil
+	return depth, nil
 }
 
 // fitting refuses an image that is not the entry's, or not for Holdfast.
@@ -107,14 +132,14 @@ func (b *Backend) deleteForeign(ctx context.Context, site clustermap.Site, r *re
 	if err != nil {
 		return err
 	}
-	known, err := j.Confirm(ctx, journal.Volumes, r.Foreign)
+	known, err := j.Confirm(ctx, kindOf(r.Kind), r.Foreign)
 	if err == nil && known {
 		err = b.buryForeign(ctx, site, r)
 	}
 	if err != nil && !errors.Is(err, errNoPool) {
 		return err
 	}
-	return j.Remove(ctx, journal.Volumes, r.Foreign)
+	return j.Remove(ctx, kindOf(r.Kind), r.Foreign)
 }
 
 // buryForeign makes the images tombstones, which the background work frees when nothing is cloned from them: only
@@ -127,6 +152,11 @@ func (b *Backend) buryForeign(ctx context.Context, site clustermap.Site, r *reco
 	info, err := images.Info(ctx, r.BackendName())
 	if err == nil {
 		err = fitting(r.Foreign, r.Context["pool"], info)
+	}
+	if err == nil && r.Kind == record.KindSnapshot {
+		if err = images.RemoveSnapshot(ctx, r.BackendName(), r.Origin.Snapshot); errors.Is(err, fault.NotFound) {
+			err = nil
+		}
 	}
 	if err == nil {
 		err = bury(ctx, images, r)

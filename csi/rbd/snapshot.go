@@ -1,13 +1,13 @@
 package rbd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
-	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
@@ -26,7 +26,7 @@ func (b *Backend) Snapshot(ctx context.Context, site clustermap.Site, r *record.
 	if err != nil {
 		return false, err
 	}
-	image := volumeid.BackendName(from.incarnation)
+	image := from.name
 	list, err := from.images.Snapshots(ctx, image)
 	if err != nil {
 		return false, err
@@ -60,6 +60,9 @@ func full(list []ceph.ImageSnapshot) error {
 
 // DeleteSnapshot removes the snapshot. What clones need of it Ceph keeps out of sight.
 func (b *Backend) DeleteSnapshot(ctx context.Context, site clustermap.Site, r *record.Record) error {
+	if r.Foreign != nil {
+		return b.deleteForeign(ctx, site, r)
+	}
 	from, err := sourceOf(ctx, site, r)
 	if err == nil {
 		err = from.either(func(image string) error { return from.images.RemoveSnapshot(ctx, image, r.BackendName()) })
@@ -72,6 +75,7 @@ func (b *Backend) DeleteSnapshot(ctx context.Context, site clustermap.Site, r *r
 
 // snapshotPresent looks for a snapshot at its image, alive or tombstone.
 func snapshotPresent(ctx context.Context, site clustermap.Site, r *record.Record) (there bool, err error) {
+	wanted := cmp.Or(r.Origin.Snapshot, r.BackendName())
 	from, err := sourceOf(ctx, site, r)
 	if errors.Is(err, errNoPool) {
 		return false, nil
@@ -81,7 +85,7 @@ func snapshotPresent(ctx context.Context, site clustermap.Site, r *record.Record
 	}
 	err = from.either(func(image string) error {
 		list, err := from.images.Snapshots(ctx, image)
-		there = slices.ContainsFunc(list, func(s ceph.ImageSnapshot) bool { return s.Name == r.BackendName() })
+		there = slices.ContainsFunc(list, func(s ceph.ImageSnapshot) bool { return s.Name == wanted })
 		return err
 	})
 	if errors.Is(err, fault.NotFound) {

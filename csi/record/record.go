@@ -8,6 +8,7 @@ package record
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -95,6 +96,24 @@ type Origin struct {
 	Handle string `json:"handle"`         // of the source
 	Volume string `json:"volume"`         // handle of the volume that the data is of: of a snapshot, what it was taken of
 	Path   string `json:"path,omitempty"` // of the snapshot's files, from the file system's root. CephFS
+	// Backend is the image or subvolume that Volume is, and Snapshot the snapshot of it that the data
+	// comes from, where ceph-csi named them; "" where the handles tell.
+	Backend  string `json:"backend,omitempty"`
+	Snapshot string `json:"snapshot,omitempty"`
+}
+
+// Place returns the handle of the volume that the data is of, and what its image or subvolume is called
+// while it lives.
+func (o *Origin) Place(driver storage.Driver) (volumeid.Handle, string, error) {
+	h, err := volumeid.Parse(o.Volume)
+	if err != nil {
+		f, notForeign := volumeid.ParseForeign(o.Volume)
+		if notForeign != nil || o.Backend == "" {
+			return h, "", err
+		}
+		h = f.Handle(driver, "")
+	}
+	return h, cmp.Or(o.Backend, volumeid.BackendName(h.Incarnation)), nil
 }
 
 // Source names kind and handle, for comparison and for people; "nothing" without an origin.
@@ -156,6 +175,9 @@ func (r *Record) Abandon(incarnation string) {
 func (r *Record) SourceSnapshot() string {
 	if r.Origin.Kind == KindVolume {
 		return r.BackendName()
+	}
+	if r.Origin.Snapshot != "" {
+		return r.Origin.Snapshot
 	}
 	h, _ := volumeid.Parse(r.Origin.Handle) // the controller has parsed it
 	return volumeid.BackendName(h.Incarnation)
