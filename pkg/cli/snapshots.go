@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/csiclient"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/volumeapi"
@@ -72,6 +74,9 @@ func findSnapshot(ctx context.Context, c *csiclient.Client, driver storage.Drive
 	case 1:
 		return found[0], nil
 	case 0:
+		if s, err := c.FindSnapshot(ctx, name); err == nil || !errors.Is(err, fault.NotFound) { // ceph-csi's are not listed
+			return Snapshot{Name: s.ID, ID: s.ID, Driver: s.Driver, Bytes: s.Bytes, State: "ready", Created: s.Created}, err
+		}
 		return Snapshot{}, fault.New(fault.NotFound, "there is no snapshot %q: `holdfast volume snapshot list` shows those there are", name)
 	default:
 		return Snapshot{}, fault.New(fault.Invalid, "both drivers have a snapshot %q: say --type rbd or --type cephfs", name)
@@ -267,18 +272,19 @@ func volumeClone() *cobra.Command {
 func cloneRequest(ctx context.Context, c *csiclient.Client, driver storage.Driver, source string, snapshot bool) (csiclient.Request, storage.Bytes, error) {
 	var request csiclient.Request
 	var id string
+	var bytes storage.Bytes
 	if snapshot {
 		s, err := findSnapshot(ctx, c, driver, source)
 		if err != nil {
 			return request, 0, err
 		}
-		request.FromSnapshot, id = s.ID, s.ID
+		request.FromSnapshot, request.Driver, id, bytes = s.ID, s.Driver, s.ID, s.Bytes
 	} else {
 		v, err := c.Find(ctx, source, driver)
 		if err != nil {
 			return request, 0, err
 		}
-		request.FromVolume, id = v.ID, v.ID
+		request.FromVolume, request.Driver, id, bytes = v.ID, v.Driver, v.ID, v.Bytes
 	}
 	all, err := c.Admin().Records(ctx)
 	if err != nil {
@@ -293,6 +299,9 @@ func cloneRequest(ctx context.Context, c *csiclient.Client, driver storage.Drive
 			request.Parameters = map[string]string{"encrypted": "true"}
 		}
 		return request, r.Bytes, nil
+	}
+	if _, err := volumeid.ParseForeign(id); err == nil {
+		return request, bytes, nil // of ceph-csi's, and not used yet
 	}
 	return request, 0, fault.New(fault.NotFound, "%s is gone", source)
 }

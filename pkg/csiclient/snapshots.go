@@ -62,13 +62,13 @@ func (c *Client) Snapshots(ctx context.Context, volume string) ([]Snapshot, erro
 
 // FindSnapshot returns the snapshot with the id.
 func (c *Client) FindSnapshot(ctx context.Context, id string) (Snapshot, error) {
-	list, err := c.Snapshots(ctx, "")
-	if err != nil {
-		return Snapshot{}, err
-	}
-	for _, s := range list {
-		if s.ID == id {
-			return s, nil
+	for _, driver := range Drivers {
+		response, err := c.controller(driver).ListSnapshots(ctx, &csi.ListSnapshotsRequest{SnapshotId: id, Secrets: c.secrets["ListSnapshotsSecret"]})
+		if err != nil {
+			return Snapshot{}, explain("look for snapshot "+id, err)
+		}
+		for _, e := range response.GetEntries() {
+			return snapshotOf(driver, e.GetSnapshot()), nil
 		}
 	}
 	return Snapshot{}, fault.New(fault.NotFound, "there is no snapshot %q: `holdfast volume snapshot list` shows those there are", id)

@@ -281,3 +281,69 @@ func TestAVolumeOfCephCSIIsAdopted(t *testing.T) {
 		})
 	}
 }
+
+// snapshot takes one as ceph-csi does, and returns its handle.
+func (v *legacy) snapshot(t *testing.T) string {
+	t.Helper()
+	uuid := "5" + v.uuid[1:]
+	name := "csi-snap-" + uuid
+	if v.driver == "rbd" {
+		rbd := func(args ...string) { v.bed.Tool(t, append([]string{"rbd"}, args...)...) }
+		rbd("snap", "create", "--no-progress", "rbd/"+v.image+"@"+name)
+		rbd("clone", "--rbd-default-clone-format", "2", "--image-feature", "layering,deep-flatten", "rbd/"+v.image+"@"+name, "rbd/"+name)
+		rbd("snap", "rm", "--no-progress", "rbd/"+v.image+"@"+name)
+		rbd("snap", "create", "--no-progress", "rbd/"+name+"@"+name)
+	} else {
+		v.bed.Tool(t, "ceph", "fs", "subvolume", "snapshot", "create", "cephfs", v.image, name, "--group_name", "csi")
+	}
+	object := "csi.snap." + uuid
+	v.rados(t, "setomapval", "csi.snaps.default", "csi.snap.snapshot-"+v.name, uuid)
+	v.rados(t, "setomapval", object, "csi.snapname", "snapshot-"+v.name)
+	v.rados(t, "setomapval", object, "csi.imagename", name)
+	v.rados(t, "setomapval", object, "csi.source", v.image)
+	return strings.Replace(v.id, v.uuid, uuid, 1)
+}
+
+func TestASnapshotOfCephCSIOutlivesItsVolumeAndIsRestored(t *testing.T) {
+	b := newBed(t)
+	for _, driver := range []string{"rbd", "cephfs"} {
+		t.Run(driver, func(t *testing.T) {
+			v := newLegacy(t, b, driver)
+			v.reserve(t, nil)
+			v.fill(t)
+			id := v.snapshot(t)
+			b.run(t, "delete", v.id, "--yes")
+			restored := read[csiclient.Volume](t, b, "clone", "--from-snapshot", id, v.name+"-restored", "--size", "320MiB")
+			t.Cleanup(func() { _, _, _ = b.try("delete", restored.ID, "--yes") })
+			at := b.mount(t, restored)
+			v.kept(t, at)
+			b.run(t, "snapshot", "delete", id, "--yes")
+			v.kept(t, at)
+			b.run(t, "umount", restored.ID)
+			b.run(t, "delete", restored.ID, "--yes")
+			v.uuid, v.image = v.uuid[1:], v.image[1:] // that of the snapshot, too
+			if driver == "cephfs" {
+				v.image = v.uuid
+			}
+			for deadline := time.Now().Add(time.Minute); v.left(t) != ""; time.Sleep(300 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal(v.left(t))
+				}
+			}
+			if out := v.rados(t, "listomapkeys", "csi.snaps.default"); strings.Contains(out, v.name) {
+				t.Errorf("keys are left:\n%s", out)
+			}
+		})
+	}
+}
+
+func TestAnEncryptedVolumeOfCephCSIIsRefusedWithTheReason(t *testing.T) {
+	b := newBed(t)
+	v := newLegacy(t, b, "rbd")
+	v.reserve(t, map[string]string{"csi.volume.encryptKMS": "vault"})
+	if a := v.adoptable(t); !strings.Contains(a.Refused, "encrypted by ceph-csi") {
+		t.Errorf("listed as %+v", a)
+	}
+	b.refused(t, []string{"encrypted by ceph-csi"}, "mount", v.id, filepath.Join(t.TempDir(), "at"))
+	b.refused(t, []string{"encrypted by ceph-csi"}, "delete", v.id, "--yes")
+}
