@@ -301,3 +301,20 @@ func TestAForeignImageThatClonesNeedStaysUntilTheyAreGone(t *testing.T) {
 		t.Errorf("left %v", left)
 	}
 }
+
+func TestANodeThatKeepsAForeignVolumeIsFenced(t *testing.T) {
+	both(t, func(t *testing.T, b *bench) {
+		v := b.legacy(t, nil)
+		b.must(t, b.publishTo(t, v.id, "hf1:a"))
+		b.note(t, v.id, "hf1:a", "10.0.0.1:0/7")
+		b.must(t, b.unpublishFrom(t, v.id, "hf1:a"))
+		if got := b.fake.Fenced(); len(got) != 1 {
+			t.Fatalf("on the blocklist: %v", got)
+		}
+		b.forget(t, v.id, "hf1:a")
+		b.must(t, b.SweepFences(t.Context()))
+		if got := b.fake.Fenced(); len(got) != 0 {
+			t.Errorf("on the blocklist: %v", got)
+		}
+	})
+}

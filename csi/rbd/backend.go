@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
@@ -215,7 +216,7 @@ func (b *Backend) Capacity(ctx context.Context, site clustermap.Site, parameters
 	}
 	var most storage.Bytes
 	for _, p := range pools {
-		if p.Name == name || name == "" && hasApplication(p, "rbd") {
+		if p.Name == name || name == "" && forImages(p) {
 			most = max(most, p.MaxAvail)
 		}
 	}
@@ -227,11 +228,5 @@ func (b *Backend) Capacity(ctx context.Context, site clustermap.Site, parameters
 	return most, nil
 }
 
-func hasApplication(p ceph.PoolInfo, application string) bool {
-	for _, a := range p.Applications {
-		if a == application {
-			return true
-		}
-	}
-	return false
-}
+// forImages reports whether a pool is said to be for RBD.
+func forImages(p ceph.PoolInfo) bool { return slices.Contains(p.Applications, "rbd") }

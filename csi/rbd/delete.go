@@ -125,7 +125,7 @@ func (b *Backend) Reap(ctx context.Context, site clustermap.Site, deleted func(c
 	for again := true; again; {
 		again, more = false, false
 		for _, p := range pools {
-			if !hasApplication(p, "rbd") {
+			if !forImages(p) {
 				continue
 			}
 			some, wait, poolErr := clearPool(ctx, site, p.Name, deleted)

@@ -25,7 +25,7 @@ func journalOf(ctx context.Context, site clustermap.Site) (*journal.Journal, err
 	if err != nil {
 		return nil, err
 	}
-	pools = slices.DeleteFunc(pools, func(p ceph.PoolInfo) bool { return !hasApplication(p, "rbd") })
+	pools = slices.DeleteFunc(pools, func(p ceph.PoolInfo) bool { return !forImages(p) })
 	return journal.Open(site.Cluster, pools, site.Entry.RadosNamespace, site.Entry.CephCSI.Instance), nil
 }
 

@@ -25,7 +25,7 @@ func (b *Backend) Holdings(ctx context.Context, site clustermap.Site) (record.Ho
 		return found, err
 	}
 	for _, p := range pools {
-		if !hasApplication(p, "rbd") {
+		if !forImages(p) {
 			continue
 		}
 		at := record.Location{ID: p.ID, Name: p.Name, Inner: site.Entry.RadosNamespace}

@@ -155,3 +155,17 @@ func TestContextComesBackAndUnknownKeysAreRefused(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+func TestTheContextOfAForeignVolumeIsTheControllersWithTheOldMountOptions(t *testing.T) {
+	c := volumeid.Context{ClusterID: "c", Name: "pvc-1", Pool: "rbd", Image: "csi-vol-1"}
+	old := map[string]string{"pool": "renamed", "imageFormat": "2", "mkfsOptions": "-m0", "kernelMountOptions": "readdir_max_bytes=1", "fuseMountOptions": "debug"}
+	got, err := volumeid.ParsePublished(volumeid.EncodePublished(c.Map()), old)
+	want := c
+	want.MkfsOptions, want.KernelMountOptions, want.FuseMountOptions = "-m0", "readdir_max_bytes=1", "debug"
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Fatalf("%v %s", err, diff)
+	}
+	if _, err := volumeid.ParsePublished("", old); !errors.Is(err, fault.Invalid) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
-	"github.com/holdfast-storage/holdfast/pkg/csiclient"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/volumeapi"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -31,8 +30,8 @@ func adoptList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the volumes that ceph-csi made, by its journal", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withClient(cmd, func(ctx context.Context, c *csiclient.Client, driver storage.Driver) error {
-				found, err := c.Admin().Adoptable(ctx)
+			return withAdmin(cmd, func(ctx context.Context, c *volumeapi.Client, driver storage.Driver) error {
+				found, err := c.Adoptable(ctx)
 				if err != nil {
 					return err
 				}
@@ -50,6 +49,7 @@ func adoptList() *cobra.Command {
 		},
 	}
 	addOutputFlag(cmd)
+	addAdminFlag(cmd)
 	return cmd
 }
 
