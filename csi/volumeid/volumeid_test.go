@@ -117,7 +117,7 @@ func TestWhatIsNoHandleOfCephCSIIsNotFound(t *testing.T) {
 	}
 }
 
-func FuzzParseForeign(f *testing.F) {
+func FuzzForeign(f *testing.F) {
 	f.Add(foreign().String())
 	f.Add("0001-0024-00000000-0000-4000-8000-000000000000-0000000000000001-7957e938-405a-11eb-bfd0-0050563001a1")
 	f.Add("0001-ffff-x-")

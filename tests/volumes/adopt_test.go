@@ -347,3 +347,39 @@ func TestAnEncryptedVolumeOfCephCSIIsRefusedWithTheReason(t *testing.T) {
 	b.refused(t, []string{"encrypted by ceph-csi"}, "mount", v.id, filepath.Join(t.TempDir(), "at"))
 	b.refused(t, []string{"encrypted by ceph-csi"}, "delete", v.id, "--yes")
 }
+
+func TestAVolumeThatCephCSIClonedIsDeletedWithoutHarmToTheClone(t *testing.T) {
+	b := newBed(t)
+	source, clone := newLegacy(t, b, "rbd"), newLegacy(t, b, "rbd")
+	source.reserve(t, nil)
+	source.fill(t)
+	clone.reserve(t, nil)
+	step := func(from, to, snapshot string) { // ceph-csi: createRBDClone
+		b.Tool(t, "rbd", "snap", "create", "--no-progress", "rbd/"+from+"@"+snapshot)
+		b.Tool(t, "rbd", "clone", "--rbd-default-clone-format", "2", "--image-feature", "layering,deep-flatten", "rbd/"+from+"@"+snapshot, "rbd/"+to)
+		b.Tool(t, "rbd", "snap", "rm", "--no-progress", "rbd/"+from+"@"+snapshot)
+	}
+	temporary := clone.image + "-temp"
+	step(source.image, temporary, temporary)
+	step(temporary, clone.image, clone.image)
+
+	b.run(t, "delete", source.id, "--yes")
+	at := filepath.Join(t.TempDir(), "at")
+	b.run(t, "mount", clone.id, at)
+	t.Cleanup(func() { _, _, _ = b.try("umount", clone.id) })
+	clone.kept(t, at)
+	b.run(t, "umount", clone.id)
+	if out := b.Tool(t, "rbd", "ls", "rbd"); !strings.Contains(out, volumeid.TombstoneName(strings.ReplaceAll(source.uuid, "-", ""))) {
+		t.Errorf("the source of the clone is not kept:\n%s", out)
+	}
+	b.run(t, "delete", clone.id, "--yes")
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
+		left := strings.TrimSpace(b.Tool(t, "rbd", "ls", "rbd") + b.Tool(t, "rbd", "trash", "ls", "--all", "rbd"))
+		if source.left(t)+clone.left(t) == "" && !strings.Contains(left, temporary) && !strings.Contains(left, "hf-gone-") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left %s; %s; images\n%s", source.left(t), clone.left(t), left)
+		}
+	}
+}
