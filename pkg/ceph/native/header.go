@@ -10,38 +10,25 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
-// An image's name leads to its header by the object "rbd_id.NAME", which holds the id (led by its
-// length). The OSD class "rbd" answers questions on the header "rbd_header.ID" (Ceph:
+// The OSD class "rbd" answers questions on an image's header "rbd_header.ID" (Ceph:
 // src/include/rbd_types.h, src/cls/rbd/cls_rbd.cc).
 const (
-	idObject     = "rbd_id."
 	headerObject = "rbd_header."
-	// idLimit bounds an id's length in bytes; librbd's have about 14.
-	idLimit = 256
 	// head is what the class calls the image as it is now, no snapshot of it (CEPH_NOSNAP).
 	head = ^uint64(1)
 )
-
-// imageID returns the id behind a name.
-func imageID(ioctx *rados.IOContext, name string) (string, error) {
-	data := make([]byte, idLimit)
-	n, err := ioctx.Read(idObject+name, data, 0)
-	if err != nil {
-		return "", err
-	}
-	if n < 4 || uint64(n) != 4+uint64(binary.LittleEndian.Uint32(data)) {
-		return "", fmt.Errorf("object %s%s holds no image id", idObject, name)
-	}
-	return string(data[4:n]), nil
-}
 
 // Size asks the class's get_size (u64 snapshot -> u8 order, u64 bytes).
 func (i *images) Size(ctx context.Context, name string) (storage.Bytes, error) {
 	return call(ctx, i.cluster, "ask the size of image "+i.path(name), func() (size storage.Bytes, err error) {
 		err = i.cluster.withPool(i.pool, i.namespace, func(ioctx *rados.IOContext) error {
-			id, err := imageID(ioctx, name)
+			data, err := idObject(ioctx, name)
 			if err != nil {
 				return err
+			}
+			id, ok := decodeText(data)
+			if !ok {
+				return fmt.Errorf("object rbd_id.%s holds no image id", name)
 			}
 			op := rados.CreateReadOp()
 			defer op.Release()
