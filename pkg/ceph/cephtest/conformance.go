@@ -3,6 +3,8 @@ package cephtest
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -214,10 +216,12 @@ func conformImages(t *testing.T, clients Clients) {
 	if size != info.Size {
 		t.Fatalf("size %d, by its info %d", size, info.Size)
 	}
+	many := conformMetadata(t, images, name)
 	want(t, "set metadata", images.SetMetadata(ctx, name, map[string]string{"other": "v"}), nil)
 	pairs, err := images.Metadata(ctx, name)
 	want(t, "metadata", err, nil)
-	if diff := cmp.Diff(map[string]string{"key": "값", "other": "v"}, pairs); diff != "" {
+	many["other"] = "v"
+	if diff := cmp.Diff(many, pairs); diff != "" {
 		t.Fatal(diff)
 	}
 	header := clients.B.Objects("rbd", "")
@@ -236,6 +240,27 @@ func conformImages(t *testing.T, clients Clients) {
 	want(t, "remove", images.Remove(ctx, name), nil)
 	_, err = images.Info(ctx, name)
 	want(t, "info after removal", err, fault.NotFound)
+}
+
+// conformMetadata gives an image more metadata than one question is answered with, and returns all it has.
+func conformMetadata(t *testing.T, images ceph.Images, name string) map[string]string {
+	t.Helper()
+	ctx := t.Context()
+	many := map[string]string{"empty": ""}
+	for i := range 130 {
+		many[fmt.Sprintf("many.%03d", i)] = strings.Repeat("x", i)
+	}
+	want(t, "set many pairs of metadata", images.SetMetadata(ctx, name, many), nil)
+	all, err := images.Metadata(ctx, name)
+	want(t, "many pairs of metadata", err, nil)
+	many["key"] = "값"
+	if diff := cmp.Diff(many, all); diff != "" {
+		t.Fatal(diff)
+	}
+	_, err = images.Metadata(ctx, name+"x")
+	want(t, "metadata of an absent image", err, fault.NotFound)
+	want(t, "set metadata of an absent image", images.SetMetadata(ctx, name+"x", many), fault.NotFound)
+	return many
 }
 
 func conformSubvolumes(t *testing.T, clients Clients) {

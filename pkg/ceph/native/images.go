@@ -85,23 +85,6 @@ func (i *images) Create(ctx context.Context, name string, spec ceph.ImageSpec) e
 	})
 }
 
-func setMetadata(ioctx *rados.IOContext, name string, pairs map[string]string) error {
-	if len(pairs) == 0 {
-		return nil
-	}
-	image, err := rbd.OpenImage(ioctx, name, rbd.NoSnapshot)
-	if err != nil {
-		return err
-	}
-	defer image.Close()
-	for key, value := range pairs {
-		if err := image.SetMetadata(key, value); err != nil {
-			return fmt.Errorf("set metadata %s: %w", key, err)
-		}
-	}
-	return nil
-}
-
 func imageOptions(spec ceph.ImageSpec) (*rbd.ImageOptions, error) {
 	options := rbd.NewRbdImageOptions()
 	set := func(option rbd.ImageOption, value uint64) error {
@@ -233,21 +216,6 @@ func (i *images) watchers(image *rbd.Image) ([]ceph.Watcher, error) {
 		}
 	}
 	return list, err
-}
-
-func (i *images) Metadata(ctx context.Context, name string) (map[string]string, error) {
-	var pairs map[string]string
-	err := i.open(ctx, "read metadata of", name, true, func(image *rbd.Image) (err error) {
-		pairs, err = image.ListMetadata()
-		return err
-	})
-	return pairs, err
-}
-
-func (i *images) SetMetadata(ctx context.Context, name string, pairs map[string]string) error {
-	return i.do(ctx, "set metadata of", name, func(ioctx *rados.IOContext) error {
-		return setMetadata(ioctx, name, pairs)
-	})
 }
 
 func (i *images) List(ctx context.Context) ([]string, error) {
