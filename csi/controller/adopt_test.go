@@ -275,6 +275,17 @@ func TestAForeignVolumeHasSnapshotsAndClonesLikeOneOfOurs(t *testing.T) {
 	})
 }
 
+func TestAnImageThatCephCSIWillEncryptIsNotAdopted(t *testing.T) {
+	b := newBench(t, storage.RBD, cephtest.NewFake())
+	v := b.legacy(t, nil)
+	images := b.fake.Connect().Images("rbd", "")
+	b.must(t, images.SetMetadata(t.Context(), oldImage, map[string]string{".rbd.csi.ceph.com/encrypted": "requiresEncryption"}))
+	err := b.publishTo(t, v.id, "hf1:n1")
+	if wantClass(t, err, fault.Precondition); !strings.Contains(err.Error(), "encrypted by ceph-csi (.rbd.csi.ceph.com/encrypted is requiresEncryption)") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestAForeignImageThatClonesNeedStaysUntilTheyAreGone(t *testing.T) {
 	b := newBench(t, storage.RBD, cephtest.NewFake())
 	ctx := t.Context()

@@ -83,7 +83,8 @@ type Journal struct {
 	instance  string
 }
 
-// Open returns the journal in pools, those that may hold a part of it.
+// Open returns the journal in pools, all that may hold a part of it. One that is not among them counts as deleted,
+// with what was in it.
 func Open(cluster ceph.Cluster, pools []ceph.PoolInfo, namespace, instance string) *Journal {
 	j := &Journal{cluster: cluster, pools: map[int64]string{}, namespace: namespace, instance: instance}
 	for _, p := range pools {
@@ -117,7 +118,7 @@ func (j *Journal) Read(ctx context.Context, kind Kind, pool int64, uuid string) 
 		// attributes to the journal pool.
 		for _, other := range slices.Sorted(maps.Keys(j.pools)) {
 			there, err := j.pairs(ctx, other, object, "csi.")
-			if errors.Is(err, fault.NotFound) || err == nil && there[keyPool] != poolText(other) {
+			if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Denied) || err == nil && there[keyPool] != poolText(other) {
 				continue
 			}
 			if err != nil {
@@ -128,7 +129,7 @@ func (j *Journal) Read(ctx context.Context, kind Kind, pool int64, uuid string) 
 	}
 	e.Name = pairs[kind.name]
 	if e.Name == "" {
-		return nil, fault.New(fault.Precondition, "ceph-csi's entry %s in pool %s has no name: its creation was cut off", object, j.pools[pool])
+		return nil, fault.New(fault.Precondition, "ceph-csi's entry %s in pool %s has no name: its creation was cut off, or it is in a journal pool that this Ceph user may not read (deploy/ceph-users.md)", object, j.pools[pool])
 	}
 	e.Image, e.ImageID, e.Source = pairs[keyImage], pairs[keyImageID], pairs[keySource]
 	if e.Image == "" {

@@ -25,7 +25,6 @@ func journalOf(ctx context.Context, site clustermap.Site) (*journal.Journal, err
 	if err != nil {
 		return nil, err
 	}
-	pools = slices.DeleteFunc(pools, func(p ceph.PoolInfo) bool { return !forImages(p) })
 	return journal.Open(site.Cluster, pools, site.Entry.RadosNamespace, site.Entry.CephCSI.Instance), nil
 }
 
@@ -54,8 +53,7 @@ func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, kind string, 
 		State: record.Ready, PoolID: h.Pool, Foreign: e,
 	}
 	if e.KMS != "" {
-		return nil, fault.New(fault.Precondition, kind+" %q was encrypted by ceph-csi, whose headers and keys (KMS %q) Holdfast does not read: "+
-			"keep ceph-csi for it, or copy its files to a volume of Holdfast's with a pod that mounts both", e.Name, e.KMS)
+		return nil, sealed(r, "KMS "+e.KMS)
 	}
 	if kind == record.KindSnapshot {
 		r.Origin = &record.Origin{Kind: record.KindVolume, Handle: e.SourceHandle(h.Foreign), Volume: e.Handle, Backend: e.Image, Snapshot: e.Image}
@@ -66,7 +64,8 @@ func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, kind string, 
 	}
 	described := volumeid.Context{ClusterID: string(site.Entry.ID), Name: e.Name, Pool: pool, RadosNamespace: site.Entry.RadosNamespace, Image: e.Image}
 	r.Context = described.Map()
-	info, err := site.Cluster.Images(pool, site.Entry.RadosNamespace).Info(ctx, e.Image)
+	images := site.Cluster.Images(pool, site.Entry.RadosNamespace)
+	info, err := images.Info(ctx, e.Image)
 	if errors.Is(err, fault.NotFound) {
 		r.State = record.Deleting // ceph-csi removes the image first, and was cut off
 		return r, nil
@@ -77,9 +76,27 @@ func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, kind string, 
 	if err := fitting(e, pool, info); err != nil {
 		return nil, err
 	}
+	meta, err := images.Metadata(ctx, e.Image)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range encryptedKeys {
+		if state := meta[key]; state != "" {
+			return nil, sealed(r, key+" is "+state)
+		}
+	}
 	r.Size = info.Size
 	r.Depth, err = depthOf(ctx, site, info)
 	return r, err
+}
+
+// encryptedKeys are ceph-csi's own words in the metadata of an image that it encrypted, or will when it is first used;
+// journals of its first versions do not tell (ceph-csi: internal/rbd/encryption.go).
+var encryptedKeys = []string{"rbd.csi.ceph.com/encrypted", ".rbd.csi.ceph.com/encrypted"}
+
+func sealed(r *record.Record, by string) error {
+	return fault.New(fault.Precondition, "%s %q was encrypted by ceph-csi (%s), whose headers and keys Holdfast does not read: "+
+		"keep ceph-csi for it, or copy its files to a volume of Holdfast's with a pod that mounts both", r.Kind, r.Name, by)
 }
 
 // depthOf counts the parents above an image, up to hardDepth.
@@ -153,11 +170,6 @@ func (b *Backend) buryForeign(ctx context.Context, site clustermap.Site, r *reco
 	if err == nil {
 		err = fitting(r.Foreign, r.Context["pool"], info)
 	}
-	if err == nil && r.Kind == record.KindSnapshot {
-		if err = images.RemoveSnapshot(ctx, r.BackendName(), r.Origin.Snapshot); errors.Is(err, fault.NotFound) {
-			err = nil
-		}
-	}
 	if err == nil {
 		err = bury(ctx, images, r)
 	}
@@ -169,6 +181,13 @@ func (b *Backend) buryForeign(ctx context.Context, site clustermap.Site, r *reco
 	}
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return err
+	}
+	if r.Kind == record.KindSnapshot {
+		// Last: while the image may still be refused as busy, copies can be made from it.
+		err := images.RemoveSnapshot(ctx, volumeid.TombstoneName(r.Incarnation), r.Origin.Snapshot)
+		if err != nil && !errors.Is(err, fault.NotFound) {
+			return err
+		}
 	}
 	return buryTemporary(ctx, images, r)
 }
