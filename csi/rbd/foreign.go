@@ -170,6 +170,9 @@ func (b *Backend) buryForeign(ctx context.Context, site clustermap.Site, r *reco
 	if err == nil {
 		err = fitting(r.Foreign, r.Context["pool"], info)
 	}
+	if err == nil && r.Kind == record.KindSnapshot {
+		err = dropInner(ctx, images, r)
+	}
 	if err == nil {
 		err = bury(ctx, images, r)
 	}
@@ -182,14 +185,24 @@ func (b *Backend) buryForeign(ctx context.Context, site clustermap.Site, r *reco
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return err
 	}
-	if r.Kind == record.KindSnapshot {
-		// Last: while the image may still be refused as busy, copies can be made from it.
-		err := images.RemoveSnapshot(ctx, volumeid.TombstoneName(r.Incarnation), r.Origin.Snapshot)
-		if err != nil && !errors.Is(err, fault.NotFound) {
-			return err
-		}
-	}
 	return buryTemporary(ctx, images, r)
+}
+
+// dropInner removes the snapshot that copies of a snapshot's image are made from, unless a client has the image open:
+// then nothing may be removed.
+func dropInner(ctx context.Context, images ceph.Images, r *record.Record) error {
+	watchers, err := images.Watchers(ctx, r.BackendName())
+	if err == nil && len(watchers) > 0 {
+		err = fault.New(fault.Busy, "image %s is open", r.BackendName())
+	}
+	if err != nil {
+		return err
+	}
+	err = images.RemoveSnapshot(ctx, r.BackendName(), r.Origin.Snapshot)
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
 }
 
 // buryTemporary takes care of the image between a volume and what it was cloned from (ceph-csi:

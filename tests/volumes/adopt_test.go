@@ -285,7 +285,11 @@ func TestAVolumeOfCephCSIIsAdopted(t *testing.T) {
 // snapshot takes one as ceph-csi does, and returns its handle.
 func (v *legacy) snapshot(t *testing.T) string {
 	t.Helper()
-	uuid := "5" + v.uuid[1:]
+	first := "5" // of a UUID like the volume's and not the same
+	if strings.HasPrefix(v.uuid, first) {
+		first = "6"
+	}
+	uuid := first + v.uuid[1:]
 	name := "csi-snap-" + uuid
 	if v.driver == "rbd" {
 		rbd := func(args ...string) { v.bed.Tool(t, append([]string{"rbd"}, args...)...) }
