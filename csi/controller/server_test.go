@@ -203,12 +203,21 @@ func (b *bench) remove(t *testing.T, id string) error {
 }
 
 // left lists everything that the cluster holds of Holdfast when the background work is done.
-func (b *bench) left(t *testing.T) []string {
+func (b *bench) left(t *testing.T) (all []string) {
 	t.Helper()
 	for range 5 { // what others left is looked at twice, and a connection that was cut off is noticed by one that fails
 		b.Tidy(t.Context())
+		if all = b.there(t); len(all) == 0 {
+			return nil
+		}
 		<-time.After(5 * time.Millisecond)
 	}
+	return all
+}
+
+// there lists everything that the cluster holds of Holdfast now.
+func (b *bench) there(t *testing.T) []string {
+	t.Helper()
 	c := b.fake.Connect()
 	var all []string
 	for what, list := range map[string]func() ([]string, error){
