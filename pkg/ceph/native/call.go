@@ -22,12 +22,16 @@ func call[T any](ctx context.Context, c *cluster, what string, fn func() (T, err
 	if err := ctx.Err(); err != nil {
 		return zero, fmt.Errorf("%s: %w", what, err)
 	}
+	if !c.enter() {
+		return zero, fault.New(fault.Unavailable, "%s: this connection was cut off by the cluster; a new one is made for the next call", what)
+	}
 	done := make(chan outcome[T], 1)
 	c.dialer.calls.Add(1)
 	go func() {
 		defer c.dialer.calls.Done()
 		value, err := fn()
 		done <- outcome[T]{value, err}
+		c.leave()
 	}()
 	select {
 	case o := <-done:

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/ceph/go-ceph/rados"
 
@@ -22,6 +23,43 @@ type cluster struct {
 	manager     *manager
 	pools       *memo[[]ceph.PoolInfo]
 	filesystems *memo[[]ceph.Filesystem]
+
+	mu        sync.Mutex
+	active    int  // calls under way
+	forgotten bool // no further call is made; with the end of the last one the connection ends
+}
+
+// enter begins a call; false: the connection is of no use any more.
+func (c *cluster) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.forgotten {
+		c.active++
+	}
+	return !c.forgotten
+}
+
+// leave ends a call, and the connection with the last one of it.
+func (c *cluster) leave() {
+	c.mu.Lock()
+	c.active--
+	last := c.forgotten && c.active == 0
+	c.mu.Unlock()
+	if last {
+		c.shutdown()
+	}
+}
+
+// retire refuses further calls; false if that was done before.
+func (c *cluster) retire() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.forgotten {
+		return false
+	}
+	c.forgotten = true
+	c.active++ // whoever retires it leaves it
+	return true
 }
 
 var _ ceph.Cluster = (*cluster)(nil)

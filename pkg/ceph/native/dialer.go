@@ -45,7 +45,6 @@ type Dialer struct {
 
 	mu     sync.Mutex
 	slots  map[string]*slot
-	dead   []*cluster // forgotten, shut down by Close
 	closed bool
 	calls  sync.WaitGroup
 }
@@ -127,13 +126,21 @@ func (d *Dialer) slotFor(to ceph.Endpoint, as ceph.Credentials) (*slot, error) {
 }
 
 // forget drops a connection that has become useless (its client is blocklisted), so
-// that the next Dial makes a new one. Its calls under way end by themselves.
+// that the next Dial makes a new one. Its calls under way end by themselves, and it ends with them: a process
+// that is cut off now and then would keep the threads and buffers of each.
 func (d *Dialer) forget(key string, s *slot) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.slots[key] == s {
 		delete(d.slots, key)
-		d.dead = append(d.dead, s.cluster)
+	}
+	closed := d.closed // Close ends it
+	d.mu.Unlock()
+	if !closed && s.cluster.retire() {
+		d.calls.Add(1)
+		go func() {
+			defer d.calls.Done()
+			s.cluster.leave()
+		}()
 	}
 }
 
@@ -202,8 +209,5 @@ func (d *Dialer) Close() {
 		if s.cluster != nil {
 			s.cluster.shutdown()
 		}
-	}
-	for _, c := range d.dead {
-		c.shutdown()
 	}
 }

@@ -26,6 +26,7 @@ type manager struct {
 	mu      sync.Mutex
 	conn    *rados.Conn
 	pending int
+	closed  bool
 }
 
 func newManager(dial func() (*rados.Conn, error)) *manager {
@@ -36,6 +37,9 @@ func newManager(dial func() (*rados.Conn, error)) *manager {
 func (m *manager) open() (*rados.Conn, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return nil, fault.New(fault.Unavailable, "the connection was closed; a new one is made for the next call")
+	}
 	if m.conn == nil {
 		conn, err := m.dial()
 		if err != nil {
@@ -58,6 +62,7 @@ func (m *manager) done() {
 func (m *manager) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.closed = true
 	if m.conn != nil && m.pending == 0 {
 		m.conn.Shutdown()
 		m.conn = nil
