@@ -12,7 +12,7 @@ TOOLS   := $(CURDIR)/.work/bin
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
-.PHONY: help deps build generate lint vuln test-unit test test-crash soak bench demo demo-kube image clean
+.PHONY: help deps build generate lint vuln test-unit test conformance test-crash soak bench demo demo-kube image clean
 
 ##@ Use
 demo: build ## bring a cluster up on this machine, make volumes, use them
@@ -55,6 +55,10 @@ test-unit: ## tests without root and without a cluster, with the race detector
 test: ## everything, on real Ceph, User Mode Linux and Kubernetes (as root)
 	@tests/deps.sh test
 	@tests/run.sh
+
+conformance: build ## all of Kubernetes' own storage specs that apply, on both drivers (as root, an hour)
+	@tests/deps.sh test
+	HOLDFAST_CONFORMANCE=$(or $(CONFORMANCE_FOCUS),all) go test -count=1 -v -timeout 4h -run "TestHoldfastOnKubernetes/(Kubernetes|with_all)" ./tests/kube
 
 test-crash: build ## kill the services at every point of every call, stop them for longer than their leases (as root)
 	@tests/deps.sh test

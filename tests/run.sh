@@ -24,8 +24,9 @@ make --no-print-directory generate
 go vet ./...
 make --no-print-directory lint
 
-step "build Kubernetes, the sidecars and csi-sanity (minutes the first time)"
+step "build Kubernetes, its storage specs, the sidecars and csi-sanity (minutes the first time)"
 go run ./tests/kube/hfkube build
+go run ./tests/kube/hfkube build-conformance
 export HOLDFAST_CSI_SANITY=$HOLDFAST_KUBE_DIR/bin/csi-sanity
 export HOLDFAST_CSI_SANITY_NEXT=$state/csi-sanity-next
 (cd tests/sanity56 && CGO_ENABLED=0 GOFLAGS=-buildvcs=false \

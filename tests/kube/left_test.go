@@ -18,7 +18,7 @@ func testNothingLeft(t *testing.T, s *suite) {
 	if restarts != "" {
 		t.Errorf("containers of Holdfast ended on their own:\n%s", restarts)
 	}
-	s.mustKubectl(t, "delete", "namespace", "kube-registry", "--timeout=110s")
+	s.mustKubectl(t, "delete", "namespace", "kube-registry", "--ignore-not-found", "--timeout=110s")
 	eventually(t, "the end of all PersistentVolumes", func() (bool, string) {
 		left := s.mustKubectl(t, "get", "persistentvolumes,volumeattachments", "--output", "name")
 		return left == "", left

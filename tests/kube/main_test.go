@@ -77,7 +77,9 @@ func runAll(m *testing.M) int {
 	running = &suite{cluster: c}
 	code := m.Run()
 	if code != 0 {
-		c.Dump(ctx)
+		late, cancel := context.WithTimeout(context.Background(), takeDown) // bringUp may be over
+		defer cancel()
+		c.Dump(late)
 	}
 	return code
 }

@@ -89,11 +89,16 @@ func (c *Cluster) Build(ctx context.Context) error { return c.build(ctx) }
 // ProgramDir is where the built programs are, csi-sanity among them.
 func (c *Cluster) ProgramDir() string { return c.programDir() }
 
-func (c *Cluster) buildKubernetes(ctx context.Context) error {
+// kubernetesFlags are what the linker puts into programs of Kubernetes: the version that they say they have.
+func kubernetesFlags() string {
 	const version = "k8s.io/component-base/version"
 	major, rest, _ := strings.Cut(kubernetesVersion, ".")
 	minor, _, _ := strings.Cut(rest, ".")
-	flags := fmt.Sprintf("-s -w -X %[1]s.gitVersion=v%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean", version, kubernetesVersion, major, minor)
+	return fmt.Sprintf("-s -w -X %[1]s.gitVersion=v%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean", version, kubernetesVersion, major, minor)
+}
+
+func (c *Cluster) buildKubernetes(ctx context.Context) error {
+	flags := kubernetesFlags()
 	arguments := []string{"-ldflags", flags, "-o", c.programDir() + "/"}
 	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"} {
 		arguments = append(arguments, "k8s.io/kubernetes/cmd/"+name)

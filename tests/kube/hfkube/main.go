@@ -16,6 +16,7 @@ import (
 
 const usage = `usage: hfkube VERB
   build     make the programs (Kubernetes, etcd, sidecars, registry), once
+  build-conformance  make Kubernetes' own end-to-end tests, once
   up        start Ceph, Kubernetes and two nodes
   deploy    install Holdfast from deploy/
   demo      up, deploy, and show volumes and the registry at work
@@ -49,6 +50,8 @@ func run(ctx context.Context, log *slog.Logger, verb string, arguments []string)
 	switch verb {
 	case "build":
 		return c.Build(ctx)
+	case "build-conformance":
+		return c.BuildConformance(ctx)
 	case "up":
 		return c.Up(ctx)
 	case "deploy":
