@@ -32,7 +32,8 @@ var notHere = []struct{ specs, why string }{
 	{`\[Disruptive\]`, "they stop kubelet through SSH and systemd, which these nodes have none of (tests/kube stops it by itself)"},
 	{`\[Feature:SELinux\]`, "the nodes have no SELinux"},
 	{`\[Feature:volumegroupsnapshot\]`, "groups are not announced (README.md says why)"},
-	{`\[Feature:snapshotmetadata\]`, "the sidecar is not installed here"},
+	{`any volume data source`, "volume populators are a matter of two programs of Kubernetes that are not built here, not of the driver"},
+	{`\[Feature:snapshotmetadata\]`, "their pods fetch and compile a program from the network, which these nodes have none of"},
 }
 
 // SpecResult is what became of one spec.
