@@ -39,6 +39,8 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		"--authentication-kubeconfig="+manager, "--authorization-kubeconfig="+manager,
 		"--bind-address=127.0.0.1", "--leader-elect=false", "--use-service-account-credentials=true",
 		"--service-account-private-key-file="+c.pki("sa.key"), "--root-ca-file="+c.pki("ca.crt"),
+		// Its own default of 20 requests a second binds some four claims a second, whatever the driver does.
+		"--kube-api-qps=200", "--kube-api-burst=400",
 		// A pod is moved quickly off a node that is gone, and storage follows.
 		"--attach-detach-reconcile-sync-period=10s"); err != nil {
 		return err

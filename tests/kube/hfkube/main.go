@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"github.com/holdfast-storage/holdfast/tests/kube/cluster"
@@ -20,6 +21,7 @@ const usage = `usage: hfkube VERB
   up        start Ceph, Kubernetes and two nodes
   deploy    install Holdfast from deploy/
   demo      up, deploy, and show volumes and the registry at work
+  rate [N]  how fast N claims (100) of each StorageClass become Bound
   kubectl   run kubectl against the cluster
   down      take everything down
 State: HOLDFAST_KUBE_DIR, or /var/tmp/hf/kube.`
@@ -58,6 +60,8 @@ func run(ctx context.Context, log *slog.Logger, verb string, arguments []string)
 		return c.Deploy(ctx)
 	case "demo":
 		return c.Demo(ctx, os.Stdout)
+	case "rate":
+		return rate(ctx, c, arguments)
 	case "down":
 		return c.Down(ctx)
 	case "kubectl":
@@ -66,6 +70,27 @@ func run(ctx context.Context, log *slog.Logger, verb string, arguments []string)
 	default:
 		return fmt.Errorf("unknown verb %q\n%s", verb, usage)
 	}
+}
+
+// rate measures each class three times, in turn.
+func rate(ctx context.Context, c *cluster.Cluster, arguments []string) error {
+	claims := 100
+	if len(arguments) > 0 {
+		var err error
+		if claims, err = strconv.Atoi(arguments[0]); err != nil || claims < 1 {
+			return fmt.Errorf("rate takes a number of claims, not %q", arguments[0])
+		}
+	}
+	for range 3 {
+		for _, class := range []string{"holdfast-rbd", "holdfast-cephfs"} {
+			seen, err := c.MeasureClaims(ctx, class, claims)
+			if err != nil {
+				return err
+			}
+			fmt.Println(seen)
+		}
+	}
+	return nil
 }
 
 // inside is the first process of a node, before and after it has joined its network.
