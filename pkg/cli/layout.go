@@ -69,6 +69,19 @@ func (o *layoutOptions) layout() (layout.Layout, error) {
 	return layout.Fresh(disks, o.policy)
 }
 
+// layoutAndRate is the fresh layout, and what md gets through, in bytes a second.
+func (o *layoutOptions) layoutAndRate() (layout.Layout, storage.Bytes, error) {
+	l, err := o.layout()
+	if err != nil {
+		return l, 0, err
+	}
+	rate, err := parseRate(o.rate)
+	if err != nil {
+		return l, 0, fmt.Errorf("--rate: %w", err)
+	}
+	return l, rate, nil
+}
+
 func diskName(n int) string { return fmt.Sprintf("disk%d", n) }
 
 // layoutReport is a layout with its sums.
@@ -164,13 +177,9 @@ func layoutGrow() *cobra.Command {
 			"A pass is one initial sync, recovery or reshape of one array; sync_bytes counts the array's component size once a pass.",
 		Example: "  holdfast layout grow --disks 4TB --step add:8TB --step replace:4TB=8TB --step add:8TB,8TB",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := o.layout()
+			l, rate, err := o.layoutAndRate()
 			if err != nil {
 				return err
-			}
-			rate, err := parseRate(o.rate)
-			if err != nil {
-				return fmt.Errorf("--rate: %w", err)
 			}
 			if len(steps) == 0 {
 				return errors.New("say at least one --step, such as --step add:8TB")
@@ -243,13 +252,9 @@ func layoutAdvise() *cobra.Command {
 			"With --bays, disks that find no free bay replace the smallest ones.",
 		Example: "  holdfast layout advise --have 4TB,4TB,8TB --buy 2\n  holdfast layout advise --have 4TB,4TB,4TB,4TB --buy 2 --bays 4 --sizes 8TB,16TB",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := o.layout()
+			l, rate, err := o.layoutAndRate()
 			if err != nil {
 				return err
-			}
-			rate, err := parseRate(o.rate)
-			if err != nil {
-				return fmt.Errorf("--rate: %w", err)
 			}
 			candidates := layout.Sold()
 			if len(sizes) > 0 {

@@ -55,23 +55,15 @@ func ParseBytes(s string) (Bytes, error) {
 
 // String prints the size in the largest binary unit that keeps it at one or more,
 // with at most one decimal: "4 GiB", "1.5 TiB", "512 B".
-func (b Bytes) String() string {
-	names := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
-	v, i := float64(b), 0
-	for math.Abs(v) >= 1024 && i < len(names)-1 {
-		v, i = v/1024, i+1
-	}
-	text := strconv.FormatFloat(v, 'f', 1, 64)
-	return strings.TrimSuffix(text, ".0") + " " + names[i]
-}
+func (b Bytes) String() string { return b.in(1024, "B", "KiB", "MiB", "GiB", "TiB", "PiB") }
 
-// Decimal prints the size as disks are sold, in the largest decimal unit that keeps it at one or
-// more, with at most one decimal: "4 TB", "1.5 TB", "512 B".
-func (b Bytes) Decimal() string {
-	names := []string{"B", "kB", "MB", "GB", "TB", "PB"}
+// Decimal prints the size as disks are sold, likewise in decimal units: "4 TB", "1.5 TB", "512 B".
+func (b Bytes) Decimal() string { return b.in(1000, "B", "kB", "MB", "GB", "TB", "PB") }
+
+func (b Bytes) in(step float64, names ...string) string {
 	v, i := float64(b), 0
-	for math.Abs(v) >= 1000 && i < len(names)-1 {
-		v, i = v/1000, i+1
+	for math.Abs(v) >= step && i < len(names)-1 {
+		v, i = v/step, i+1
 	}
 	text := strconv.FormatFloat(v, 'f', 1, 64)
 	return strings.TrimSuffix(text, ".0") + " " + names[i]
