@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/csi/attach/keeper"
@@ -25,6 +26,7 @@ type Devices struct {
 	keeper *keeper.Client
 	runner command.Runner
 	log    *slog.Logger
+	lacks  atomic.Int64 // when modprobe found no rbd, in Unix seconds
 }
 
 // NewDevices returns the attacher of block devices.
@@ -147,11 +149,18 @@ func (d *Devices) choose(ctx context.Context, img Image) (mounter, why string, e
 	return Krbd, "the kernel has rbd", nil
 }
 
+// lackFor is how long a kernel without rbd counts as one: somebody may install its modules.
+const lackFor = time.Minute
+
 func (d *Devices) kernelRBD(ctx context.Context) bool {
 	if d.krbd.available() {
 		return true
 	}
+	if time.Since(time.Unix(d.lacks.Load(), 0)).Abs() < lackFor {
+		return false
+	}
 	if _, err := d.runner.Run(ctx, command.Cmd{Name: "modprobe", Args: []string{"rbd", "single_major=Y"}}); err != nil {
+		d.lacks.Store(time.Now().Unix())
 		return false
 	}
 	return d.krbd.available()

@@ -57,12 +57,7 @@ func (s *Server) stageImage(ctx context.Context, st *staging, v *staged) error {
 		}
 		found = false
 	}
-	if !found && capability.SingleNode(st.cap.mode) {
-		if err := s.AwaitFree(ctx, st.conn.Images(c.Pool, c.RadosNamespace), c.Image, ownWatcherGrace); err != nil {
-			return err
-		}
-	}
-	before, err := st.conn.Images(c.Pool, c.RadosNamespace).Watchers(ctx, c.Image)
+	before, err := s.watchersBefore(ctx, st, found)
 	if err != nil {
 		return err
 	}
@@ -84,6 +79,15 @@ func (s *Server) stageImage(ctx context.Context, st *staging, v *staged) error {
 		return errors.Join(err, s.undoAttach(ctx, dev))
 	}
 	return nil
+}
+
+// watchersBefore are the image's clients before it is attached: none, once a single node may have it.
+func (s *Server) watchersBefore(ctx context.Context, st *staging, found bool) ([]ceph.Watcher, error) {
+	images := st.conn.Images(st.context.Pool, st.context.RadosNamespace)
+	if !found && capability.SingleNode(st.cap.mode) {
+		return nil, s.AwaitFree(ctx, images, st.context.Image, ownWatcherGrace)
+	}
+	return images.Watchers(ctx, st.context.Image)
 }
 
 // undoAttach detaches after a failed staging, also when the caller is gone.

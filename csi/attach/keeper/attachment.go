@@ -113,7 +113,7 @@ func (k *keeper) launch(s Spec) (record, error) {
 func (k *keeper) await(ctx context.Context, r record) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	err := poll.Until(ctx, 20*time.Millisecond, func() (bool, error) {
+	err := poll.Until(ctx, 5*time.Millisecond, func() (bool, error) {
 		r.Process.reap()
 		if !r.Process.alive() {
 			return false, fault.New(fault.Unavailable, "%s ended: %s", r.Process.Name, tail(filepath.Join(k.dir(r.Spec.ID), "log")))
