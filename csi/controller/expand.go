@@ -43,7 +43,7 @@ func (s *Server) ControllerExpandVolume(ctx context.Context, request *csi.Contro
 		}
 		if err != nil {
 			if r.Driver == storage.CephFS { // RBD's images are never made smaller
-				s.suspect(ctx, site, h.NameHash, held)
+				s.suspectExpansion(ctx, site, h.NameHash, held)
 			}
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/ceph/cephtest"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -38,6 +39,35 @@ func TestALateExpansionDoesNotTakeBackALargerOne(t *testing.T) {
 			VolumeId: id, Secrets: secrets, CapacityRange: &csi.CapacityRange{RequiredBytes: int64(2 * storage.GiB)},
 		})
 	})
+}
+
+// The volume was there before: whatever its record looks like afterwards, it is nothing that a call left behind.
+func TestAFailedExpansionTakesNoVolumeBack(t *testing.T) {
+	b := newBench(t, storage.CephFS, cephtest.NewFake())
+	id := b.make(t, "v").GetVolumeId()
+	b.fake.Hook(func(op string) error {
+		if strings.HasPrefix(op, "Subvolumes.") {
+			return fault.New(fault.Unavailable, "no manager")
+		}
+		return nil
+	})
+	_, err := b.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
+		VolumeId: id, Secrets: secrets, CapacityRange: &csi.CapacityRange{RequiredBytes: int64(2 * storage.GiB)},
+	})
+	if err == nil {
+		t.Fatal("the expansion worked")
+	}
+	b.Tidy(t.Context()) // a look that fails: the next one goes by the cluster map as it is then
+	write(t, b.config, `[{"clusterID":"`+cluster+`","monitors":["127.0.0.1:1"],"radosNamespace":"elsewhere"}]`)
+	b.fake.Hook(nil)
+	for range 10 {
+		time.Sleep(5 * time.Millisecond)
+		b.Tidy(t.Context())
+	}
+	h, err := volumeid.Parse(id)
+	b.must(t, err)
+	_, err = b.fake.Connect().Subvolumes("cephfs", "csi").Info(t.Context(), volumeid.BackendName(h.Incarnation))
+	b.must(t, err)
 }
 
 func (b *bench) grow(t *testing.T, id string, to storage.Bytes) {

@@ -32,22 +32,39 @@ const (
 type creation struct {
 	key    string
 	record record.Record
+	// entry is the cluster map's of that time: with another RADOS namespace its record would seem to be gone.
+	entry clustermap.Cluster
+	// stays: it was there before, and is not taken back whatever becomes of its record.
+	stays  bool
 	looked int
 	failed int // looks
 }
 
 // outlived asks for what a creation made after its lease was lost to be taken back.
 func (j *janitor) outlived(site clustermap.Site, c creation) {
-	j.note(site, func(all *chores) { all.outlived[c.record.Incarnation] = c }) // once, however often it was asked for
+	j.note(site, func(all *chores) { // once, however often it was asked for
+		if known, ok := all.outlived[c.record.Incarnation]; !ok || known.stays || !c.stays {
+			all.outlived[c.record.Incarnation] = c
+		}
+	})
 }
 
-// suspect notes a creation or expansion that failed, unless it was taken back under its lease, which is let go of.
+// suspect notes a creation that failed, unless it was taken back under its lease, which is let go of.
 // What the error is does not matter: that of a call which another controller has spoiled may be any.
 func (s *Server) suspect(ctx context.Context, site clustermap.Site, key string, held *record.Held) {
+	s.doubt(ctx, site, held, creation{key: key, record: *held.Record})
+}
+
+// suspectExpansion notes one that failed likewise.
+func (s *Server) suspectExpansion(ctx context.Context, site clustermap.Site, key string, held *record.Held) {
+	s.doubt(ctx, site, held, creation{key: key, record: *held.Record, stays: true})
+}
+
+func (s *Server) doubt(ctx context.Context, site clustermap.Site, held *record.Held, c creation) {
 	if held.Ended() {
 		return
 	}
-	c := creation{key: key, record: *held.Record}
+	c.entry = site.Entry
 	s.janitor.outlived(site, c)
 	if s.Backend.Driver() != storage.CephFS || c.record.Kind != record.KindVolume {
 		return
@@ -94,6 +111,7 @@ func (s *Server) mend(ctx context.Context, site clustermap.Site, c creation) err
 func (s *Server) takeBack(ctx context.Context, site clustermap.Site, c creation) error {
 	ctx, cancel := context.WithTimeout(ctx, choreLimit)
 	defer cancel()
+	site.Entry = c.entry
 	store, remove := s.store(site), s.Backend.Delete
 	if c.record.Kind == record.KindSnapshot {
 		store, remove = s.snapshots(site), s.Backend.DeleteSnapshot
@@ -105,7 +123,9 @@ func (s *Server) takeBack(ctx context.Context, site clustermap.Site, c creation)
 		if s.Backend.Driver() == storage.CephFS && c.record.Kind == record.KindVolume {
 			err = s.mend(ctx, site, c)
 		}
-	case err == nil || errors.Is(err, fault.NotFound):
+	case c.stays && errors.Is(err, fault.NotFound):
+		err = nil
+	case !c.stays && (err == nil || errors.Is(err, fault.NotFound)):
 		err = remove(ctx, site, &c.record)
 		s.janitor.wake(site, c.record.Incarnation)
 	}

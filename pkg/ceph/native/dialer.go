@@ -133,10 +133,12 @@ func (d *Dialer) forget(key string, s *slot) {
 	if d.slots[key] == s {
 		delete(d.slots, key)
 	}
-	closed := d.closed // Close ends it
+	ending := !d.closed && s.cluster.retire() // Close ends it else
+	if ending {
+		d.calls.Add(1) // under the lock: Close waits for all calls that there are then
+	}
 	d.mu.Unlock()
-	if !closed && s.cluster.retire() {
-		d.calls.Add(1)
+	if ending {
 		go func() {
 			defer d.calls.Done()
 			s.cluster.leave()
