@@ -67,7 +67,7 @@ func (n *diskNames) change(l layout.Layout, text string) (layout.Change, error) 
 				if err != nil {
 					return c, err
 				}
-				c.Grown = append(c.Grown, layout.Disk{ID: old, Size: grown})
+				c.Grown = append(c.Grown, layout.Disk{ID: old, Size: grown, Zeroed: n.zeroed})
 				continue
 			}
 			d, err := n.disk(size)

@@ -108,7 +108,8 @@ func (w *work) grown(disks []Disk) error {
 		if d.Size < old.Size {
 			return fault.New(fault.Invalid, "disk %s: it has %s now, %s before: slices never shrink, so it must not either", d.ID, d.Size.Decimal(), old.Size.Decimal())
 		}
-		w.Disks[slices.Index(w.Disks, old)].Size = d.Size
+		at := slices.Index(w.Disks, old)
+		w.Disks[at].Size, w.Disks[at].Zeroed = d.Size, old.Zeroed && d.Zeroed // a partition grows over what was there
 	}
 	return w.Policy.checkDisks(w.Disks)
 }
@@ -174,35 +175,77 @@ func (w *work) swap(old, fresh Disk) error {
 
 // spread uses what is free: disks join the slices they are tall enough for, in one reshape each, and the
 // rest becomes new slices.
+//
+// Where two copies of everything are enough, each disk goes into whatever slice it fits into, and that is best.
+// Where a slice takes four members, such a layout could come to hold more than the same disks do when they are
+// laid out anew, by height. So disks are stacked there first, and what is left over is used up to that limit.
 func (w *work) spread() error {
+	if len(w.Disks) == 1 {
+		w.widen()
+		return nil
+	}
+	whole, err := Fresh(w.Disks, w.Policy)
+	if err != nil {
+		return err
+	}
+	if w.Policy.fewest() == 4 {
+		if err := w.fill(true, whole.Capacity()); err != nil {
+			return err
+		}
+	}
+	return w.fill(false, whole.Capacity())
+}
+
+// fill is spread under one rule for which disks may join which slices, up to a capacity.
+func (w *work) fill(stacked bool, limit storage.Bytes) error {
 	for i := range w.Slices {
 		var joining []string
 		for _, d := range w.Disks {
-			if !slices.Contains(w.Slices[i].Members, d.ID) && w.Free(d) >= w.Slices[i].Size && w.stacked(d, i) {
+			if !slices.Contains(w.Slices[i].Members, d.ID) && w.Free(d) >= w.Slices[i].Size && (!stacked || w.stacked(d, i)) {
 				joining = append(joining, d.ID)
 			}
 		}
-		if len(joining) == 0 {
-			continue
-		}
-		operations := w.Policy.join(w.Slices[i], len(joining))
-		for _, op := range operations {
-			op.Slice = i + 1
-			w.Slices[i].Level = op.To
-			w.operate(op)
-		}
-		if len(operations) > 0 {
-			w.Slices[i].Members = append(w.Slices[i].Members, joining...)
-		}
+		w.join(i, joining, limit)
 	}
-	if len(w.Disks) > 1 && slices.ContainsFunc(w.Slices, func(s Slice) bool { return s.Level == Single }) {
+	if slices.ContainsFunc(w.Slices, func(s Slice) bool { return s.Level == Single }) {
 		return w.stillSingle()
 	}
-	for _, s := range w.cut() {
+	for _, s := range w.cut(stacked) {
+		if w.Capacity()+s.Capacity() > limit {
+			break
+		}
 		w.Slices = append(w.Slices, s)
 		w.operate(w.newSlice(len(w.Slices), s))
 	}
 	return nil
+}
+
+// join takes disks into the slice of index i, if it can take them and the pool stays within the limit.
+func (w *work) join(i int, disks []string, limit storage.Bytes) {
+	operations := w.Policy.join(w.Slices[i], len(disks))
+	if len(disks) == 0 || len(operations) == 0 {
+		return
+	}
+	level := operations[len(operations)-1].To
+	after := Slice{Size: w.Slices[i].Size, Level: level, Members: append(slices.Clone(w.Slices[i].Members), disks...)}
+	if w.Capacity()-w.Slices[i].Capacity()+after.Capacity() > limit {
+		return
+	}
+	w.Slices[i] = after
+	for _, op := range operations {
+		op.Slice = i + 1
+		w.operate(op)
+	}
+}
+
+// widen gives the one disk of a pool to its one slice: there is no other member that would have to follow.
+func (w *work) widen() {
+	free := w.Free(w.Disks[0])
+	if free == 0 {
+		return
+	}
+	w.Slices[0].Size += free
+	w.operate(Operation{Kind: OpWiden, Slice: 1, From: Single, To: Single, Members: 1})
 }
 
 // stillSingle says why disks were added and the data of the first one is not protected.
@@ -246,7 +289,10 @@ func (w *work) finish(rate storage.Bytes) {
 	if w.step.After > w.step.Before {
 		w.step.Operations = append(w.step.Operations, Operation{Kind: OpExtend, Survives: w.Survives()})
 	}
-	w.step.Forecast = int64((w.step.Sync + rate - 1) / rate)
+	w.step.Forecast = int64(w.step.Sync / rate)
+	if w.step.Sync%rate > 0 {
+		w.step.Forecast++
+	}
 	if w.step.WriteHole {
 		w.step.Notes = append(w.step.Notes, "while md reshapes it keeps no partial parity log: a power cut together with the loss of a disk can lose data; run it on a UPS, with a backup")
 	}

@@ -16,8 +16,8 @@ import (
 )
 
 // DefaultReserve is what is left out of each disk, in bytes: both partition tables (1 MiB each with their
-// alignment), md's superblock and data offset in each slice (up to 128 MiB: mdadm(8), --data-offset),
-// and slack, since two disks sold under one size differ by some MB.
+// alignment), md's superblock and data offset in each slice (mdadm(8), --data-offset: 1 MiB is headroom enough for
+// a reshape without a backup file), and slack, since two disks sold under one size differ by some MB.
 const DefaultReserve = storage.GiB
 
 // alignment is what slices begin and end at where a reserve is kept, in bytes.
@@ -269,20 +269,12 @@ func Fresh(disks []Disk, p Policy) (Layout, error) {
 		l.Slices = append(l.Slices, Slice{Size: p.usable(disks[0].Size), Level: Single, Members: []string{disks[0].ID}})
 		return l, nil
 	}
-	l.Slices = append(l.Slices, l.cut()...)
+	l.Slices = append(l.Slices, l.cut(false)...)
 	return l, nil
 }
 
-// stacked reports whether the disk may be in the slice of index i by those that lie below it.
-//
-// Two copies of everything are had best by giving each disk to whatever slice it fits into. Where a
-// slice takes four members that is not so: layouts are stacked by height there, as everybody who counts
-// with such layouts expects (all but the three largest disks, and the fourth largest once more), and a
-// grown one keeps to it, lest it hold more than the same disks would if they were laid out anew.
+// stacked reports whether the disk is in all slices below the one of index i.
 func (l Layout) stacked(d Disk, i int) bool {
-	if l.Policy.Tolerance == 1 || l.Policy.ThreeWayMirror {
-		return true
-	}
 	for _, below := range l.Slices[:i] {
 		if !slices.Contains(below.Members, d.ID) {
 			return false
@@ -291,9 +283,9 @@ func (l Layout) stacked(d Disk, i int) bool {
 	return true
 }
 
-// room is what the disk has for new slices, in bytes.
-func (l Layout) room(d Disk) storage.Bytes {
-	if !l.stacked(d, len(l.Slices)) {
+// room is what the disk has for new slices, in bytes; with stacked, none unless it is in all there are.
+func (l Layout) room(d Disk, stacked bool) storage.Bytes {
+	if stacked && !l.stacked(d, len(l.Slices)) {
 		return 0
 	}
 	return l.Free(d)
@@ -301,10 +293,10 @@ func (l Layout) room(d Disk) storage.Bytes {
 
 // cut makes slices of what is free: one between each two successive heights, over all disks that are
 // at least so tall.
-func (l Layout) cut() []Slice {
+func (l Layout) cut(stacked bool) []Slice {
 	var heights []storage.Bytes
 	for _, d := range l.Disks {
-		if free := l.room(d); free > 0 {
+		if free := l.room(d, stacked); free > 0 {
 			heights = append(heights, free)
 		}
 	}
@@ -314,7 +306,7 @@ func (l Layout) cut() []Slice {
 	for _, top := range slices.Compact(heights) {
 		var members []string
 		for _, d := range l.Disks {
-			if l.room(d) >= top {
+			if l.room(d, stacked) >= top {
 				members = append(members, d.ID)
 			}
 		}

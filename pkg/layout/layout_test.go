@@ -238,9 +238,42 @@ func randomChange(random *rand.Rand, l Layout, step int) Change {
 
 func TestZeroedDisksNeedNoFirstSync(t *testing.T) {
 	l := fresh(t, Policy{Tolerance: 1}, []Disk{{"a", 4 * TB, true}, {"b", 4 * TB, true}})
-	after, step, err := l.Grow(Change{Grown: []Disk{{ID: "a", Size: 6 * TB}, {ID: "b", Size: 6 * TB}}}, 1e8)
+	after, step, err := l.Grow(Change{Grown: []Disk{{"a", 6 * TB, true}, {"b", 6 * TB, true}}}, 1e8)
 	if err != nil || step.Passes != 0 || step.Sync != 0 || after.Capacity() != 6*TB {
 		t.Fatalf("%+v, %v", step, err)
+	}
+	// What a partition grew over may hold anything.
+	after, step, err = l.Grow(Change{Grown: []Disk{{"a", 6 * TB, true}, {"b", 6 * TB, false}}}, 1e8)
+	if err != nil || step.Passes != 1 || step.Sync != 2*TB || after.Capacity() != 6*TB {
+		t.Fatalf("%+v, %v", step, err)
+	}
+}
+
+func TestAnOnlyDiskIsUsedToItsEnd(t *testing.T) {
+	l := fresh(t, Policy{Tolerance: 1}, disks(10))
+	for _, c := range []Change{{Grown: []Disk{{ID: "disk1", Size: 4 * TB}}}, {Replace: []Replacement{{"disk1", Disk{ID: "new", Size: 4 * TB}}}}} {
+		after, step, err := l.Grow(c, 1e8)
+		if err != nil || after.Capacity() != 4*TB || len(after.Slices) != 1 {
+			t.Fatalf("%+v, %v", step, err)
+		}
+	}
+}
+
+func TestSmallerDisksThatComeLaterAreUsed(t *testing.T) {
+	l := fresh(t, Policy{Tolerance: 2}, disks(40, 40, 40, 40))
+	small := []Disk{{ID: "a", Size: 2 * TB}, {ID: "b", Size: 2 * TB}, {ID: "c", Size: 2 * TB}, {ID: "d", Size: 2 * TB}}
+	after, step, err := l.Grow(Change{Add: small}, 1e8)
+	if err != nil || after.Capacity() != 12*TB || step.Passes != 1 {
+		t.Fatalf("%+v, %v", step, err)
+	}
+}
+
+func TestForecastOfAnyRate(t *testing.T) {
+	l := fresh(t, Policy{Tolerance: 1}, disks(40))
+	for rate, want := range map[storage.Bytes]int64{1 << 62: 1, 1: 4e12, 3: 1333333333334} {
+		if _, step, err := l.Grow(Change{Add: []Disk{{ID: "b", Size: 4 * TB}}}, rate); err != nil || step.Forecast != want {
+			t.Fatalf("%d: %+v, %v", rate, step, err)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ const (
 	OpRecover = "recover" // a new member is filled from the others
 	OpReshape = "reshape" // members join and data and parity are spread anew, online
 	OpCreate  = "create"  // a new array with its first sync
+	OpWiden   = "widen"   // the slice of a pool's only disk takes the rest of it (mdadm --grow --size=max)
 	OpExtend  = "extend"  // volume group, logical volume and what is on it take the new space
 )
 
@@ -33,6 +34,8 @@ type Operation struct {
 // String says the operation in a line.
 func (o Operation) String() string {
 	switch o.Kind {
+	case OpWiden:
+		return fmt.Sprintf("widen slice %d to the end of the disk; no sync, there is one member", o.Slice)
 	case OpExtend:
 		return "extend volume group, logical volume and file system or OSD"
 	case OpCreate:
