@@ -143,12 +143,12 @@ func (b *Backend) deleteForeign(ctx context.Context, site clustermap.Site, r *re
 	if errors.Is(err, fault.NotFound) {
 		return nil
 	}
-	if err != nil {
-		return err
+	known := false
+	if err == nil {
+		known, err = j.Confirm(ctx, kindOf(r.Kind), r.Foreign)
 	}
-	known, err := j.Confirm(ctx, kindOf(r.Kind), r.Foreign)
 	if err != nil {
-		return err
+		return fault.As(journal.ErrUntouched, err)
 	}
 	if known && r.Kind == record.KindSnapshot {
 		if err := subvolumes(site, r).RemoveSnapshot(ctx, r.Origin.Backend, r.Origin.Snapshot); err != nil && !errors.Is(err, fault.NotFound) {

@@ -34,8 +34,8 @@ type Backend interface {
 	// Delete removes what the record describes from sight, and leaves to Reap what takes
 	// long. What is gone already is no error, but that the place where it was cannot be
 	// looked at is one. Snapshots, and volumes made from them, live on. fault.Busy, having
-	// removed nothing, while clients keep it; journal.ErrDiffers, having removed nothing, when ceph-csi's
-	// journal names something else by now.
+	// removed nothing, while clients keep it; journal.ErrUntouched, having removed nothing, when it could not
+	// be made sure that this is what ceph-csi's journal names.
 	Delete(ctx context.Context, site clustermap.Site, r *record.Record) error
 
 	// Adopt returns the record of a volume or snapshot that ceph-csi made, as it is to be when that is first used,
@@ -57,7 +57,8 @@ type Backend interface {
 	Snapshot(ctx context.Context, site clustermap.Site, r *record.Record) (crowded bool, err error)
 
 	// DeleteSnapshot removes the snapshot; volumes made from it live on. What is gone already
-	// is no error. fault.Busy, having removed nothing, while it is copied.
+	// is no error. fault.Busy, having removed nothing, while it is copied; journal.ErrUntouched as for Delete, and
+	// while volumes of ceph-csi's show it.
 	DeleteSnapshot(ctx context.Context, site clustermap.Site, r *record.Record) error
 
 	// Flatten makes a volume independent of what it was made from. Cut off, it goes on

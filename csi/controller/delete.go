@@ -65,8 +65,8 @@ func (s *Server) finishDelete(ctx context.Context, site clustermap.Site, held *r
 		return err
 	}
 	err := s.Backend.Delete(ctx, site, held.Record)
-	if (errors.Is(err, fault.Busy) || errors.Is(err, journal.ErrDiffers)) && before == record.Ready {
-		// Nothing was removed: the volume is as good as before, and stays usable.
+	if before == record.Ready && untouched(err) {
+		// The volume is as good as before, and stays usable.
 		held.Record.State = record.Ready
 		return errors.Join(err, held.Save(ctx))
 	}
@@ -78,4 +78,9 @@ func (s *Server) finishDelete(ctx context.Context, site clustermap.Site, held *r
 	}
 	s.janitor.wake(site, held.Record.Incarnation)
 	return held.Remove(ctx)
+}
+
+// untouched reports whether a deletion ended before anything was removed.
+func untouched(err error) bool {
+	return errors.Is(err, fault.Busy) || errors.Is(err, journal.ErrUntouched)
 }

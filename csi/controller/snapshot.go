@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
-	"github.com/holdfast-storage/holdfast/csi/journal"
 	"github.com/holdfast-storage/holdfast/csi/record"
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -232,8 +231,7 @@ func (s *Server) dropSnapshot(ctx context.Context, site clustermap.Site, held *r
 		}
 	}
 	err := s.Backend.DeleteSnapshot(ctx, site, held.Record)
-	if (errors.Is(err, fault.Busy) || errors.Is(err, journal.ErrDiffers)) && before == record.Ready {
-		// Nothing was removed: it can still be copied from.
+	if before == record.Ready && untouched(err) { // it can still be copied from
 		held.Record.State = record.Ready
 		return errors.Join(err, held.Save(ctx))
 	}

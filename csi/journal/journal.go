@@ -75,6 +75,10 @@ func (e *Entry) SourceHandle(f volumeid.Foreign) string {
 // what the entry names may be another volume's by now, and is left alone.
 var ErrDiffers = fault.New(fault.Precondition, "ceph-csi's journal says something else")
 
+// ErrUntouched is in the chain of what kept a deletion from beginning: nothing was removed, and what was to be
+// deleted is as good as before.
+var ErrUntouched = errors.New("nothing was removed")
+
 // Journal is that of one driver in one cluster.
 type Journal struct {
 	cluster   ceph.Cluster

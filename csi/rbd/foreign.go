@@ -146,63 +146,93 @@ func (b *Backend) Adoptable(ctx context.Context, site clustermap.Site) ([]volume
 // image is, and it stays.
 func (b *Backend) deleteForeign(ctx context.Context, site clustermap.Site, r *record.Record) error {
 	j, err := journalOf(ctx, site)
+	known := false
+	if err == nil {
+		known, err = j.Confirm(ctx, kindOf(r.Kind), r.Foreign)
+	}
 	if err != nil {
-		return err
+		return fault.As(journal.ErrUntouched, err)
 	}
-	known, err := j.Confirm(ctx, kindOf(r.Kind), r.Foreign)
-	if err == nil && known {
-		err = b.buryForeign(ctx, site, r)
-	}
-	if err != nil && !errors.Is(err, errNoPool) {
-		return err
+	if known {
+		if err := buryForeign(ctx, site, r); err != nil && !errors.Is(err, errNoPool) {
+			return err
+		}
 	}
 	return j.Remove(ctx, kindOf(r.Kind), r.Foreign)
 }
 
 // buryForeign makes the images tombstones, which the background work frees when nothing is cloned from them: only
 // by that name does it know an image in the trash for one that it may remove.
-func (b *Backend) buryForeign(ctx context.Context, site clustermap.Site, r *record.Record) error {
+func buryForeign(ctx context.Context, site clustermap.Site, r *record.Record) error {
 	images, err := images(ctx, site, r)
-	if err != nil {
-		return err
+	there := false
+	if err == nil {
+		there, err = checkForeign(ctx, images, r)
 	}
-	info, err := images.Info(ctx, r.BackendName())
+	if err != nil {
+		return fault.As(journal.ErrUntouched, err)
+	}
+	if there {
+		err = buryImage(ctx, images, r)
+	}
+	if err == nil {
+		err = begun(buryTemporary(ctx, images, r))
+	}
+	return err
+}
+
+// checkForeign reports whether the image is there, and that it may be removed.
+func checkForeign(ctx context.Context, images ceph.Images, r *record.Record) (bool, error) {
+	name := r.BackendName()
+	info, err := images.Info(ctx, name)
+	if errors.Is(err, fault.NotFound) {
+		return false, nil
+	}
 	if err == nil {
 		err = fitting(r.Foreign, r.Context["pool"], info)
 	}
-	if err == nil && r.Kind == record.KindSnapshot {
-		err = dropInner(ctx, images, r)
+	if err != nil {
+		return false, err
 	}
-	if err == nil {
-		err = bury(ctx, images, r)
+	watchers, err := images.Watchers(ctx, name)
+	if err == nil && len(watchers) > 0 {
+		err = inUse(ctx, images, name)
 	}
-	switch {
-	case errors.Is(err, fault.Busy):
-		return fmt.Errorf("%w: %s", err, users(ctx, images, r.BackendName()))
-	case errors.Is(err, fault.Exhausted): // the pool is full
-		err = images.Remove(ctx, r.BackendName())
-	}
-	if err != nil && !errors.Is(err, fault.NotFound) {
-		return err
-	}
-	return buryTemporary(ctx, images, r)
+	return true, err
 }
 
-// dropInner removes the snapshot that copies of a snapshot's image are made from, unless a client has the image open:
-// then nothing may be removed.
-func dropInner(ctx context.Context, images ceph.Images, r *record.Record) error {
-	watchers, err := images.Watchers(ctx, r.BackendName())
-	if err == nil && len(watchers) > 0 {
-		err = fault.New(fault.Busy, "image %s is open", r.BackendName())
-	}
-	if err != nil {
-		return err
-	}
-	err = images.RemoveSnapshot(ctx, r.BackendName(), r.Origin.Snapshot)
-	if errors.Is(err, fault.NotFound) {
-		return nil
+func inUse(ctx context.Context, images ceph.Images, name string) error {
+	return fault.New(fault.Busy, "image %s is open: %s", name, users(ctx, images, name))
+}
+
+// begun takes the class Busy from an error: it would say that nothing was removed.
+func begun(err error) error {
+	if errors.Is(err, fault.Busy) {
+		return fault.New(fault.Unavailable, "the deletion was begun, and goes on when it is asked for again: %v", err)
 	}
 	return err
+}
+
+// buryImage removes the snapshot in a snapshot's image, that which copies are made from, and the image.
+func buryImage(ctx context.Context, images ceph.Images, r *record.Record) error {
+	name, first := r.BackendName(), true
+	if r.Kind == record.KindSnapshot {
+		err := images.RemoveSnapshot(ctx, name, r.Origin.Snapshot)
+		if first = errors.Is(err, fault.NotFound); err != nil && !first {
+			return err
+		}
+	}
+	err := bury(ctx, images, r)
+	if errors.Is(err, fault.Exhausted) { // the pool is full
+		err = images.Remove(ctx, name)
+	}
+	switch {
+	case errors.Is(err, fault.NotFound):
+		return nil
+	case errors.Is(err, fault.Busy) && first:
+		return fmt.Errorf("%w: %s", err, users(ctx, images, name))
+	}
+	return begun(err)
 }
 
 // buryTemporary takes care of the image between a volume and what it was cloned from (ceph-csi:
