@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/journal"
@@ -139,7 +140,7 @@ func (b *Backend) Adoptable(ctx context.Context, site clustermap.Site) ([]volume
 // deleteForeign removes the subvolume, or all of it but its snapshots, then the journal's entry, as ceph-csi
 // does. A subvolume whose entry is gone stays: nobody knows whose it is.
 func (b *Backend) deleteForeign(ctx context.Context, site clustermap.Site, r *record.Record) error {
-	j, _, _, err := journalOf(ctx, site, r.PoolID)
+	j, _, pool, err := journalOf(ctx, site, r.PoolID)
 	if errors.Is(err, fault.NotFound) {
 		return nil
 	}
@@ -151,7 +152,7 @@ func (b *Backend) deleteForeign(ctx context.Context, site clustermap.Site, r *re
 		return fault.As(journal.ErrUntouched, err)
 	}
 	if known && r.Kind == record.KindSnapshot {
-		if err := subvolumes(site, r).RemoveSnapshot(ctx, r.Origin.Backend, r.Origin.Snapshot); err != nil && !errors.Is(err, fault.NotFound) {
+		if err := dropForeignSnapshot(ctx, site, j, pool, r); err != nil {
 			return err
 		}
 	}
@@ -161,4 +162,39 @@ func (b *Backend) deleteForeign(ctx context.Context, site clustermap.Site, r *re
 		}
 	}
 	return j.Remove(ctx, kindOf(r.Kind), r.Foreign)
+}
+
+// dropForeignSnapshot removes a snapshot, unless volumes that are ceph-csi's show it without a copy: their files are
+// the snapshot's.
+func dropForeignSnapshot(ctx context.Context, site clustermap.Site, j *journal.Journal, pool int64, r *record.Record) error {
+	handles := spellings(site.Entry, r.Foreign)
+	volumes, err := j.Showing(ctx, pool, handles)
+	if err == nil && len(volumes) > 0 {
+		err = fault.New(fault.Precondition, "snapshot %q is shown without a copy by %s, which ceph-csi made (backingSnapshot): "+
+			"their files would be gone with it; have ceph-csi delete them first", r.Name, strings.Join(volumes, ", "))
+	}
+	if err != nil {
+		return fault.As(journal.ErrUntouched, err)
+	}
+	if err := subvolumes(site, r).RemoveSnapshot(ctx, r.Origin.Backend, r.Origin.Snapshot); err != nil && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	return j.Forget(ctx, pool, handles)
+}
+
+// spellings are the handles that ceph-csi may have given a snapshot: its clusterID is part of them, and by which of the
+// cluster's names it was called then is not known.
+func spellings(entry clustermap.Cluster, e *journal.Entry) []string {
+	list := []string{e.Handle}
+	f, err := volumeid.ParseForeign(e.Handle)
+	if err != nil {
+		return list
+	}
+	for _, name := range append([]string{string(entry.ID)}, entry.CephCSI.Aliases...) {
+		f.Cluster = name
+		if id := f.String(); !slices.Contains(list, id) {
+			list = append(list, id)
+		}
+	}
+	return list
 }

@@ -96,3 +96,42 @@ func TestAForeignSnapshotThatIsOpenStays(t *testing.T) {
 	device.Close(t)
 	b.mustCreate(t, b.copyRequest("r", storage.GiB, id, ""))
 }
+
+func TestASnapshotThatAForeignVolumeShowsIsNotDeleted(t *testing.T) {
+	b := newBench(t, storage.CephFS, cephtest.NewFake())
+	v := b.legacy(t, nil)
+	id := b.legacySnapshot(t, v)
+	// ceph-csi calls the cluster by one name, the VolumeSnapshotContent by another.
+	b.edit(t, `[{"clusterID":"`+cluster+`","monitors":["127.0.0.1:1"],"cephCSI":{"clusterIDs":["xx"]}}]`)
+	other := strings.Replace(id, "-"+cluster+"-", "-xx-", 1)
+	maps := b.fake.Connect().Omaps(v.pool, v.namespace)
+	for name, deleted := range map[string]string{"by the same name": id, "by another name": other} {
+		tracker := "rt-backingsnapshot-" + id
+		b.fake.SetOmap(t, v.pool, v.namespace, tracker, map[string]string{id: "\x00\x00\x00\x01", "csi-vol-showing": "\x00\x00\x00\x01"})
+		err := b.dropSnapshot(t, deleted)
+		if wantClass(t, err, fault.Precondition); !strings.Contains(err.Error(), "csi-vol-showing") {
+			t.Errorf("%s: got %v", name, err)
+		}
+		b.failing("Objects.Pairs "+tracker, fault.Unavailable)
+		wantClass(t, b.dropSnapshot(t, deleted), fault.Unavailable)
+		b.fake.Hook(nil)
+	}
+	b.mustCreate(t, b.copyRequest("r", storage.GiB, id, "")) // it is as usable as before
+	// When the last of the volumes is deleted, the count has the snapshot itself left.
+	b.must(t, maps.RemoveKey(t.Context(), "rt-backingsnapshot-"+id, "csi-vol-showing"))
+	b.must(t, b.dropSnapshot(t, id))
+	if left := b.things(t); slices.ContainsFunc(left, func(thing string) bool { return strings.Contains(thing, "rt-backing") }) {
+		t.Errorf("left %v", left)
+	}
+	if list, err := b.fake.Connect().Subvolumes("cephfs", "csi").Snapshots(t.Context(), oldImage); err != nil || len(list) != 0 {
+		t.Errorf("the subvolume has the snapshots %v, %v", list, err)
+	}
+}
+
+func TestACountThatCannotBeReadKeepsASnapshot(t *testing.T) {
+	b := newBench(t, storage.CephFS, cephtest.NewFake())
+	v := b.legacy(t, nil)
+	id := b.legacySnapshot(t, v)
+	b.fake.SetOmap(t, v.pool, v.namespace, "rt-backingsnapshot-"+id, nil)
+	wantClass(t, b.dropSnapshot(t, id), fault.Precondition)
+}

@@ -1,8 +1,8 @@
 // Package journal reads what ceph-csi wrote down of its volumes and snapshots, and takes an entry out
-// when one of them is deleted. It writes nothing else. An entry has two parts (ceph-csi:
-// internal/journal/voljournal.go): a key in the directory, an omap with the names that were asked
-// for, and an object of its own with the attributes. ceph-csi makes the object before the key and
-// removes it before the key.
+// when one of them is deleted, with the count of a snapshot's volumes (tracker.go). It writes nothing
+// else. An entry has two parts (ceph-csi: internal/journal/voljournal.go): a key in the directory, an
+// omap with the names that were asked for, and an object of its own with the attributes. ceph-csi makes
+// the object before the key and removes it before the key.
 package journal
 
 import (
