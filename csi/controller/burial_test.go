@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph/cephtest"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -33,6 +34,27 @@ func TestADeletionCutOffInMidRenameIsFinished(t *testing.T) {
 				t.Errorf("left: %v", left)
 			}
 		})
+	}
+}
+
+// Whether the renaming was begun cannot be told: then the trash must not take the image under one of its two names.
+func TestADeletionWaitsUntilItCanTellWhetherTheRenamingWasBegun(t *testing.T) {
+	b := newBench(t, storage.RBD, cephtest.NewFake())
+	v := b.make(t, "v")
+	h, err := volumeid.Parse(v.GetVolumeId())
+	b.must(t, err)
+	tombstone := volumeid.TombstoneName(h.Incarnation)
+	b.fake.HalfRename(t, "rbd", volumeid.BackendName(h.Incarnation), tombstone)
+	b.failing("Images.Info "+tombstone, fault.Unavailable)
+	wantClass(t, b.remove(t, v.GetVolumeId()), fault.Unavailable)
+	b.fake.Hook(nil)
+	trash, err := b.fake.Connect().Images("rbd", "").Trashed(t.Context())
+	if b.must(t, err); len(trash) != 0 {
+		t.Errorf("in the trash: %v", trash)
+	}
+	b.must(t, b.remove(t, v.GetVolumeId()))
+	if left := b.left(t); len(left) != 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 

@@ -43,12 +43,18 @@ func (b *Backend) remove(ctx context.Context, site clustermap.Site, r *record.Re
 	}
 	name := r.BackendName()
 	snapshots, err := images.Snapshots(ctx, name)
+	grave := len(snapshots) > 0
+	if err == nil && !grave {
+		if grave, err = halfBuried(ctx, images, r); err != nil {
+			return err
+		}
+	}
 	switch {
 	case errors.Is(err, fault.NotFound): // or only a name, which is cleared
 		err = images.Remove(ctx, name)
 	case err != nil:
 		return err
-	case len(snapshots) > 0 || halfBuried(ctx, images, r):
+	case grave:
 		err = bury(ctx, images, r)
 	default:
 		err = images.Trash(ctx, name)
@@ -68,9 +74,12 @@ func (b *Backend) remove(ctx context.Context, site clustermap.Site, r *record.Re
 
 // halfBuried tells that a burial was cut off. The last snapshot may have gone since; the trash would take the image
 // under one of its two names, and nobody would find the other again.
-func halfBuried(ctx context.Context, images ceph.Images, r *record.Record) bool {
+func halfBuried(ctx context.Context, images ceph.Images, r *record.Record) (bool, error) {
 	_, err := images.Info(ctx, volumeid.TombstoneName(r.Incarnation))
-	return err == nil
+	if errors.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // bury makes the image a tombstone. Unlike the trash, a rename does not mind watchers. The tombstone's name is made
