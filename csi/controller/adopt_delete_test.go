@@ -135,3 +135,26 @@ func TestACountThatCannotBeReadKeepsASnapshot(t *testing.T) {
 	b.fake.SetOmap(t, v.pool, v.namespace, "rt-backingsnapshot-"+id, nil)
 	wantClass(t, b.dropSnapshot(t, id), fault.Precondition)
 }
+
+// librbd says of a clone without its parent, too, that it is not found.
+func TestAForeignImageThatCannotBeOpenedIsNotTakenForGone(t *testing.T) {
+	b := newBench(t, storage.RBD, cephtest.NewFake())
+	v := b.legacy(t, nil)
+	for _, known := range []bool{false, true} {
+		b.failing("Images.Info "+oldImage, fault.NotFound)
+		list, err := b.Adoptable(t.Context())
+		b.must(t, err)
+		for _, a := range list.Volumes {
+			if a.ID == v.id && !known && !strings.Contains(a.Refused, "cannot be opened") {
+				t.Errorf("listed %+v", a)
+			}
+		}
+		wantClass(t, b.remove(t, v.id), fault.Precondition)
+		b.fake.Hook(nil)
+		if found := b.journal(t, v); len(found) != 2 {
+			t.Fatalf("the image is there, and the journal has %v", found)
+		}
+		b.used(t, v.id)
+	}
+	b.must(t, b.remove(t, v.id))
+}

@@ -65,13 +65,13 @@ func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, kind string, 
 	described := volumeid.Context{ClusterID: string(site.Entry.ID), Name: e.Name, Pool: pool, RadosNamespace: site.Entry.RadosNamespace, Image: e.Image}
 	r.Context = described.Map()
 	images := site.Cluster.Images(pool, site.Entry.RadosNamespace)
-	info, err := images.Info(ctx, e.Image)
-	if errors.Is(err, fault.NotFound) {
-		r.State = record.Deleting // ceph-csi removes the image first, and was cut off
-		return r, nil
-	}
+	info, there, err := inspect(ctx, images, e.Image)
 	if err != nil {
 		return nil, err
+	}
+	if !there {
+		r.State = record.Deleting // ceph-csi removes the image first, and was cut off
+		return r, nil
 	}
 	if err := fitting(e, pool, info); err != nil {
 		return nil, err
@@ -88,6 +88,23 @@ func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, kind string, 
 	r.Size = info.Size
 	r.Depth, err = depthOf(ctx, site, info)
 	return r, err
+}
+
+// inspect looks at an image: false when it is gone. That it is not found librbd says of a clone, too, whose parent is
+// not there: that one is fault.Precondition.
+func inspect(ctx context.Context, images ceph.Images, name string) (ceph.ImageInfo, bool, error) {
+	info, err := images.Info(ctx, name)
+	if !errors.Is(err, fault.NotFound) {
+		return info, err == nil, err
+	}
+	_, sizeErr := images.Size(ctx, name) // which opens nothing
+	switch {
+	case sizeErr == nil:
+		return info, false, fault.New(fault.Precondition, "image %s is there and cannot be opened: what it was cloned from is gone, or its creation was cut off; look at it with `rbd info`, and have ceph-csi delete it if nobody needs it: %v", name, err)
+	case errors.Is(sizeErr, fault.NotFound):
+		return info, false, nil
+	}
+	return info, false, sizeErr
 }
 
 // encryptedKeys are ceph-csi's own words in the metadata of an image that it encrypted, or will when it is first used;
@@ -184,14 +201,11 @@ func buryForeign(ctx context.Context, site clustermap.Site, r *record.Record) er
 // checkForeign reports whether the image is there, and that it may be removed.
 func checkForeign(ctx context.Context, images ceph.Images, r *record.Record) (bool, error) {
 	name := r.BackendName()
-	info, err := images.Info(ctx, name)
-	if errors.Is(err, fault.NotFound) {
-		return false, nil
-	}
-	if err == nil {
+	info, there, err := inspect(ctx, images, name)
+	if there {
 		err = fitting(r.Foreign, r.Context["pool"], info)
 	}
-	if err != nil {
+	if err != nil || !there {
 		return false, err
 	}
 	watchers, err := images.Watchers(ctx, name)
