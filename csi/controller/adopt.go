@@ -108,17 +108,17 @@ func (s *Server) Adoptable(ctx context.Context) (volumeapi.Adoptables, error) {
 			return err
 		}
 		list := make([]volumeapi.Adoptable, len(handles))
-		group, ctx := errgroup.WithContext(ctx)
+		var group errgroup.Group // one that cannot be looked at ends no other
 		group.SetLimit(readers)
 		for i, h := range handles {
-			group.Go(func() (err error) {
-				list[i], err = s.adoptable(ctx, site, h)
-				return err
+			group.Go(func() error {
+				list[i] = s.adoptable(ctx, site, h)
+				return nil
 			})
 		}
-		err = group.Wait()
+		_ = group.Wait()
 		found.Volumes = append(found.Volumes, list...)
-		return err
+		return ctx.Err()
 	})
 	found.Problems = problems
 	return found, err
@@ -128,27 +128,23 @@ func (s *Server) Adoptable(ctx context.Context) (volumeapi.Adoptables, error) {
 // question to the manager.
 const readers = 8
 
-func (s *Server) adoptable(ctx context.Context, site clustermap.Site, h volumeid.Handle) (volumeapi.Adoptable, error) {
+// adoptable describes a volume; what keeps it from being looked at is why it cannot be adopted now.
+func (s *Server) adoptable(ctx context.Context, site clustermap.Site, h volumeid.Handle) volumeapi.Adoptable {
 	a := volumeapi.Adoptable{Driver: h.Driver, Cluster: site.Entry.ID, ID: h.String()}
 	r, err := s.store(site).Read(ctx, h.NameHash)
 	if a.Adopted = err == nil; errors.Is(err, fault.NotFound) {
 		r, err = s.Backend.Adopt(ctx, site, record.KindVolume, h)
 	}
-	switch {
-	case err == nil && r.State == record.Deleting:
+	if err != nil {
+		a.Refused = err.Error()
+		return a
+	}
+	if r.State == record.Deleting {
 		a.Refused = "it is half deleted: delete it again, here or by ceph-csi"
-	case errors.Is(err, fault.Precondition):
-		a.Refused = err.Error()
-		return a, nil
-	case errors.Is(err, fault.NotFound): // deleted since it was listed, or never finished
-		a.Refused = err.Error()
-		return a, nil
-	case err != nil:
-		return a, err
 	}
 	a.ID, a.Name, a.Bytes, a.Backend, a.Where = r.Handle(site.Entry.ID).String(), r.Name, r.Size, r.BackendName(), r.Context["pool"]
 	if a.Driver == storage.CephFS {
 		a.Where = r.Context["fsName"] + "/" + r.Group
 	}
-	return a, nil
+	return a
 }

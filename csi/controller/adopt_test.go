@@ -275,6 +275,41 @@ func TestAForeignVolumeHasSnapshotsAndClonesLikeOneOfOurs(t *testing.T) {
 	})
 }
 
+func TestASnapshotOfAForeignBlockVolumeIsRestoredAsOne(t *testing.T) {
+	b := newBench(t, storage.RBD, cephtest.NewFake())
+	v := b.legacy(t, nil)
+	s := b.snapshot(t, "s", &csi.Volume{VolumeId: v.id}) // before anybody said how the volume is used
+	asBlock := func(name, snapshot string) *csi.CreateVolumeRequest {
+		request := b.copyRequest(name, storage.GiB, snapshot, "")
+		request.VolumeCapabilities = []*csi.VolumeCapability{{
+			AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
+			AccessMode: &csi.VolumeCapability_AccessMode{Mode: writer},
+		}}
+		return request
+	}
+	b.mustCreate(t, asBlock("block", s.GetSnapshotId()))
+	b.mustCreate(t, b.copyRequest("files", storage.GiB, s.GetSnapshotId(), ""))
+	own := b.snapshot(t, "own", b.make(t, "v"))
+	wantClass(t, b.create(t, asBlock("other", own.GetSnapshotId())), fault.Invalid)
+}
+
+func TestOneForeignVolumeThatCannotBeLookedAtHidesNoOther(t *testing.T) {
+	both(t, func(t *testing.T, b *bench) {
+		v := b.legacy(t, nil)
+		b.failing("Objects.Pairs csi.volume.0"+oldUUID[1:], fault.Unavailable)
+		list, err := b.Adoptable(t.Context())
+		b.must(t, err)
+		if len(list.Volumes) != 2 {
+			t.Fatalf("listed %+v", list)
+		}
+		for _, a := range list.Volumes {
+			if own := a.ID == v.id; own != (a.Refused == "") || own != (a.Name == oldName) || !own && !strings.Contains(a.Refused, "unavailable") {
+				t.Errorf("listed %+v", a)
+			}
+		}
+	})
+}
+
 func TestAnImageThatCephCSIWillEncryptIsNotAdopted(t *testing.T) {
 	b := newBench(t, storage.RBD, cephtest.NewFake())
 	v := b.legacy(t, nil)

@@ -10,6 +10,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/capability"
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/record"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -116,7 +117,7 @@ func inherit(fresh, source *record.Record, asked *csi.CapacityRange) error {
 	if limit > 0 && fresh.Size > limit {
 		return fault.New(fault.Range, "the source has %d bytes, above limit_bytes %d", source.Size, limit)
 	}
-	if fresh.Block != source.Block && source.Foreign == nil { // ceph-csi does not say
+	if fresh.Block != source.Block && !blockUnknown(source) {
 		return fault.New(fault.Invalid, "the source has raw block access %v, asked for is %v: the copy would not be what its user expects", source.Block, fresh.Block)
 	}
 	if fresh.FsType != "" && source.FsType != "" && fresh.FsType != source.FsType {
@@ -128,6 +129,16 @@ func inherit(fresh, source *record.Record, asked *csi.CapacityRange) error {
 	fresh.Encryption = source.Encryption // a copy of sealed data opens with the same key
 	fresh.Group, fresh.Depth = source.Group, source.Depth+1
 	return nil
+}
+
+// blockUnknown: ceph-csi does not say whether a volume is used as a raw block device, so neither do a snapshot of its own
+// and one that was taken of a volume of its before that was published.
+func blockUnknown(source *record.Record) bool {
+	if source.Kind == record.KindVolume || source.Foreign != nil {
+		return source.Foreign != nil
+	}
+	_, err := volumeid.ParseForeign(source.Origin.Handle)
+	return err == nil
 }
 
 // takeHold notes in the snapshot's record that the read-only volume r shows it, letGo that
