@@ -238,9 +238,16 @@ func (m *fakeMachine) count(program string) int {
 	return n
 }
 
-type fakeClusters struct{}
+// fakeClusters are a map that has every cluster but one, and ceph-csi's name "old" for the cluster "c".
+type fakeClusters struct{ lacks storage.ClusterID }
 
-func (fakeClusters) Cluster(id storage.ClusterID) (clustermap.Cluster, error) {
+func (f fakeClusters) Cluster(id storage.ClusterID) (clustermap.Cluster, error) {
+	switch id {
+	case f.lacks:
+		return clustermap.Cluster{}, fault.New(fault.Invalid, "clusterID %q is not in the cluster map", id)
+	case "old":
+		id = "c"
+	}
 	return clustermap.Cluster{ID: id, Monitors: []string{"10.0.0.1:6789"}}, nil
 }
 
@@ -255,13 +262,14 @@ func (fakeClusters) Credentials(storage.ClusterID) (ceph.Credentials, error) {
 // rig is a node service on a fake machine and a fake cluster, with one image.
 type rig struct {
 	*Server
-	t       *testing.T
-	machine *fakeMachine
-	ceph    *cephtest.Fake
-	images  ceph.Images
-	volume  string
-	image   string
-	staging string
+	t        *testing.T
+	machine  *fakeMachine
+	ceph     *cephtest.Fake
+	images   ceph.Images
+	volume   string
+	image    string
+	staging  string
+	clusters fakeClusters
 }
 
 func newRig(t *testing.T) *rig {
@@ -285,7 +293,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) restart() {
 	r.t.Helper()
 	s, err := New(Config{
-		Driver: storage.RBD, NodeID: "노드-1", Dialer: r.ceph.Dialer(), Clusters: fakeClusters{}, Devices: r.machine,
+		Driver: storage.RBD, NodeID: "노드-1", Dialer: r.ceph.Dialer(), Clusters: r.clusters, Devices: r.machine,
 		Runner: r.machine, StateDir: r.machine.dir, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

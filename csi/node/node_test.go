@@ -14,6 +14,8 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
 	"github.com/holdfast-storage/holdfast/csi/capability"
+	"github.com/holdfast-storage/holdfast/csi/fence"
+	"github.com/holdfast-storage/holdfast/csi/volumeid"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -237,6 +239,34 @@ func TestRequestsWithoutWhatTheyNeedAreInvalidAndUnknownVolumesNotFound(t *testi
 	r.wants(err, fault.NotFound)
 	_, err = r.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: r.volume, VolumePath: "some/path"})
 	r.wants(err, fault.NotFound)
+}
+
+// The name by which ceph-csi called the cluster is taken out of the cluster map while a pod has the volume.
+func TestAForeignVolumeCanLeaveWithoutTheClusterMap(t *testing.T) {
+	r := newRig(t)
+	f := volumeid.Foreign{Cluster: "old", Location: 4, UUID: "7957e938-405a-11eb-bfd0-0050563001a1"}
+	r.volume = f.String()
+	request := r.request(mounted("", rwo))
+	request.PublishContext = map[string]string{volumeid.PublishVolume: volumeid.EncodePublished(request.GetVolumeContext())}
+	_, err := r.NodeStageVolume(t.Context(), request)
+	r.must(err)
+	r.must(r.publishAt("t", mounted("", rwo)))
+	r.clusters.lacks = "old"
+	r.restart()
+	r.wants(r.publishAt("t2", mounted("", rwo)), fault.Invalid)
+	target := filepath.Join(r.machine.dir, "t")
+	_, err = r.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: r.volume, VolumePath: target})
+	r.must(err)
+	_, err = r.NodeUnpublishVolume(t.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: r.volume, TargetPath: target})
+	r.must(err)
+	r.must(r.unstageIt())
+	if len(r.machine.attached) != 0 {
+		t.Errorf("attached: %v", r.machine.attached)
+	}
+	notes, err := fence.Notes(r.ceph.Connect()).List(t.Context(), "")
+	if r.must(err); len(notes) != 0 {
+		t.Errorf("noted: %v", notes)
+	}
 }
 
 func TestATornStateFileCountsAsNone(t *testing.T) {

@@ -154,9 +154,12 @@ func newcomers(before, now []ceph.Watcher, own map[string]bool) []ceph.ClientAdd
 
 // noteOf reads what is noted of a volume, with what is known of its cluster. Nil without a note.
 func (s *Server) noteOf(ctx context.Context, volume string) (fence.Store[fence.Note], *fence.Stored[fence.Note], error) {
-	handle, err := s.readID(volume)
+	handle, err := s.readKnown(volume)
 	if err != nil {
 		return fence.Store[fence.Note]{}, nil, err
+	}
+	if v, _ := s.current(volume); v != nil && handle.Cluster == "" {
+		handle.Cluster = v.Cluster
 	}
 	conn, err := s.reach(ctx, handle.Cluster)
 	if err != nil {

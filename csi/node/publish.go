@@ -179,7 +179,7 @@ func (s *Server) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.readID(req.GetVolumeId()); err != nil {
+	if _, err := s.readKnown(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 	err = s.exclusive(ctx, req.GetVolumeId(), func() error { return s.unpublish(req.GetVolumeId(), target) })

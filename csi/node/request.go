@@ -63,6 +63,19 @@ func (s *Server) readID(id string) (volumeid.Handle, error) {
 	return h, nil
 }
 
+// readKnown is readID for what ends a volume here or looks at it, which needs no cluster: the name by which ceph-csi
+// called that may have been taken out of the cluster map while pods have the volume. The handle may lack its cluster.
+func (s *Server) readKnown(id string) (volumeid.Handle, error) {
+	h, err := s.readID(id)
+	if err == nil {
+		return h, nil
+	}
+	if f, notForeign := volumeid.ParseForeign(id); notForeign == nil {
+		return f.Handle(s.cfg.Driver, ""), nil
+	}
+	return h, err
+}
+
 // readContext reads what describes the volume: for one that ceph-csi made, what the controller found of it.
 func readContext(handle volumeid.Handle, req *csi.NodeStageVolumeRequest) (volumeid.Context, error) {
 	if handle.Foreign.IsZero() {

@@ -26,7 +26,7 @@ func (s *Server) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 	if req.GetVolumePath() == "" {
 		return nil, fault.New(fault.Invalid, "volume_path is missing")
 	}
-	if _, err := s.readID(req.GetVolumeId()); err != nil {
+	if _, err := s.readKnown(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 	path := resolvePath(req.GetVolumePath())

@@ -24,7 +24,7 @@ func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 	if err != nil {
 		return nil, err
 	}
-	handle, err := s.readID(req.GetVolumeId())
+	handle, err := s.readKnown(req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
