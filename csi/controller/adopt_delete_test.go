@@ -158,3 +158,17 @@ func TestAForeignImageThatCannotBeOpenedIsNotTakenForGone(t *testing.T) {
 	}
 	b.must(t, b.remove(t, v.id))
 }
+
+func TestAnOrphanSaysWhatFinishingAForeignDeletionDeletes(t *testing.T) {
+	both(t, func(t *testing.T, b *bench) {
+		v := b.legacy(t, nil)
+		b.failing(map[storage.Driver]string{storage.RBD: "Images.Rename ", storage.CephFS: "Subvolumes.Remove "}[b.driver], fault.Unavailable)
+		wantClass(t, b.remove(t, v.id), fault.Unavailable)
+		b.fake.Hook(nil)
+		found := b.patient(t).orphans(t)
+		if len(found) != 1 || !strings.Contains(found[0].Effect, "deletes "+oldImage+", which ceph-csi made, and all data in it") {
+			t.Errorf("orphans %+v", found)
+		}
+		b.must(t, b.remove(t, v.id))
+	})
+}

@@ -303,7 +303,7 @@ func (s *Server) staleness(ctx context.Context, k kept, there map[string]bool) (
 	case r.State == record.Creating:
 		return "it was begun, and nobody goes on with it", "removes what was made of it, and the record; who still wants it asks again", nil
 	case r.State == record.Deleting:
-		return "its deletion was begun, and nobody goes on with it", "finishes the deletion", nil
+		return "its deletion was begun, and nobody goes on with it", "finishes the deletion" + foreignLoss(r), nil
 	case r.ReadOnly || there[r.BackendName()]:
 		return "", "", nil
 	}
@@ -313,6 +313,18 @@ func (s *Server) staleness(ctx context.Context, k kept, there map[string]bool) (
 	}
 	return k.record.BackendName() + " is missing: it was removed behind Holdfast's back, and its data is lost",
 		"removes the record; a PersistentVolume or VolumeSnapshotContent that names it is to be deleted too", nil
+}
+
+// foreignLoss says what finishing the deletion of a volume or snapshot of ceph-csi's deletes: it may be whole, and in use
+// by ceph-csi again.
+func foreignLoss(r *record.Record) string {
+	switch {
+	case r.Foreign == nil:
+		return ""
+	case r.Kind == record.KindSnapshot:
+		return fmt.Sprintf(": deletes ceph-csi's snapshot %s of %s, if ceph-csi's journal still has it", r.Foreign.Image, r.Foreign.Source)
+	}
+	return fmt.Sprintf(": deletes %s, which ceph-csi made, and all data in it, if ceph-csi's journal still has it; do not, if the volume was moved back to ceph-csi", r.Foreign.Image)
 }
 
 // missing looks for what a ready record describes, and reports that it is gone though the record
