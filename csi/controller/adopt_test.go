@@ -1,6 +1,7 @@
 package controller_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -319,6 +320,24 @@ func TestAnImageThatCephCSIWillEncryptIsNotAdopted(t *testing.T) {
 	if wantClass(t, err, fault.Precondition); !strings.Contains(err.Error(), "encrypted by ceph-csi (.rbd.csi.ceph.com/encrypted is requiresEncryption)") {
 		t.Errorf("got %v", err)
 	}
+}
+
+func TestAMirroredImageIsNeitherAdoptedNorDeleted(t *testing.T) {
+	b := newBench(t, storage.RBD, cephtest.NewFake())
+	v := b.legacy(t, nil)
+	info, err := b.fake.Connect().Images("rbd", "").Info(t.Context(), oldImage)
+	b.must(t, err)
+	b.fake.SetOmap(t, "rbd", "", "rbd_mirroring", map[string]string{"image_" + info.ID + "0": "another's", "mirror_mode": "\x01"})
+	b.used(t, v.id)
+	b.fake.SetOmap(t, "rbd", "", "rbd_mirroring", map[string]string{"image_" + info.ID: "\x02"})
+	if err := b.remove(t, v.id); !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "is mirrored") {
+		t.Errorf("got %v", err)
+	}
+	b.used(t, v.id) // it is as usable as before
+	fresh := newBench(t, storage.RBD, cephtest.NewFake())
+	v = fresh.legacy(t, nil)
+	fresh.fake.SetOmap(t, "rbd", "", "rbd_mirroring", map[string]string{"image_" + info.ID: "\x02"})
+	wantClass(t, fresh.publishTo(t, v.id, "hf1:n1"), fault.Precondition)
 }
 
 func TestAForeignImageThatClonesNeedStaysUntilTheyAreGone(t *testing.T) {

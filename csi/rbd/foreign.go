@@ -73,7 +73,7 @@ func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, kind string, 
 		r.State = record.Deleting // ceph-csi removes the image first, and was cut off
 		return r, nil
 	}
-	if err := fitting(e, pool, info); err != nil {
+	if err := fitting(ctx, site, r, pool, info); err != nil {
 		return nil, err
 	}
 	meta, err := images.Metadata(ctx, e.Image)
@@ -131,8 +131,9 @@ func depthOf(ctx context.Context, site clustermap.Site, info ceph.ImageInfo) (de
 	return depth, nil
 }
 
-// fitting refuses an image that is not the entry's, or not for Holdfast.
-func fitting(e *journal.Entry, pool string, info ceph.ImageInfo) error {
+// fitting refuses an image that is not the one of the record's entry, or not for Holdfast.
+func fitting(ctx context.Context, site clustermap.Site, r *record.Record, pool string, info ceph.ImageInfo) error {
+	e := r.Foreign
 	if e.ImageID != "" && info.ID != e.ImageID {
 		return fmt.Errorf("%w: image %s/%s has the id %s, the journal's has %s", journal.ErrDiffers, pool, e.Image, info.ID, e.ImageID)
 	}
@@ -140,7 +141,22 @@ func fitting(e *journal.Entry, pool string, info ceph.ImageInfo) error {
 		return fault.New(fault.Precondition, "image %s/%s has the feature journaling, with which Ceph's library may crash when it is removed: "+
 			"if it is not mirrored any more, take it away with `rbd feature disable %s/%s journaling`", pool, e.Image, pool, e.Image)
 	}
-	return nil
+	return unmirrored(ctx, site.Cluster.Omaps(pool, r.Context["radosNamespace"]), pool+"/"+e.Image, info.ID)
+}
+
+// unmirrored refuses an image that is mirrored, by snapshots too, of which its features do not tell: an object beside the
+// images lists them by id (Ceph: src/cls/rbd/cls_rbd.cc, mirror::image_key).
+func unmirrored(ctx context.Context, objects ceph.Omaps, image, id string) error {
+	key := "image_" + id
+	listed, err := objects.Pairs(ctx, "rbd_mirroring", key)
+	if errors.Is(err, fault.NotFound) { // nothing in the pool ever was
+		return nil
+	}
+	if _, there := listed[key]; err == nil && there {
+		return fault.New(fault.Precondition, "image %s is mirrored, which Holdfast does not look after: keep ceph-csi for it, "+
+			"or end that with `rbd mirror image disable %s`", image, image)
+	}
+	return err
 }
 
 // Adoptable lists the journal.
@@ -181,10 +197,10 @@ func (b *Backend) deleteForeign(ctx context.Context, site clustermap.Site, r *re
 // buryForeign makes the images tombstones, which the background work frees when nothing is cloned from them: only
 // by that name does it know an image in the trash for one that it may remove.
 func buryForeign(ctx context.Context, site clustermap.Site, r *record.Record) error {
-	images, err := images(ctx, site, r)
-	there := false
+	pool, err := poolOf(ctx, site, r)
+	images, there := site.Cluster.Images(pool, r.Context["radosNamespace"]), false
 	if err == nil {
-		there, err = checkForeign(ctx, images, r)
+		there, err = checkForeign(ctx, site, images, pool, r)
 	}
 	if err != nil {
 		return fault.As(journal.ErrUntouched, err)
@@ -199,11 +215,11 @@ func buryForeign(ctx context.Context, site clustermap.Site, r *record.Record) er
 }
 
 // checkForeign reports whether the image is there, and that it may be removed.
-func checkForeign(ctx context.Context, images ceph.Images, r *record.Record) (bool, error) {
+func checkForeign(ctx context.Context, site clustermap.Site, images ceph.Images, pool string, r *record.Record) (bool, error) {
 	name := r.BackendName()
 	info, there, err := inspect(ctx, images, name)
 	if there {
-		err = fitting(r.Foreign, r.Context["pool"], info)
+		err = fitting(ctx, site, r, pool, info)
 	}
 	if err != nil || !there {
 		return false, err
