@@ -1,6 +1,8 @@
 package crush_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -42,8 +44,17 @@ func TestACircleOfBucketsIsRefused(t *testing.T) {
 
 // FuzzParse: no input makes the readers panic, and what they take can be mapped.
 func FuzzParse(f *testing.F) {
-	for seed := range uint64(4) {
-		f.Add([]byte(generate(seed, everyAlgorithm).text))
+	small := head + "host a {\n\tid -1\n\tid -3 class ssd\n\talg tree\n\titem osd.0 weight 1.5\n}\nroot r {\n\talg straw2\n\titem a\n}\n" +
+		"rule x {\n\tid 0\n\ttype erasure\n\tstep take r\n\tstep chooseleaf indep 0 type host\n\tstep emit\n}\n" +
+		"choose_args 0 {\n{ bucket_id -2\nweight_set [\n[ 1.0 ]\n]\nids [ 7 ]\n}\n}\n"
+	f.Add([]byte(small))
+	f.Add([]byte(generate(3, everyAlgorithm).text))
+	for _, name := range []string{"small.bin", "small.json"} {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
 	}
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		m, err := crush.Parse(data)

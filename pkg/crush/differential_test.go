@@ -102,7 +102,7 @@ func compareMappings(t *testing.T, tool crushtool, seed uint64, m randomMap) (ma
 	if !ok {
 		return 0, 0
 	}
-	parsed, err := crush.Parse([]byte(m.text))
+	parsed, err := crush.Parse(formOf(t, tool, seed, m.text, binary))
 	if err != nil {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
@@ -133,6 +133,24 @@ func compareMappings(t *testing.T, tool crushtool, seed uint64, m randomMap) (ma
 		holes += short
 	}
 	return mappings, holes
+}
+
+// formOf returns the map as text, binary or JSON, in turn.
+func formOf(t *testing.T, tool crushtool, seed uint64, text, binary string) []byte {
+	t.Helper()
+	switch seed % 3 {
+	case 0:
+		data, err := os.ReadFile(binary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	case 1:
+		if dump, ok := tool.run(t, "-i", binary, "--dump"); ok {
+			return dump
+		}
+	}
+	return []byte(text)
 }
 
 // reweight puts some OSDs out, wholly or in part, and returns that as crushtool's flags.

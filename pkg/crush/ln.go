@@ -3,6 +3,7 @@ package crush
 import (
 	"math"
 	"math/bits"
+	"sync"
 )
 
 // lnCost is 2^48 - crush_ln(u) for u of 16 bits: how far a draw is below the best one,
@@ -28,6 +29,9 @@ const coarseBits = 12
 
 // coarseCosts holds, for each of the coarse steps, a lower bound of lnCost in it.
 type coarseCosts [1 << coarseBits]float32
+
+// sharedCoarseCosts computes the table once for all mappers, which only read it.
+var sharedCoarseCosts = sync.OnceValue(newCoarseCosts)
 
 // newCoarseCosts computes the table: 65,536 logarithms, less than a millisecond.
 func newCoarseCosts() *coarseCosts {

@@ -199,6 +199,8 @@ type Map struct {
 	Buckets    []*Bucket // Buckets[i] has the id -1-i
 	Rules      []*Rule   // by id
 	ChooseArgs []ChooseArgs
+
+	maxDevices int // what a binary map says; it can be more than its buckets and names need
 }
 
 // Bucket returns the bucket with that id, or nil.
@@ -209,9 +211,12 @@ func (m *Map) Bucket(id ItemID) *Bucket {
 	return nil
 }
 
-// MaxDevices is one more than the largest OSD in any bucket (crush_finalize).
+// MaxDevices is one more than the largest OSD that the map holds or names.
 func (m *Map) MaxDevices() int {
-	most := 0
+	most := m.maxDevices
+	for _, d := range m.Devices {
+		most = max(most, int(d.ID)+1)
+	}
 	for _, b := range m.Buckets {
 		if b == nil {
 			continue

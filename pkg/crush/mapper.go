@@ -60,7 +60,7 @@ func NewMapper(m *Map, chooseArgs int64) (*Mapper, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	c := &compiled{tunables: m.Tunables, rules: m.Rules, maxDevices: m.MaxDevices(), coarse: newCoarseCosts()}
+	c := &compiled{tunables: m.Tunables, rules: m.Rules, maxDevices: m.MaxDevices(), coarse: sharedCoarseCosts()}
 	args := m.chooseArgsFor(chooseArgs)
 	c.buckets, c.present = make([]bucket, len(m.Buckets)), make([]bool, len(m.Buckets))
 	for i, b := range m.Buckets {

@@ -14,6 +14,11 @@ func (m *Map) Validate() error {
 			return err
 		}
 	}
+	for _, d := range m.Devices {
+		if d.ID < 0 || d.ID >= maxDevices {
+			return fault.New(fault.Invalid, "device %s has the id %d: ids of OSDs are 0 to %d", d.Name, d.ID, maxDevices-1)
+		}
+	}
 	if err := m.validateDepth(); err != nil {
 		return err
 	}
