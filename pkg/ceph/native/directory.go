@@ -31,7 +31,7 @@ func remove(ioctx *rados.IOContext, name string) error {
 	if !found {
 		return err
 	}
-	if _, there := ioctx.Stat("rbd_id." + name); !errors.Is(there, rados.ErrNotFound) {
+	if _, there := ioctx.Stat(ceph.ImageObject(name)); !errors.Is(there, rados.ErrNotFound) {
 		return err // in the making
 	}
 	var e encoder
@@ -93,7 +93,7 @@ func finishRename(ioctx *rados.IOContext, name, to string, exists error) error {
 	defer op.Release()
 	op.CmpExt(old, 0)
 	op.Remove()
-	if err := op.Operate(ioctx, "rbd_id."+name, rados.OperationNoFlag); err != nil && !errors.Is(err, rados.ErrNotFound) {
+	if err := op.Operate(ioctx, ceph.ImageObject(name), rados.OperationNoFlag); err != nil && !errors.Is(err, rados.ErrNotFound) {
 		return fmt.Errorf("remove its old name: %w", err)
 	}
 	return nil
@@ -102,7 +102,7 @@ func finishRename(ioctx *rados.IOContext, name, to string, exists error) error {
 // idObject reads what leads from a name to an image.
 func idObject(ioctx *rados.IOContext, name string) ([]byte, error) {
 	data := make([]byte, 1024)
-	n, err := ioctx.Read("rbd_id."+name, data, 0)
+	n, err := ioctx.Read(ceph.ImageObject(name), data, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read the id behind %s: %w", name, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ceph/go-ceph/rados"
 
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -28,7 +29,7 @@ func header(ioctx *rados.IOContext, name string) (string, error) {
 	}
 	id, ok := decodeText(data)
 	if !ok {
-		return "", fmt.Errorf("object rbd_id.%s holds no image id", name)
+		return "", fmt.Errorf("object %s holds no image id", ceph.ImageObject(name))
 	}
 	return headerObject + id, nil
 }
@@ -139,33 +140,14 @@ func encodePairs(pairs map[string]string) []byte {
 }
 
 func decodePairs(data []byte) (pairs map[string]string, ok bool) {
-	next := func() (text string, ok bool) {
-		if len(data) < 4 {
-			return "", false
-		}
-		length := uint64(binary.LittleEndian.Uint32(data))
-		if uint64(len(data)-4) < length {
-			return "", false
-		}
-		text, data = string(data[4:4+length]), data[4+length:]
-		return text, true
-	}
-	if len(data) < 4 {
-		return nil, false
-	}
-	count := binary.LittleEndian.Uint32(data)
-	data = data[4:]
+	all := decoder{rest: data}
 	pairs = map[string]string{}
-	for range count {
-		key, ok := next()
-		if !ok {
-			return nil, false
-		}
-		value, ok := next()
-		if !ok {
-			return nil, false
+	for range all.u32() {
+		key, value := all.text(), all.text()
+		if all.err != nil {
+			break
 		}
 		pairs[key] = value
 	}
-	return pairs, true
+	return pairs, all.err == nil
 }

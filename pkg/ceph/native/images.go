@@ -162,9 +162,6 @@ func (i *images) Resize(ctx context.Context, name string, size storage.Bytes) er
 	})
 }
 
-// Remove also clears what a creation or a removal that was cut off left under the name:
-// a directory entry, an id object or both without a header, which List shows (but for the id
-// object alone) and nothing can open. For the id object alone the answer is NotFound, and it is gone.
 func (i *images) Grow(ctx context.Context, name string, size storage.Bytes) error {
 	return i.open(ctx, "grow", name, false, func(image *rbd.Image) error {
 		now, err := image.GetSize()
@@ -192,6 +189,9 @@ func (i *images) Write(ctx context.Context, name string, offset uint64, data []b
 	})
 }
 
+// Remove also clears what a creation or a removal that was cut off left under the name:
+// a directory entry, an id object or both without a header, which List shows (but for the id
+// object alone) and nothing can open. For the id object alone the answer is NotFound, and it is gone.
 func (i *images) Remove(ctx context.Context, name string) error {
 	return i.do(ctx, "remove", name, func(ioctx *rados.IOContext) error { return remove(ioctx, name) })
 }
