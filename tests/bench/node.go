@@ -13,33 +13,20 @@ import (
 // NodeStageVolume with mkfs and NodePublishVolume, "mount again" the same of a volume that has
 // its file system.
 func (b *bench) nodeSide() side {
-	known := &ids{of: map[string]string{}}
-	volume := func(ctx context.Context, name string) (csiclient.Volume, error) {
-		return b.client.Find(ctx, known.get(name), storage.RBD)
-	}
+	volumes := newKnown[csiclient.Volume]()
 	mount := func(ctx context.Context, name string) error {
-		v, err := volume(ctx, name)
-		if err != nil {
-			return err
-		}
-		return b.client.Mount(ctx, v, csiclient.MountOptions{Target: filepath.Join(b.scratch, name)})
+		return b.client.Mount(ctx, volumes.get(name), csiclient.MountOptions{Target: filepath.Join(b.scratch, name)})
 	}
-	unmount := func(ctx context.Context, name string) error {
-		v, err := volume(ctx, name)
-		if err != nil {
-			return err
-		}
-		return b.client.Unmount(ctx, v, "")
-	}
+	unmount := func(ctx context.Context, name string) error { return b.client.Unmount(ctx, volumes.get(name), "") }
 	return side{settle: nothing, calls: []call{
 		{"(create)", func(ctx context.Context, name string) error {
 			v, err := b.client.Create(ctx, csiclient.Request{Name: name, Driver: storage.RBD, Bytes: storage.GiB})
-			known.put(name, v.ID)
+			volumes.put(name, v)
 			return err
 		}},
 		{"mount", mount}, {"unmount", unmount}, {"mount again", mount}, {"unmount again", unmount},
 		{"(delete)", func(ctx context.Context, name string) error {
-			return b.client.Delete(ctx, csiclient.Volume{ID: known.get(name), Driver: storage.RBD})
+			return b.client.Delete(ctx, volumes.get(name))
 		}},
 	}}
 }

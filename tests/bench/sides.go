@@ -13,55 +13,57 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
-// ids remembers what calls returned, by volume name.
-type ids struct {
+// known remembers what calls returned, by volume name.
+type known[T any] struct {
 	mu sync.Mutex
-	of map[string]string
+	of map[string]T
 }
 
-func (i *ids) put(name, id string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.of[name] = id
+func newKnown[T any]() *known[T] { return &known[T]{of: map[string]T{}} }
+
+func (k *known[T]) put(name string, value T) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.of[name] = value
 }
 
-func (i *ids) get(name string) string {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.of[name]
+func (k *known[T]) get(name string) T {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.of[name]
 }
 
 // csi is the side of the CSI services.
 func (b *bench) csi(driver storage.Driver) side {
-	known := &ids{of: map[string]string{}}
+	ids := newKnown[string]()
 	create := func(ctx context.Context, name string, r csiclient.Request) error {
 		r.Name, r.Driver = name, driver
 		v, err := b.client.Create(ctx, r)
-		known.put(name, v.ID)
+		ids.put(name, v.ID)
 		return err
 	}
 	remove := func(ctx context.Context, name string) error {
-		return b.client.Delete(ctx, csiclient.Volume{ID: known.get(name), Driver: driver})
+		return b.client.Delete(ctx, csiclient.Volume{ID: ids.get(name), Driver: driver})
 	}
 	return side{settle: b.settle, calls: []call{
 		{"create", func(ctx context.Context, v string) error {
 			return create(ctx, v, csiclient.Request{Bytes: storage.GiB})
 		}},
 		{"expand", func(ctx context.Context, v string) error {
-			_, err := b.client.Expand(ctx, csiclient.Volume{ID: known.get(v), Driver: driver}, 2*storage.GiB)
+			_, err := b.client.Expand(ctx, csiclient.Volume{ID: ids.get(v), Driver: driver}, 2*storage.GiB)
 			return err
 		}},
 		{"snapshot", func(ctx context.Context, v string) error {
-			s, err := b.client.Snapshot(ctx, csiclient.Volume{ID: known.get(v), Driver: driver}, v)
-			known.put("snapshot "+v, s.ID)
+			s, err := b.client.Snapshot(ctx, csiclient.Volume{ID: ids.get(v), Driver: driver}, v)
+			ids.put("snapshot "+v, s.ID)
 			return err
 		}},
 		{"restore", func(ctx context.Context, v string) error {
-			return create(ctx, v+"-restored", csiclient.Request{FromSnapshot: known.get("snapshot " + v)})
+			return create(ctx, v+"-restored", csiclient.Request{FromSnapshot: ids.get("snapshot " + v)})
 		}},
 		{"delete restored", func(ctx context.Context, v string) error { return remove(ctx, v+"-restored") }},
 		{"delete snapshot", func(ctx context.Context, v string) error {
-			return b.client.DeleteSnapshot(ctx, csiclient.Snapshot{ID: known.get("snapshot " + v), Driver: driver})
+			return b.client.DeleteSnapshot(ctx, csiclient.Snapshot{ID: ids.get("snapshot " + v), Driver: driver})
 		}},
 		{"delete", remove},
 	}}
