@@ -58,6 +58,24 @@ func TestADeletionWaitsUntilItCanTellWhetherTheRenamingWasBegun(t *testing.T) {
 	}
 }
 
+// A client that has the tombstone open for a moment, as librbd has a parent, does not keep it for good.
+func TestATombstoneThatIsOpenIsLookedAtAgain(t *testing.T) {
+	b := newBench(t, storage.RBD, cephtest.NewFake())
+	v := b.make(t, "v")
+	b.snapshot(t, "s", v)
+	h, err := volumeid.Parse(v.GetVolumeId())
+	b.must(t, err)
+	b.must(t, b.remove(t, v.GetVolumeId()))
+	b.Tidy(t.Context())
+	device := b.fake.Open(t, "rbd", "", volumeid.TombstoneName(h.Incarnation))
+	b.must(t, b.dropSnapshot(t, b.snapshotID("s")))
+	b.Tidy(t.Context())
+	device.Close(t)
+	if left := b.left(t); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 // A volume is deleted while it is cloned: the deletion has seen that there is no snapshot when the clone's is taken,
 // and the image goes to the trash with it, unless one of the two waits for the other.
 func TestAVolumeDeletedWhileItIsClonedDoesNotLoseTheClonesSnapshot(t *testing.T) {

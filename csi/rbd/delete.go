@@ -155,8 +155,8 @@ func clearPool(ctx context.Context, site clustermap.Site, pool string, deleted f
 	}
 	alone, err := record.Alone(ctx, site.Cluster, work, func(ctx context.Context) error {
 		freed, open, trashErr := emptyTrash(ctx, images, deleted)
-		buried, graveErr := clearGraves(ctx, images)
-		some, wait = freed || buried, open
+		buried, held, graveErr := clearGraves(ctx, images)
+		some, wait = freed || buried, open || held
 		return errors.Join(trashErr, graveErr)
 	})
 	if errors.Is(err, fault.NotFound) && !alone { // the pool never had an image
@@ -214,23 +214,26 @@ func free(ctx context.Context, images ceph.Images, id, incarnation string) error
 	return err
 }
 
-// clearGraves shrinks tombstones and puts those that have no snapshots left into the trash.
-func clearGraves(ctx context.Context, images ceph.Images) (moved bool, err error) {
+// clearGraves shrinks tombstones and puts those that have no snapshots left into the trash. wait: a client has one open.
+func clearGraves(ctx context.Context, images ceph.Images) (moved, wait bool, err error) {
 	names, err := images.List(ctx)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	for _, name := range names {
 		if match := ours.FindStringSubmatch(name); match == nil || match[1] == "" {
 			continue
 		}
-		gone, err := clearGrave(ctx, images, name)
-		if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Busy) {
-			return moved, err
+		switch gone, err := clearGrave(ctx, images, name); {
+		case errors.Is(err, fault.Busy):
+			wait = true
+		case err != nil && !errors.Is(err, fault.NotFound):
+			return moved, wait, err
+		default:
+			moved = moved || gone
 		}
-		moved = moved || gone
 	}
-	return moved, nil
+	return moved, wait, nil
 }
 
 func clearGrave(ctx context.Context, images ceph.Images, name string) (gone bool, err error) {
