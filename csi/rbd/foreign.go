@@ -44,6 +44,9 @@ func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, kind string, 
 		return nil, err
 	}
 	e, err := j.Read(ctx, kindOf(kind), h.Pool, h.Foreign.UUID)
+	if errors.Is(err, fault.Denied) && !mayHoldImages(ctx, site, h.Pool) {
+		return nil, fault.New(fault.NotFound, "pool %d is not for images", h.Pool)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +91,14 @@ func (b *Backend) Adopt(ctx context.Context, site clustermap.Site, kind string, 
 	r.Size = info.Size
 	r.Depth, err = depthOf(ctx, site, info)
 	return r, err
+}
+
+// mayHoldImages is false of a pool that has another application. A handle of ceph-csi's does not tell its driver:
+// the number may be that of a file system.
+func mayHoldImages(ctx context.Context, site clustermap.Site, id int64) bool {
+	pools, err := site.Cluster.Pools(ctx)
+	i := slices.IndexFunc(pools, func(p ceph.PoolInfo) bool { return p.ID == id })
+	return err != nil || i < 0 || len(pools[i].Applications) == 0 || forImages(pools[i])
 }
 
 // inspect looks at an image: false when it is gone. That it is not found librbd says of a clone, too, whose parent is
