@@ -13,6 +13,16 @@ step() { printf '\n== %s (%(%H:%M:%S)T, %d s in)\n' "$*" -1 "$SECONDS"; }
 
 down() { bin/holdfast down --data-dir "$cluster" --force --wipe --yes; }
 
+# fallen keeps what the daemons said, and shows the end of it, before the cluster goes.
+fallen() {
+  [ $? = 0 ] || [ ! -d "$cluster/log" ] || {
+    rm -rf "$state/failed" && cp -r "$cluster/log" "$state/failed"
+    echo "the daemons' logs are kept in $state/failed; their ends:"
+    tail -n 5 "$state"/failed/*
+  }
+  down
+}
+
 step "build"
 make --no-print-directory build
 step "check format, vet and lint"
@@ -34,7 +44,7 @@ export HOLDFAST_CSI_SANITY_NEXT=$state/csi-sanity-next
 
 step "bring the shared cluster up"
 [ ! -e "$cluster" ] || down
-trap down EXIT
+trap fallen EXIT
 bin/holdfast up --data-dir "$cluster"
 export HOLDFAST_TEST_CLUSTER=$cluster
 
