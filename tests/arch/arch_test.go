@@ -26,9 +26,9 @@ var layers = [][]string{
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/vdisk", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
 	// Pure: no files, no network, no clock, no chance.
-	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/crush", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/poll"},
+	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/crush", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/poll", "pkg/vdisk/content"},
 	// The domain.
 	{"pkg/fault", "pkg/storage"},
 }
@@ -49,6 +49,11 @@ var neighbours = map[string][]string{
 	"pkg/keylock": {"pkg/flight"},
 
 	"pkg/rpc/volumeapi": {"pkg/csiclient"},
+
+	"pkg/vdisk/qcow2": {"pkg/vdisk"},
+	"pkg/vdisk/raw":   {"pkg/vdisk", "pkg/vdisk/vmdk"},
+	"pkg/vdisk/vdi":   {"pkg/vdisk"},
+	"pkg/vdisk/vmdk":  {"pkg/vdisk"},
 }
 
 // outside says who alone may import a module from outside.
@@ -58,6 +63,7 @@ var outside = map[string][]string{
 	"github.com/prometheus/client_golang": {"csi/server", "pkg/standalone"},
 	"os/exec":                             {"pkg/command", "csi/attach/keeper", "pkg/standalone", "pkg/cli"},
 	"C":                                   {"pkg/ceph/native"},
+	"github.com/lima-vm/go-qcow2reader":   {"pkg/vdisk/qcow2"},
 }
 
 // impure is what pure packages must not import.

@@ -1,0 +1,133 @@
+package vdisk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// output is a new file that gets its name when it is whole.
+type output struct {
+	file      *os.File
+	path      string
+	overwrite bool
+	since     int64 // bytes that were written since the kernel was asked to begin with writing back
+	at        int64 // where that begins
+}
+
+// writeBack is after how many bytes the kernel is asked to begin, so that the sync at the end finds little to do.
+const writeBack = 8 << 20
+
+// create begins a file beside the one at path. That another has the name already is found out now and at the end.
+func create(path string, overwrite bool) (*output, error) {
+	if info, err := os.Lstat(path); err == nil {
+		if !overwrite {
+			return nil, fault.New(fault.Exists, "%s is there already: give another name, or --overwrite", path)
+		}
+		if !info.Mode().IsRegular() {
+			return nil, fault.New(fault.Precondition, "%s is not a file: a device is not overwritten", path)
+		}
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), "."+shorten(filepath.Base(path))+".partial-*")
+	if err != nil {
+		return nil, err
+	}
+	return &output{file: file, path: path, overwrite: overwrite}, nil
+}
+
+// shorten keeps the name with its additions within the 255 bytes that file systems take.
+func shorten(name string) string { return name[:min(len(name), 200)] }
+
+// WriteAt writes, and asks the kernel to begin with writing back.
+func (o *output) WriteAt(p []byte, off int64) (int, error) {
+	n, err := o.file.WriteAt(p, off)
+	if err != nil {
+		return n, explainWrite(err)
+	}
+	if o.since == 0 {
+		o.at = off
+	}
+	if o.since += int64(n); o.since >= writeBack {
+		// Only a hint: what the file system does not know of it does by itself.
+		_ = unix.SyncFileRange(int(o.file.Fd()), o.at, max(0, off+int64(n)-o.at), unix.SYNC_FILE_RANGE_WRITE)
+		o.since = 0
+	}
+	return n, nil
+}
+
+func explainWrite(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fault.New(fault.Exhausted, "the file system is full: %v", err)
+	}
+	return err
+}
+
+// keep syncs the file, of length bytes, and gives it its name.
+func (o *output) keep(length int64) error {
+	if err := o.file.Truncate(length); err != nil {
+		return explainWrite(err)
+	}
+	if err := o.file.Chmod(0o666 &^ umask()); err != nil {
+		return err
+	}
+	if err := o.file.Sync(); err != nil {
+		return explainWrite(err)
+	}
+	if err := o.name(); err != nil {
+		return err
+	}
+	return errors.Join(o.file.Close(), syncFolder(o.path))
+}
+
+// name takes the name; RENAME_NOREPLACE refuses one that somebody has taken meanwhile.
+func (o *output) name() error {
+	if o.overwrite {
+		return os.Rename(o.file.Name(), o.path)
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, o.file.Name(), unix.AT_FDCWD, o.path, unix.RENAME_NOREPLACE)
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return fault.New(fault.Exists, "%s was made by somebody else meanwhile", o.path)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS): // the file system does not know it
+		return os.Rename(o.file.Name(), o.path)
+	}
+	return err
+}
+
+func (o *output) discard() {
+	_ = o.file.Close()
+	_ = os.Remove(o.file.Name())
+}
+
+func syncFolder(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	if err := folder.Sync(); err != nil {
+		err = fmt.Errorf("sync the folder of %s: %w", path, err)
+		return errors.Join(err, folder.Close())
+	}
+	return folder.Close()
+}
+
+// umask is that of the process, which can only be read by setting it: /proc tells since Linux 4.7.
+func umask() os.FileMode {
+	status, err := os.ReadFile("/proc/self/status")
+	mask := 0o022
+	if err == nil {
+		_, _ = fmt.Sscanf(after(string(status), "Umask:"), "%o", &mask)
+	}
+	return os.FileMode(mask)
+}
+
+func after(text, key string) string {
+	_, rest, _ := strings.Cut(text, key)
+	return strings.TrimSpace(rest)
+}
