@@ -22,13 +22,13 @@ const module = "github.com/holdfast-storage/holdfast/"
 var layers = [][]string{
 	{"cmd/holdfast", "cmd/holdfastd"},
 	// Services. They talk to each other over sockets, never by import.
-	{"pkg/cli", "pkg/standalone", "csi/admin", "csi/controller", "csi/identity", "csi/node"},
+	{"csi/admin", "csi/controller", "csi/identity", "csi/node", "pkg/cli", "pkg/standalone"},
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration"},
 	// Adapters, each of which wraps one outside thing.
 	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/vdisk", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
 	// Pure: no files, no network, no clock, no chance.
-	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/crush", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/poll", "pkg/vdisk/content"},
+	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/crush", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/placement/osdmap", "pkg/poll", "pkg/vdisk/content"},
 	// The domain.
 	{"pkg/fault", "pkg/storage"},
 }
@@ -50,10 +50,12 @@ var neighbours = map[string][]string{
 
 	"pkg/rpc/volumeapi": {"pkg/csiclient"},
 
-	"pkg/vdisk/qcow2": {"pkg/vdisk"},
-	"pkg/vdisk/raw":   {"pkg/vdisk", "pkg/vdisk/vmdk"},
-	"pkg/vdisk/vdi":   {"pkg/vdisk"},
-	"pkg/vdisk/vmdk":  {"pkg/vdisk"},
+	"pkg/vdisk/qcow2":      {"pkg/vdisk"},
+	"pkg/vdisk/raw":        {"pkg/vdisk", "pkg/vdisk/vmdk"},
+	"pkg/vdisk/vdi":        {"pkg/vdisk"},
+	"pkg/vdisk/vmdk":       {"pkg/vdisk"},
+	"pkg/crush":            {"pkg/placement", "pkg/placement/osdmap"},
+	"pkg/placement/osdmap": {"pkg/placement"},
 }
 
 // outside says who alone may import a module from outside.
