@@ -1,0 +1,194 @@
+package placement
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// bound is the best that any placement by the pools' rules can do: the lowest level (load
+// a unit of weight of the fullest OSD) at which the data can be laid out.
+//
+// It is found by a maximum flow: pool -> each bucket that the rule counts, at most the
+// number of places it may have in every PG -> OSD, at most one place of every PG, and at
+// most what fills it to the level -> done. A level is possible only if all data flows.
+// Where all shards are of one size, OSDs hold whole ones. Where they differ, that is left
+// out, so that the bound may not be quite within reach.
+type bound struct {
+	*network
+	source, sink int32
+	demand       int64
+	sinks        []int32 // by OSD of the group: its arc to the sink
+	inner        []inner
+	full         []int64 // capacities as built, by arc
+}
+
+// inner is an arc into a bucket that a rule counts.
+type inner struct {
+	arc    int32
+	pool   *pool
+	bucket int32
+	each   int
+	node   int32
+}
+
+// newBound builds the network of a group.
+func (g *group) newBound() *bound {
+	b := &bound{network: &network{}}
+	b.source, b.sink = b.node(), b.node()
+	leaf := make([]int32, len(g.osds))
+	for _, o := range g.ids {
+		leaf[o] = b.node()
+		b.sinks = append(b.sinks, b.connect(leaf[o], b.sink, 0))
+	}
+	for _, p := range g.members {
+		for i := range p.rule.blocks {
+			g.addBlock(b, p, &p.rule.blocks[i], leaf)
+		}
+	}
+	for _, a := range b.arcs {
+		b.full = append(b.full, a.left)
+	}
+	return b
+}
+
+// addBlock adds one block of a rule: its data, the buckets of its levels, its OSDs.
+func (g *group) addBlock(b *bound, p *pool, bl *block, leaf []int32) {
+	var demand, once int64
+	for i := p.first; i < p.end; i++ {
+		once += g.pgs[i].size
+		for _, o := range g.places(&g.pgs[i])[bl.from:bl.to] {
+			if g.isOSD(o) && g.in[o] {
+				demand += g.pgs[i].size
+			}
+		}
+	}
+	b.demand += demand
+	top := b.node()
+	b.connect(b.source, top, demand)
+	type key struct{ level, bucket int32 }
+	nodes := map[key]int32{}
+	for _, o := range g.ids {
+		if !bl.in[o] {
+			continue
+		}
+		at := top
+		for l := range bl.levels {
+			bucket := bl.levels[l].parent[o]
+			if bucket == noParent {
+				at = -1
+				break
+			}
+			node, ok := nodes[key{int32(l), bucket}]
+			if !ok {
+				node = b.node()
+				nodes[key{int32(l), bucket}] = node
+				a := b.connect(at, node, once*int64(bl.levels[l].each))
+				b.inner = append(b.inner, inner{a, p, bucket, bl.levels[l].each, node})
+			}
+			at = node
+		}
+		if at >= 0 {
+			b.connect(at, leaf[o], once)
+		}
+	}
+}
+
+// caps is what each OSD of the group may hold at a level: as many whole shards as fit,
+// where all are of one size. OSDs that take nothing keep at most what they have.
+func (g *group) caps(level float64) []int64 {
+	caps := make([]int64, len(g.ids))
+	for i, o := range g.ids {
+		c := math.Floor(level*g.osds[o].weight*(1+1e-12) + 1e-9)
+		if g.even {
+			c = math.Floor(c/float64(g.unit)) * float64(g.unit)
+		}
+		caps[i] = int64(c)
+		if !g.osds[o].takes {
+			caps[i] = min(caps[i], g.osds[o].load)
+		}
+	}
+	return caps
+}
+
+// feasible says whether all data can be laid out with those caps.
+func (b *bound) feasible(caps []int64) bool {
+	for i := range b.arcs {
+		b.arcs[i].left = b.full[i]
+	}
+	for i, a := range b.sinks {
+		b.arcs[a].left = caps[i]
+	}
+	return b.push(b.source, b.sink) == b.demand
+}
+
+// lowest searches for the lowest level that is feasible, and at least low.
+func (g *group) lowest(b *bound) float64 {
+	high := g.fullest()
+	low := g.mean() * (1 - 1e-9)
+	if b.feasible(g.caps(low)) {
+		return low
+	}
+	for range 60 {
+		mid := (low + high) / 2
+		if high-low < high*1e-11 {
+			break
+		}
+		if b.feasible(g.caps(mid)) {
+			high = mid
+		} else {
+			low = mid
+		}
+	}
+	return g.settle(high)
+}
+
+// settle lowers a level to the highest that an OSD at its cap has.
+func (g *group) settle(level float64) float64 {
+	if !g.even {
+		return level
+	}
+	var most float64
+	for i, c := range g.caps(level) {
+		if o := g.osds[g.ids[i]]; float64(c)/o.weight > most {
+			most = float64(c) / o.weight
+		}
+	}
+	return min(level, most)
+}
+
+// excess is the least that has to leave OSDs for all of them to be within their caps: in
+// bytes (or shards), and as a number of shards, the largest leaving first. No plan moves
+// less.
+func (g *group) excess(caps []int64) (load, shards int64) {
+	over := make([]int64, len(g.osds))
+	for i, o := range g.ids {
+		if e := g.osds[o].load - caps[i]; e > 0 {
+			over[o], load = e, load+e
+		}
+	}
+	if g.even {
+		return load, load / max(1, g.unit)
+	}
+	sizes := make([][]int64, len(g.osds))
+	for _, p := range g.members {
+		for i := p.first; i < p.end; i++ {
+			for _, o := range g.places(&g.pgs[i]) {
+				if g.isOSD(o) && over[o] > 0 {
+					sizes[o] = append(sizes[o], g.pgs[i].size)
+				}
+			}
+		}
+	}
+	for o, list := range sizes {
+		slices.SortFunc(list, func(a, b int64) int { return cmp.Compare(b, a) })
+		for _, size := range list {
+			if over[o] <= 0 {
+				break
+			}
+			over[o] -= size
+			shards++
+		}
+	}
+	return load, shards
+}

@@ -1,0 +1,217 @@
+// Package placement says where data should be: how full the OSDs are, how full they could
+// be at best, and which upmaps lead there with the least data moved. One thing holds
+// throughout: a plan never leaves a placement group in a place that its pool's rule does
+// not allow. The package is pure: it reads no file and asks no cluster, and it must not
+// import os, net or any source of time or chance; the same input gives the same plan.
+package placement
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/holdfast-storage/holdfast/pkg/crush"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
+)
+
+// Cluster is what a plan is made from.
+type Cluster struct {
+	OSDs  *osdmap.Map
+	Crush *crush.Map
+	// PGs are what the PGs hold; nil where that is not known: then every shard counts the
+	// same.
+	PGs map[osdmap.PG]PGStat
+	// Disks are the OSDs' sizes by id; OSDs may be missing.
+	Disks map[crush.ItemID]Disk
+}
+
+// PGStat is what one PG holds, in bytes before replication or coding.
+type PGStat struct {
+	Bytes   int64
+	Objects int64
+}
+
+// Disk is one OSD's space in bytes, all metadata included.
+type Disk struct{ Size, Used int64 }
+
+// none is an empty place.
+const none = int32(osdmap.None)
+
+// world is a cluster made ready for planning: all PGs mapped, loads summed. A shard is
+// one place of one PG. Places of all PGs lie in flat slices: PG i has those from
+// pgs[i].at on, pgs[i].n of them.
+type world struct {
+	Cluster
+	mapper *osdmap.Mapper
+	byPool map[int64]*pool
+	pools  []*pool
+	pgs    []pg
+	base   []int32 // what pairs of an upmap start from: CRUSH, or pg_upmap
+	old    []int32 // where the shards are now
+	cur    []int32 // where the plan has them
+	osds   []osd
+	counts bool // shards count the same: their bytes are not known
+}
+
+type pool struct {
+	*osdmap.Pool
+	rule       *rule
+	first, end int // its PGs
+	positional bool
+}
+
+type pg struct {
+	pool   *pool
+	seed   uint32
+	at     int32
+	n      int16
+	frozen bool  // not to be moved: the rule does not hold, or upmaps are ignored
+	size   int64 // of one shard: bytes, or 1
+}
+
+type osd struct {
+	weight float64 // CRUSH weight times reweight; 0 for what takes no data
+	takes  bool    // may be moved to: up and in
+	load   int64   // the sum of the sizes of its shards
+}
+
+func (p *pg) id() osdmap.PG { return osdmap.PG{Pool: p.pool.ID, Seed: p.seed} }
+
+// places are the plan's places of a PG.
+func (w *world) places(p *pg) []int32 { return w.cur[p.at : int(p.at)+int(p.n)] }
+
+func (w *world) oldPlaces(p *pg) []int32 { return w.old[p.at : int(p.at)+int(p.n)] }
+
+func (w *world) basePlaces(p *pg) []int32 { return w.base[p.at : int(p.at)+int(p.n)] }
+
+// newWorld maps all PGs of a cluster.
+func newWorld(c Cluster) (*world, error) {
+	if len(c.OSDs.Pools) == 0 {
+		return nil, fault.New(fault.Precondition, "the OSD map has no pools: there is nothing to place")
+	}
+	mapper, err := osdmap.NewMapper(c.OSDs, c.Crush)
+	if err != nil {
+		return nil, err
+	}
+	w := &world{Cluster: c, mapper: mapper, byPool: map[int64]*pool{}}
+	w.weigh()
+	w.counts = !slices.ContainsFunc(c.OSDs.Pools, func(p osdmap.Pool) bool {
+		for seed := range p.PGs {
+			if c.PGs[osdmap.PG{Pool: p.ID, Seed: seed}].Bytes > 0 {
+				return true
+			}
+		}
+		return false
+	})
+	at := int32(0)
+	for i := range c.OSDs.Pools {
+		p := &pool{Pool: &c.OSDs.Pools[i], first: len(w.pgs)}
+		if p.rule, err = w.compile(p.Pool); err != nil {
+			return nil, err
+		}
+		p.positional = p.Erasure() || len(p.rule.blocks) > 1
+		shards := int64(c.OSDs.DataShards(p.Pool))
+		for seed := range p.PGs {
+			size := int64(1)
+			if !w.counts {
+				size = (c.PGs[osdmap.PG{Pool: p.ID, Seed: seed}].Bytes + shards - 1) / shards
+			}
+			w.pgs = append(w.pgs, pg{pool: p, seed: seed, at: at, n: int16(p.Size), size: size})
+			at += int32(p.Size)
+		}
+		p.end = len(w.pgs)
+		w.pools, w.byPool[p.ID] = append(w.pools, p), p
+	}
+	w.base, w.cur = make([]int32, at), make([]int32, at)
+	if err := w.mapAll(); err != nil {
+		return nil, err
+	}
+	w.old = slices.Clone(w.cur)
+	w.sum()
+	return w, nil
+}
+
+// weigh gives each OSD its weight: that of the bucket that holds it, times its reweight.
+func (w *world) weigh() {
+	w.osds = make([]osd, max(len(w.OSDs.OSDs), w.Crush.MaxDevices()))
+	for _, b := range w.Crush.Buckets {
+		if b == nil || b.Class != "" {
+			continue
+		}
+		for i, item := range b.Items {
+			if item < 0 || int(item) >= len(w.OSDs.OSDs) || !w.OSDs.OSDs[item].Exists {
+				continue
+			}
+			o := w.OSDs.OSDs[item]
+			w.osds[item].weight = float64(b.Weights[i]) / float64(crush.One) * float64(o.Weight) / float64(crush.One)
+			w.osds[item].takes = o.Up && w.osds[item].weight > 0
+		}
+	}
+}
+
+// mappers is how many goroutines map PGs.
+const mappers = 4
+
+// mapAll fills base and cur.
+func (w *world) mapAll() error {
+	var wait sync.WaitGroup
+	errs := make([]error, mappers)
+	for part := range mappers {
+		wait.Go(func() {
+			mapper := w.mapper.Fork()
+			var scratch []crush.ItemID
+			for i := part * len(w.pgs) / mappers; i < (part+1)*len(w.pgs)/mappers && errs[part] == nil; i++ {
+				scratch, errs[part] = w.mapOne(mapper, &w.pgs[i], scratch)
+			}
+		})
+	}
+	wait.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *world) mapOne(mapper *osdmap.Mapper, p *pg, scratch []crush.ItemID) ([]crush.ItemID, error) {
+	raw, err := mapper.Raw(scratch[:0], p.pool.Pool, p.seed)
+	if err != nil {
+		return raw, err
+	}
+	base, open := mapper.Base(raw, p.id())
+	fill(w.basePlaces(p), base)
+	if open {
+		mapper.ApplyPairs(base, w.OSDs.UpmapItems[p.id()])
+	}
+	fill(w.places(p), base)
+	p.frozen = !open || len(base) > int(p.n) || !p.pool.rule.holds(w.places(p))
+	return raw[:0], nil
+}
+
+// fill copies a mapping to its places, the missing ones empty.
+func fill(to []int32, from []crush.ItemID) {
+	for i := range to {
+		to[i] = none
+		if i < len(from) {
+			to[i] = int32(from[i])
+		}
+	}
+}
+
+// sum adds up the loads of the plan's places.
+func (w *world) sum() {
+	for i := range w.osds {
+		w.osds[i].load = 0
+	}
+	for i := range w.pgs {
+		for _, o := range w.places(&w.pgs[i]) {
+			if w.isOSD(o) {
+				w.osds[o].load += w.pgs[i].size
+			}
+		}
+	}
+}
+
+// isOSD says whether a place has an OSD, and not a hole or nonsense of a pg_upmap.
+func (w *world) isOSD(o int32) bool { return o >= 0 && int(o) < len(w.osds) }
