@@ -65,7 +65,7 @@ type pg struct {
 	seed   uint32
 	at     int32
 	n      int16
-	frozen bool  // not to be moved: the rule does not hold, or upmaps are ignored
+	frozen bool  // not to be moved: the rule does not hold, or upmaps are ignored or cancelled
 	size   int64 // of one shard: bytes, or 1
 }
 
@@ -185,7 +185,7 @@ func (w *world) mapOne(mapper *osdmap.Mapper, p *pg, scratch []crush.ItemID) ([]
 		mapper.ApplyPairs(base, w.OSDs.UpmapItems[p.id()])
 	}
 	fill(w.places(p), base)
-	p.frozen = !open || len(base) > int(p.n) || !p.pool.rule.holds(w.places(p))
+	p.frozen = !open || p.pool.Merging(p.seed) || len(base) > int(p.n) || !p.pool.rule.holds(w.places(p))
 	return raw[:0], nil
 }
 

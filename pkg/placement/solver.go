@@ -66,17 +66,22 @@ func (s *solver) slack(o int32) int64 { return s.cap[o] - s.osds[o].load }
 // upmap can say it.
 func (s *solver) allowed(x shard, to int32) bool {
 	p := &s.pgs[x.pg]
-	if !s.osds[to].takes || !s.in[to] {
-		return false
+	return s.osds[to].takes && s.in[to] && s.fitsPairs(x, to) && p.pool.rule.allows(s.places(p), int(x.place), to)
+}
+
+// fitsPairs says whether pairs can put an OSD into a shard's place: they cannot swap
+// places, and where places matter, an OSD may only be in that which CRUSH gives it.
+func (s *solver) fitsPairs(x shard, to int32) bool {
+	p := &s.pgs[x.pg]
+	if !p.pool.positional {
+		return true
 	}
-	if p.pool.positional {
-		for i, o := range s.basePlaces(p) {
-			if o == to && i != int(x.place) {
-				return false // pairs cannot swap places
-			}
+	for i, o := range s.basePlaces(p) {
+		if o == to && i != int(x.place) {
+			return false
 		}
 	}
-	return p.pool.rule.allows(s.places(p), int(x.place), to)
+	return true
 }
 
 // move moves a shard.
@@ -116,15 +121,12 @@ func (s *solver) receivers() []int32 {
 // solve returns whether all OSDs are within their caps now.
 func (s *solver) solve() bool {
 	s.undoUpmaps()
-	if !s.even {
-		return s.solveUneven()
-	}
-	s.greedy()
-	for _, wide := range []bool{false, true} {
-		s.widen(wide)
-		for _, o := range s.over() {
-			for s.slack(o) < 0 && s.augment(o) {
-			}
+	for _, strict := range []bool{true, false} {
+		s.moveBundles(strict)
+		if s.even {
+			s.solveEven()
+		} else {
+			s.solveUneven()
 		}
 	}
 	return len(s.over()) == 0
@@ -148,6 +150,19 @@ func (s *solver) undoUpmaps() {
 			}
 		}
 	}
+}
+
+// solveEven moves shards of equal size, by chains where nothing else is left.
+func (s *solver) solveEven() {
+	s.greedy()
+	for _, wide := range []bool{false, true} {
+		s.widen(wide)
+		for _, o := range s.over() {
+			for s.slack(o) < 0 && s.augment(o) {
+			}
+		}
+	}
+	s.wide = false
 }
 
 // greedy moves shards of equal size, receivers taking turns.

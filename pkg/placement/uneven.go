@@ -8,7 +8,7 @@ import (
 // solveUneven is solve for shards of several sizes: the senders' excess is made up of few
 // shards, these are laid out like parcels, the largest first, and what does not fit is
 // mended by exchanges.
-func (s *solver) solveUneven() bool {
+func (s *solver) solveUneven() {
 	for _, o := range s.over() {
 		slices.SortStableFunc(s.own[o], func(a, b shard) int { return cmp.Compare(s.size(b), s.size(a)) })
 	}
@@ -18,7 +18,6 @@ func (s *solver) solveUneven() bool {
 		s.place(x)
 	}
 	s.mend()
-	return len(s.over()) == 0
 }
 
 // parcels chooses what leaves the senders: largest first as long as it fits into the
@@ -76,8 +75,8 @@ func (s *solver) place(x shard) bool {
 // maxMends bounds the exchanges; a map of 10,000 OSDs needs fewer.
 const maxMends = 20_000
 
-// mend brings OSDs within their caps by single moves and by exchanges, the cheapest for
-// the fullest OSD first.
+// mend brings OSDs within their caps by exchanges, the cheapest for the fullest OSD
+// first, and by chains.
 func (s *solver) mend() {
 	held := s.held()
 	stuck := make([]bool, len(s.osds))
@@ -94,7 +93,7 @@ func (s *solver) mend() {
 			}
 			continue
 		}
-		stuck[o] = true
+		stuck[o] = !s.relay(o, held)
 	}
 }
 

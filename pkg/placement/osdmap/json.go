@@ -35,11 +35,12 @@ type jsonMap struct {
 		Flags   uint64
 		Type    uint8
 		Size    int
-		MinSize int    `json:"min_size"`
-		Rule    int    `json:"crush_rule"`
-		PGs     uint32 `json:"pg_num"`
-		PGPs    uint32 `json:"pg_placement_num"`
-		Profile string `json:"erasure_code_profile"`
+		MinSize int     `json:"min_size"`
+		Rule    int     `json:"crush_rule"`
+		PGs     uint32  `json:"pg_num"`
+		PGPs    uint32  `json:"pg_placement_num"`
+		Pending *uint32 `json:"pg_num_pending"`
+		Profile string  `json:"erasure_code_profile"`
 	}
 	OSDs []struct {
 		OSD      int
@@ -104,9 +105,13 @@ func (j *jsonMap) pools(m *Map) error {
 		case m.Pool(p.ID) != nil || p.ID < 0:
 			return fault.New(fault.Invalid, "pools[%d]: the id %d is taken or negative", i, p.ID)
 		}
+		pending := p.PGs
+		if p.Pending != nil {
+			pending = min(pending, max(1, *p.Pending))
+		}
 		m.Pools = append(m.Pools, Pool{
 			ID: p.ID, Name: p.Name, Type: p.Type, Size: p.Size, MinSize: p.MinSize, Rule: p.Rule,
-			PGs: p.PGs, PGPs: p.PGPs, Flags: p.Flags, Profile: p.Profile,
+			PGs: p.PGs, PGPs: p.PGPs, Pending: pending, Flags: p.Flags, Profile: p.Profile,
 		})
 	}
 	slices.SortFunc(m.Pools, func(a, b Pool) int { return cmp.Compare(a.ID, b.ID) })

@@ -64,12 +64,30 @@ type Pool struct {
 	Size, MinSize int
 	Rule          int
 	PGs, PGPs     uint32 // pg_num and pgp_num
+	Pending       uint32 // pg_num_pending: below PGs while PGs are to be merged
 	Flags         uint64
 	Profile       string // of erasure coding
 }
 
 // Erasure says whether the places of the pool's PGs have meanings of their own.
 func (p *Pool) Erasure() bool { return p.Type == crush.Erasure }
+
+// Merging says whether a PG is about to be merged into another, or another into it:
+// monitors cancel its upmaps (pg_t::is_merge_source, is_merge_target).
+func (p *Pool) Merging(seed uint32) bool {
+	if p.Pending >= p.PGs {
+		return false
+	}
+	if seed >= p.Pending {
+		return true
+	}
+	for source := p.Pending; source < p.PGs; source++ {
+		if stableMod(source, p.Pending) == seed {
+			return true
+		}
+	}
+	return false
+}
 
 // OSD is what the map says of an OSD. The zero value does not exist.
 type OSD struct {

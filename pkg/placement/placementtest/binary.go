@@ -157,6 +157,12 @@ func (im *Image) appendPools(out, template []byte) []byte {
 		out = u64(out, uint64(p.ID))
 		body := bytes.Clone(template)
 		body[6], body[7], body[8] = p.Type, p.Size, p.Rule
+		// pg_num_target, pgp_num_target and pg_num_pending stand side by side further on; a
+		// pending number below pg_num would mean that PGs are to be merged.
+		was := body[10:14]
+		if at := 18 + bytes.Index(body[18:], bytes.Repeat(was, 3)); at > 18 {
+			copy(body[at:], u32(u32(u32(nil, p.PGs), p.PGPs), p.PGs))
+		}
 		binary.LittleEndian.PutUint32(body[10:], p.PGs)
 		binary.LittleEndian.PutUint32(body[14:], p.PGPs)
 		out = append(out, body...)

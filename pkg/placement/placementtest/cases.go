@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/crush"
+	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
 )
 
 // Host is a host and the weights of its OSDs, in TB or whatever; rack is its rack's
@@ -117,10 +118,32 @@ func Cases() []Case {
 	}
 }
 
-// LargeCases are C, 2400 OSDs, and D, 10,000 OSDs.
+// LargeCases are C, 2400 OSDs, and D, 10,000 OSDs. Weights of D are in units of 2 TB: a root
+// of 65,536 and more overflows.
 func LargeCases() []Case {
 	return []Case{
 		{"C", Hosts(2, 100, 24, Sizes...), []Pool{replicated(65536)}},
-		{"D", Hosts(3, 400, 25, Sizes...), []Pool{replicated(262144)}},
+		{"D", Hosts(3, 400, 25, 2, 3, 4, 5, 6, 7, 8, 9, 10), []Pool{replicated(262144)}},
 	}
+}
+
+// Twelve is eleven replicated pools and an erasure-coded one, 4+2, on B's hosts, with PGs
+// that differ between pools and, by up to a tenth, within one. It returns the bytes of the
+// PGs, before replication.
+func Twelve(seed uint64) (Case, map[osdmap.PG]int64) {
+	random := rand.New(rand.NewPCG(seed, 5)) //nolint:gosec // made-up pools, the same at each run
+	c := Case{Name: "12 pools", Hosts: Hosts(1, 20, 12, Sizes...)}
+	bytes := map[osdmap.PG]int64{}
+	for id := range int64(12) {
+		pool := replicated(32 << random.IntN(6))
+		if pool.ID = id + 1; id == 11 {
+			pool = Pool{ID: 12, Type: crush.Erasure, Size: 6, Rule: 1, PGs: 2048, PGPs: 2048}
+		}
+		size := int64(1+random.IntN(40)) << 30
+		for pg := range pool.PGs {
+			bytes[osdmap.PG{Pool: pool.ID, Seed: pg}] = size + random.Int64N(size/5) - size/10
+		}
+		c.Pools = append(c.Pools, pool)
+	}
+	return c, bytes
 }

@@ -151,3 +151,15 @@ func parseMapping(line string) (m osdmap.Mapping, pg osdmap.PG, err error) {
 	}
 	return m, pg, nil
 }
+
+// Cleanup asks osdmaptool which upmaps it would cancel, as monitors do: the commands.
+func Cleanup(t testing.TB, file string) []string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "commands")
+	run(t, "osdmaptool", file, "--upmap-cleanup", to)
+	data, err := os.ReadFile(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(strings.Split(string(data), "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
+}
