@@ -26,9 +26,9 @@ var layers = [][]string{
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/vdisk", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/vdisk", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
 	// Pure: no files, no network, no clock, no chance.
-	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/crush", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/placement", "pkg/placement/osdmap", "pkg/poll", "pkg/vdisk/content"},
+	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/crush", "pkg/disk/signature", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/partition", "pkg/placement", "pkg/placement/osdmap", "pkg/poll", "pkg/vdisk/content"},
 	// The domain.
 	{"pkg/fault", "pkg/storage"},
 }
@@ -56,6 +56,7 @@ var neighbours = map[string][]string{
 	"pkg/vdisk/vmdk":       {"pkg/vdisk"},
 	"pkg/crush":            {"pkg/placement", "pkg/placement/osdmap"},
 	"pkg/placement/osdmap": {"pkg/placement"},
+	"pkg/partition":        {"pkg/disk/signature"},
 }
 
 // outside says who alone may import a module from outside.

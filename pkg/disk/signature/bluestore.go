@@ -1,0 +1,117 @@
+package signature
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// The label of a BlueStore device (os/bluestore/bluestore_types.cc, bluestore_bdev_label_t):
+// a line of text, the OSD's UUID as a line of text, and the encoded label with its CRC-32C.
+const (
+	blueStoreMagic = "bluestore block device\n"
+	labelSize      = 4096
+	labelHead      = int64(len(blueStoreMagic)) + 36 + 1 // where the encoding begins
+)
+
+// labelPlaces are where labels lie: the first, and the copies that Ceph 19.2 and newer keep.
+var labelPlaces = [...]int64{0, 1 << 30, 10 << 30, 100 << 30, 1000 << 30}
+
+func (p *prober) blueStore() {
+	for _, at := range labelPlaces {
+		if at+labelSize > p.size {
+			return
+		}
+		if c, ok := parseLabel(p.at(at, labelSize)); ok {
+			c.Offset = at
+			p.add(c)
+			return
+		}
+	}
+}
+
+// parseLabel reads one label.
+func parseLabel(data []byte) (storage.Content, bool) {
+	if !bytes.HasPrefix(data, []byte(blueStoreMagic)) {
+		return storage.Content{}, false
+	}
+	c := storage.Content{Kind: BlueStore, OSD: &storage.OSD{}}
+	d := &decoder{data: data[labelHead:]}
+	meta := d.label(c.OSD)
+	switch {
+	case d.failed:
+		c.Detail = "its label cannot be read"
+	case crc32c(data[:len(data)-len(d.data)]) != d.u32():
+		c.Detail = "its label's checksum is wrong"
+	}
+	c.UUID, c.Label = c.OSD.UUID, meta["description"]
+	if role := meta["description"]; role != "" && role != "main" && c.Detail == "" {
+		c.Detail = role
+	}
+	return c, true
+}
+
+// crc32c is Ceph's: it starts from -1 and does not invert the result.
+func crc32c(data []byte) uint32 {
+	return ^crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli))
+}
+
+// decoder reads Ceph's encoding; after a failure it returns zeros.
+type decoder struct {
+	data   []byte
+	failed bool
+}
+
+func (d *decoder) take(n uint32) []byte {
+	if d.failed || uint64(n) > uint64(len(d.data)) {
+		d.failed = true
+		return make([]byte, min(n, 16))
+	}
+	field := d.data[:n]
+	d.data = d.data[n:]
+	return field
+}
+
+func (d *decoder) u32() uint32    { return binary.LittleEndian.Uint32(d.take(4)) }
+func (d *decoder) string() string { return string(d.take(d.u32())) }
+
+// label reads the encoded label into osd and returns its key-value pairs, with its
+// description beside them.
+func (d *decoder) label(osd *storage.OSD) map[string]string {
+	meta := map[string]string{}
+	d.take(2) // version and compatible version
+	length := d.u32()
+	if d.failed || uint64(length) > uint64(len(d.data)) {
+		d.failed = true
+		return meta
+	}
+	rest := d.data[length:]
+	osd.UUID = uuid(d.take(16))
+	d.take(16) // size, time of birth
+	meta["description"] = d.string()
+	for range d.u32() {
+		key := d.string()
+		meta[key] = d.string()
+		if d.failed {
+			return meta
+		}
+	}
+	osd.FSID, osd.ID = meta["ceph_fsid"], meta["whoami"]
+	d.data = rest // what later versions append is skipped
+	return meta
+}
+
+// DescribeOSD says which OSD a content is, for a person.
+func DescribeOSD(osd storage.OSD) string {
+	name := "an OSD"
+	if osd.ID != "" {
+		name = "OSD " + osd.ID
+	}
+	if osd.FSID == "" {
+		return name + " of an unknown Ceph cluster"
+	}
+	return fmt.Sprintf("%s of Ceph cluster %s", name, osd.FSID)
+}
