@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/disk"
+	"github.com/holdfast-storage/holdfast/pkg/disk/disktest"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+func TestDisksListRefusesWhatItCannotRead(t *testing.T) {
+	m := disktest.New(t)
+	m.Add(disktest.Disk{Name: "sda", Size: 4e12, WWN: "naa.50014ee200000001", Model: "WD40"})
+	m.Add(disktest.Disk{Name: "loop0", Device: "7:0", Size: 1e9})
+	out, err := runLine(t, "disks list -o json --root "+m.Root) // files in place of devices
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report disksReport
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Disks) != 1 || report.Disks[0].Free || !report.Disks[0].Because(storage.ReasonUnknown) {
+		t.Errorf("got %s", out)
+	}
+}
+
+func TestDisksListSaysWhatIsWrongWithASelection(t *testing.T) {
+	for args, want := range map[string]string{
+		"--match size=10TB..4TB":    "--match: size=10TB..4TB: the first end is above the second",
+		"--match name=sda":          "may belong to another disk after the next boot",
+		"--match ''":                "is no selection",
+		"--match model=WD*,count=1": "0 free disks match, and 1 are wanted; 1 more match and are not free",
+		"--min-size much":           "--min-size",
+		"--root /nonexistent":       "look at the disks",
+		"-o xml":                    "none of json, yaml, wide, name",
+	} {
+		m := disktest.New(t)
+		m.Add(disktest.Disk{Name: "sda", Size: 4e12, WWN: "naa.50014ee200000001", Model: "WD40"})
+		if _, err := runLine(t, "disks list --root "+m.Root+" "+args); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", args, err, want)
+		}
+	}
+}
+
+func TestTheTableHasReasonsLast(t *testing.T) {
+	disks := []storage.Disk{
+		{ID: "naa.1", Name: "sdb", Size: 4e12, Rotational: true, Vendor: "ATA", Model: "WD40"},
+		{ID: "naa.2", Name: "sda", Size: 1e12, Reasons: []storage.Reason{{Code: storage.ReasonMounted, Message: "mounted at /"}, {Code: storage.ReasonReadOnly, Message: "it is read-only"}}},
+	}
+	match, err := disk.ParseMatch("size=4TB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := disksReport{Scanned: time.Unix(100, 0), Took: 0.002}
+	for _, d := range disks {
+		r.Disks = append(r.Disks, diskReport{d, d.Free()})
+	}
+	if r.Selection, err = selectFrom(disks, match); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := r.table(false).print(&out, ""); err != nil {
+		t.Fatal(err)
+	}
+	r.summary(&out, time.Unix(103, 0))
+	want := `ID     NAME  SIZE  TYPE  MODEL     SELECTED  FREE  WHY NOT
+naa.1  sdb   4 TB  hdd   ATA WD40  yes       yes   -
+naa.2  sda   1 TB  ssd   -         no        no    mounted at /; it is read-only
+
+2 disks, 1 free; scanned 3s ago in 2ms
+--match selects 1 disk; not free, though they match: 0. This is a dry run, nothing was taken.
+`
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
