@@ -30,7 +30,7 @@ func TestDisksAreSelectedByWhatTheyAre(t *testing.T) {
 		"by-id=/dev/disk/by-id/wwn-0x1":    "naa.1",
 		"id=naa.2":                         "naa.2",
 		"model=Seagate*":                   "",
-		"size = 4TB, rotational = 1":    "naa.1 naa.2",
+		"size = 4TB, rotational = 1":       "naa.1 naa.2",
 		"rotational=false,size=900GB..1TB": "naa.5",
 	} {
 		m, err := disk.ParseMatch(text)
