@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,10 +66,23 @@ func (s *Scanner) read(f *facts) {
 	case storage.Bytes(size) != f.Size:
 		f.unanswered = append(f.unanswered, fmt.Sprintf("its size: the kernel says %s in sysfs and %s when it is opened", f.Size, storage.Bytes(size)))
 	}
-	f.Contents, err = signature.Probe(file, size)
+	f.Contents, err = signature.Probe(reader{file}, size)
 	if err != nil {
 		f.unanswered = append(f.unanswered, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
+}
+
+// reader tells an error alone: the file's name says nothing after the next boot.
+type reader struct{ file *os.File }
+
+// ReadAt implements io.ReaderAt.
+func (r reader) ReadAt(buf []byte, at int64) (int, error) {
+	n, err := r.file.ReadAt(buf, at)
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return n, err
 }
 
 // tryAlone finds users that leave no other trace: it opens the disk exclusively for a

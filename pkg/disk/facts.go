@@ -156,7 +156,7 @@ func describeHolder(root, name string) string {
 	}
 	if dm := read("dm/name"); dm != "" {
 		kind, _, _ := strings.Cut(read("dm/uuid"), "-") // "LVM-...", "CRYPT-LUKS2-...", "mpath-..."
-		return strings.TrimSpace(fmt.Sprintf("%s (%s %s)", name, kind, dm))
+		return fmt.Sprintf("%s (%s)", name, strings.TrimSpace(kind+" "+dm))
 	}
 	if level := read("md/level"); level != "" {
 		return fmt.Sprintf("%s (%s)", name, level)

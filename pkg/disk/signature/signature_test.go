@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/disk/signature"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // sparse is a disk of size bytes with some written pieces.
@@ -72,7 +74,28 @@ func TestWhatCannotBeReadIsAnError(t *testing.T) {
 	}
 }
 
+// The label is the first 4 KiB of what ceph-osd 16.2 --mkfs made.
+func TestABlueStoreLabelTellsTheClusterAndTheOSD(t *testing.T) {
+	label, err := os.ReadFile("testdata/bluestore-16.2.label")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := signature.Probe(sparse{size: size, pieces: map[int64][]byte{0: label}}, size)
+	want := storage.OSD{FSID: "99999999-8888-4777-8666-555555555555", ID: "7", UUID: "11111111-2222-4333-8444-555555555555"}
+	if err != nil || len(found) != 1 || *found[0].OSD != want || found[0].Detail != "" {
+		t.Errorf("got %+v, %v", found, err)
+	}
+	label[0x158] ^= 1
+	found, err = signature.Probe(sparse{size: size, pieces: map[int64][]byte{0: label}}, size)
+	if err != nil || found[0].Detail != "its label's checksum is wrong" {
+		t.Errorf("got %+v, %v", found, err)
+	}
+}
+
 func FuzzProbe(f *testing.F) {
+	if label, err := os.ReadFile("testdata/bluestore-16.2.label"); err == nil {
+		f.Add(label, []byte{}, int64(1<<20))
+	}
 	f.Add([]byte("XFSB"), []byte("EFI PART"), int64(1<<20))
 	f.Add(append([]byte("bluestore block device\n"), make([]byte, 500)...), []byte{}, int64(1<<30))
 	f.Fuzz(func(t *testing.T, head, tail []byte, n int64) {
