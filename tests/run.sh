@@ -66,7 +66,7 @@ step "the whole of holdfast up"
 go test -count=1 -timeout 20m ./tests/standalone
 step "a cluster that breaks under the services"
 go test -count=1 -timeout 20m ./tests/faults
-step "User Mode Linux: krbd and kernel CephFS"
+step "User Mode Linux: krbd and kernel CephFS, disks that must not be offered"
 go test -count=1 -timeout 20m ./tests/uml
 step "Kubernetes: two nodes, real sidecars"
 go test -count=1 -timeout 40m ./tests/kube

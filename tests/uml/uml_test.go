@@ -31,7 +31,7 @@ func TestNodeThroughTheKernelsClients(t *testing.T) {
 		Init: l.build("guest", "./tests/uml/guest", true), Memory: 1024, Network: l.network, Address: "10.99.0.2/24", Dir: l.dir,
 		Modules: []string{"loop", "ext4", "xfs"},
 	}
-	suite := l.build("suite", "./tests/uml/suite", false)
+	suite := l.buildSuite("suite", "./tests/uml/suite")
 
 	t.Run("suite", func(t *testing.T) {
 		g, err := machine.Boot(ctx, "suite", l.argv(suite, "^(TestTheKernelsClientsAreChosen|TestNodeSuite)$"), l.env())
@@ -117,23 +117,32 @@ func newLab(t *testing.T, ctx context.Context) *lab {
 
 func (l *lab) ceph() string { return filepath.Join(l.dir, "c") }
 
-// build compiles a program (or a package's tests) for the guest.
+// build compiles a program for the guest.
 func (l *lab) build(name, pkg string, static bool) string {
 	l.t.Helper()
 	path := filepath.Join(l.dir, name)
-	argv := []string{"build", "-tags=pacific,ceph_preview", "-o", path, pkg}
-	if name == "suite" {
-		argv = []string{"test", "-c", "-tags=pacific,ceph_preview,umlguest", "-o", path, pkg}
-	}
+	l.compile(static, "build", "-tags=pacific,ceph_preview", "-o", path, pkg)
+	return path
+}
+
+// buildSuite compiles the tests of a package that run in the guest.
+func (l *lab) buildSuite(name, pkg string) string {
+	l.t.Helper()
+	path := filepath.Join(l.dir, name)
+	l.compile(false, "test", "-c", "-tags=pacific,ceph_preview,umlguest", "-o", path, pkg)
+	return path
+}
+
+func (l *lab) compile(static bool, argv ...string) {
+	l.t.Helper()
 	cmd := exec.CommandContext(l.t.Context(), "go", argv...)
 	cmd.Dir, cmd.Env = l.root, os.Environ()
 	if static {
 		cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		l.t.Fatalf("build %s: %v\n%s", pkg, err, out)
+		l.t.Fatalf("go %s: %v\n%s", strings.Join(argv, " "), err, out)
 	}
-	return path
 }
 
 // handOver writes what the guest must know of the cluster.

@@ -1,0 +1,123 @@
+//go:build umlguest
+
+// Package disks is what runs inside the guest: real block devices, each in a state that
+// somebody has lost data by. Package uml builds and starts it.
+package disks
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/disk"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+const (
+	ownFSID     = "aaaaaaaa-8888-4777-8666-555555555555"
+	foreignFSID = "99999999-8888-4777-8666-555555555555"
+)
+
+func inventory(t *testing.T) map[string]storage.Disk {
+	t.Helper()
+	begin := time.Now()
+	found, err := disk.NewScanner(disk.Config{MinSize: 16 << 20, FSID: ownFSID}).Scan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d block devices scanned in %v", len(found.Disks), time.Since(begin).Round(time.Millisecond))
+	disks := map[string]storage.Disk{}
+	for _, d := range found.Disks {
+		disks[d.Name] = d
+	}
+	return disks
+}
+
+// TestNoOccupiedDiskIsOffered makes all traps, and blank disks between them, and scans once.
+func TestNoOccupiedDiskIsOffered(t *testing.T) {
+	l := newLab(t, 1)
+	var traps []trap
+	for _, some := range [][]trap{contents(), tables(), arrays(), stores(), uses(), natures()} {
+		traps = append(traps, some...)
+	}
+	free := map[string]bool{l.add(spec{}).name: true, l.add(spec{sectors: 4096}).name: true}
+	drives := make([][]drive, len(traps))
+	for i, trap := range traps {
+		begin := time.Now()
+		drives[i] = trap.make(l)
+		if took := time.Since(begin); took > time.Second {
+			t.Logf("%s: took %v to make", trap.name, took.Round(time.Millisecond))
+		}
+	}
+	free[l.add(spec{size: 1 << 40}).name] = true
+	disks := inventory(t)
+	for i, trap := range traps {
+		t.Run(trap.name, func(t *testing.T) {
+			for _, drive := range drives[i] {
+				d, ok := disks[drive.name]
+				switch {
+				case !ok:
+					t.Errorf("%s is not listed", drive.name)
+				case d.Free():
+					t.Errorf("%s is offered", d.Name)
+				case d.Reasons[0].Code != trap.want || !strings.Contains(d.Why(), trap.says):
+					t.Errorf("%s: want %s, %q, got %v", d.Name, trap.want, trap.says, d.Reasons)
+				}
+			}
+		})
+	}
+	for name, d := range disks {
+		if d.Free() != free[name] {
+			t.Errorf("%s: free is %v: %v", name, d.Free(), d.Reasons)
+		}
+	}
+	t.Logf("%d traps, %d disks, %d block devices", len(traps), l.next, len(disks))
+	t.Run("what is no disk", func(t *testing.T) { nonDisks(t, disks) })
+}
+
+// nonDisks: loop, md, dm, zram and ram devices are there and are never offered.
+func nonDisks(t *testing.T, disks map[string]storage.Disk) {
+	for _, kind := range []string{"loop", "md", "dm-", "zram", "ram"} {
+		n := 0
+		for name, d := range disks {
+			if strings.HasPrefix(name, kind) {
+				n++
+				if !d.Because(storage.ReasonKind) {
+					t.Errorf("%s: %v", name, d.Reasons)
+				}
+			}
+		}
+		if n == 0 {
+			t.Errorf("there is no %s device to look at", kind)
+		}
+	}
+}
+
+// TestADiskKeepsItsIdentityUnderAnotherName pulls two disks and plugs them in the other way
+// round: the names are swapped, the identities are not.
+func TestADiskKeepsItsIdentityUnderAnotherName(t *testing.T) {
+	l := newLab(t, 2)
+	a, b := l.add(spec{}), l.add(spec{})
+	l.run("mkfs.ext4", "-q", a.path())
+	before := inventory(t)
+	l.withdraw(a)
+	l.withdraw(b)
+	l.expose(b.store, 1)
+	nameOfB := l.waitFor(b.serial, nil)
+	l.expose(a.store, 1)
+	nameOfA := l.waitFor(a.serial, nil)
+	if nameOfA == a.name {
+		t.Skip("the kernel gave the same names again")
+	}
+	after := inventory(t)
+	if after[nameOfA].ID != before[a.name].ID || after[nameOfA].Free() || after[nameOfB].ID != before[b.name].ID || !after[nameOfB].Free() {
+		t.Errorf("%s was %s, %s was %s: %v, %v", nameOfA, a.name, nameOfB, b.name, after[nameOfA], after[nameOfB])
+	}
+	match, err := disk.ParseMatch("id=" + string(before[a.name].ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !match.Fits(after[nameOfA]) || match.Fits(after[nameOfB]) {
+		t.Error("the selection follows the name")
+	}
+}
