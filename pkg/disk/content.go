@@ -4,14 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/holdfast-storage/holdfast/pkg/disk/signature"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -52,7 +50,10 @@ func (s *Scanner) read(f *facts) {
 	if f.driver == "" || f.hidden || f.Size == 0 {
 		return
 	}
-	file, err := s.open(f, 0)
+	file, err := s.open(f, unix.O_DIRECT)
+	if errors.Is(err, unix.EINVAL) { // a driver without direct reads
+		file, err = s.open(f, 0)
+	}
 	if err != nil {
 		f.unanswered = append(f.unanswered, fmt.Sprintf("open it: %v", err))
 		return
@@ -66,23 +67,11 @@ func (s *Scanner) read(f *facts) {
 	case storage.Bytes(size) != f.Size:
 		f.unanswered = append(f.unanswered, fmt.Sprintf("its size: the kernel says %s in sysfs and %s when it is opened", f.Size, storage.Bytes(size)))
 	}
-	f.Contents, err = signature.Probe(reader{file}, size)
+	s.reader.file, s.reader.size = file, size
+	f.Contents, err = s.prober.Probe(&s.reader, size)
 	if err != nil {
 		f.unanswered = append(f.unanswered, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-}
-
-// reader tells an error alone: the file's name says nothing after the next boot.
-type reader struct{ file *os.File }
-
-// ReadAt implements io.ReaderAt.
-func (r reader) ReadAt(buf []byte, at int64) (int, error) {
-	n, err := r.file.ReadAt(buf, at)
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		err = path.Err
-	}
-	return n, err
 }
 
 // tryAlone finds users that leave no other trace: it opens the disk exclusively for a

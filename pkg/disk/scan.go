@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/pkg/disk/signature"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -32,8 +33,12 @@ type Inventory struct {
 	Disks      []storage.Disk `json:"disks"`      // the free ones first, then by name
 }
 
-// Scanner looks at the block devices of a node.
-type Scanner struct{ cfg Config }
+// Scanner looks at the block devices of a node. It serves one caller at a time.
+type Scanner struct {
+	cfg    Config
+	prober signature.Prober // with buffers that all disks share
+	reader directReader
+}
 
 // NewScanner fills in what cfg leaves out.
 func NewScanner(cfg Config) *Scanner {
@@ -52,22 +57,31 @@ func NewScanner(cfg Config) *Scanner {
 // Scan looks at every block device. What is wrong with one disk becomes its reason not to be
 // free; the error is for what concerns all of them: then nothing is known to be free.
 func (s *Scanner) Scan(ctx context.Context) (Inventory, error) {
-	k, err := readKernel(s.cfg.Root)
+	disks, err := s.scan(ctx)
 	if err != nil {
 		return Inventory{}, err
 	}
+	return Inventory{Generation: 1, Scanned: s.cfg.Now(), Disks: conclude(disks)}, nil
+}
+
+// scan looks at every device by itself.
+func (s *Scanner) scan(ctx context.Context) ([]storage.Disk, error) {
+	k, err := readKernel(s.cfg.Root)
+	if err != nil {
+		return nil, err
+	}
 	names, err := s.names()
 	if err != nil {
-		return Inventory{}, err
+		return nil, err
 	}
 	disks := make([]storage.Disk, 0, len(names))
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
-			return Inventory{}, err
+			return nil, err
 		}
 		disks = append(disks, s.probe(k, name))
 	}
-	return Inventory{Generation: 1, Scanned: s.cfg.Now(), Disks: conclude(disks)}, nil
+	return disks, nil
 }
 
 func (s *Scanner) names() ([]string, error) {

@@ -17,19 +17,26 @@ const (
 	labelHead      = int64(len(blueStoreMagic)) + 36 + 1 // where the encoding begins
 )
 
-// labelPlaces are where labels lie: the first, and the copies that Ceph 19.2 and newer keep.
-var labelPlaces = [...]int64{0, 1 << 30, 10 << 30, 100 << 30, 1000 << 30}
+// spareLabels are where Ceph 19.2 and newer keep copies of the label.
+var spareLabels = [...]int64{1 << 30, 10 << 30, 100 << 30, 1000 << 30}
 
-func (p *prober) blueStore() {
-	for _, at := range labelPlaces {
-		if at+labelSize > p.size {
-			return
+func (p *prober) blueStore(at int64) {
+	if c, ok := parseLabel(p.at(at, labelSize)); ok {
+		c.Offset = at
+		p.add(c)
+	}
+}
+
+// spares looks for copies far from the ends, which outlive what wipes those alone: those of
+// BlueStore's label, and the second superblock of btrfs.
+func (p *prober) spares() {
+	for _, at := range spareLabels {
+		if len(p.found) == 0 && at+labelSize <= p.size {
+			p.blueStore(at)
 		}
-		if c, ok := parseLabel(p.at(at, labelSize)); ok {
-			c.Offset = at
-			p.add(c)
-			return
-		}
+	}
+	if bytes.Equal(p.at(btrfsSpare+0x40, int64(len(btrfsMagic))), []byte(btrfsMagic)) {
+		p.add(storage.Content{Kind: "btrfs", Offset: btrfsSpare, Detail: "its second superblock"})
 	}
 }
 

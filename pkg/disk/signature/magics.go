@@ -20,6 +20,11 @@ type magic struct {
 // detailSize is what the functions below may look at.
 const detailSize = 72 << 10
 
+const (
+	btrfsMagic = "_BHRfS_M"
+	btrfsSpare = 64 << 20
+)
+
 var magicTable = []magic{
 	{"crypto_LUKS", 0, "LUKS\xba\xbe", luks},
 	{"crypto_LUKS", 0x4000, "SKUL\xba\xbe", nil},
@@ -35,12 +40,10 @@ var magicTable = []magic{
 	{"dm-verity", 0, "verity\x00\x00", nil},
 	{"dm-snapshot", 0, "SnAp", nil},
 	{"oracle-asm", 32, "ORCLDISK", nil},
-	{"vmfs_member", 1 << 20, "\x0d\xd0\x01\xc0", nil},
-	{"vmfs", 2 << 20, "\x5e\xf1\xab\x2f", nil},
+	{"vmfs_member", 0, "\x0d\xd0\x01\xc0", nil}, // where a first partition begins
 	{"xfs", 0, "XFSB", func(c *storage.Content, b []byte) { c.UUID, c.Label = uuid(b[32:]), text(b[108:120]) }},
 	{"ext2", 0x438, "\x53\xef", ext},
-	{"btrfs", 0x10040, "_BHRfS_M", func(c *storage.Content, b []byte) { c.UUID, c.Label = uuid(b[0x10020:]), text(b[0x1012b:0x1022b]) }},
-	{"btrfs", 64<<20 + 0x40, "_BHRfS_M", nil}, // the spare copy
+	{"btrfs", 0x10040, btrfsMagic, func(c *storage.Content, b []byte) { c.UUID, c.Label = uuid(b[0x10020:]), text(b[0x1012b:0x1022b]) }},
 	{"f2fs", 1024, "\x10\x20\xf5\xf2", nil},
 	{"nilfs2", 1024, "\x02\x00\x00\x00\x00\x00\x34\x34", nil},
 	{"jfs", 32768, "JFS1", nil},
@@ -79,9 +82,6 @@ var magicTable = []magic{
 func (p *prober) magics(base int64) {
 	seen := map[string]bool{}
 	for _, m := range magicTable {
-		if base > 0 && m.offset >= firstPartition {
-			continue
-		}
 		if seen[m.kind] || !bytes.Equal(p.at(base+m.offset, int64(len(m.bytes))), []byte(m.bytes)) {
 			continue
 		}

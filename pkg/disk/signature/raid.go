@@ -60,10 +60,10 @@ func (p *prober) firmwareRAID() {
 		magic string
 	}{
 		{"imsm", []int64{1024, 8192}, "Intel Raid ISM Cfg Sig. "},
-		{"ddf", []int64{512, 4096, 257 * 512}, "\xde\x11\xde\x11"},
+		{"ddf", []int64{512, 4096}, "\xde\x11\xde\x11"},
 		{"nvidia_raid", []int64{1024}, "NVIDIA"},
 		{"lsi_mega_raid", []int64{512}, "$XIDE$"},
-		{"promise_raid", []int64{63 * 512, 255 * 512, 256 * 512, 16 * 512, 399 * 512}, "Promise Technology, Inc."},
+		{"promise_raid", []int64{63 * 512, 255 * 512, 256 * 512, 16 * 512}, "Promise Technology, Inc."},
 		{"adaptec_raid", []int64{512}, "\x37\xfc\x4d\x1e"},
 	} {
 		for _, back := range m.back {

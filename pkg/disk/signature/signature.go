@@ -16,10 +16,13 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
-// Span is how much is looked at, at each end of the disk, in bytes. It covers MBR, GPT, the
-// superblocks of all file systems below, ZFS's first and last labels, LVM, all versions of
-// md's superblock and the metadata of firmware RAID.
-const Span = 256 << 10
+// What is looked at of either end of the disk, in bytes. The head covers MBR, GPT, LVM, md's
+// newer superblocks, both headers of LUKS and the first superblocks of file systems; the tail
+// the backup GPT, md's older superblocks and the metadata of firmware RAID.
+const (
+	Head = 136 << 10
+	Tail = 128 << 10
+)
 
 // firstPartition is where partitioning programs have let the first partition begin since 2009.
 const firstPartition = 1 << 20
@@ -32,13 +35,18 @@ const (
 	DOS       = "dos"
 )
 
+// Prober probes one disk after the other with the same buffers. Its zero value is ready; it
+// serves one caller at a time.
+type Prober struct{ head, tail, former []byte }
+
 // Probe looks at a disk of size bytes. It returns what it found, the most telling first, and
 // every place that could not be read as an error beside it: then nothing may be concluded
 // from what is missing.
-func Probe(r io.ReaderAt, size int64) ([]storage.Content, error) {
+func (b *Prober) Probe(r io.ReaderAt, size int64) ([]storage.Content, error) {
 	p := &prober{reader: r, size: size}
-	p.fill()
-	p.blueStore()
+	p.head = p.readInto(&b.head, 0, min(size, Head))
+	p.tail = p.readInto(&b.tail, max(0, size-Tail), min(size, Tail))
+	p.blueStore(0)
 	p.table()
 	p.raid()
 	p.zfs()
@@ -46,7 +54,10 @@ func Probe(r io.ReaderAt, size int64) ([]storage.Content, error) {
 	p.magics(0)
 	p.bootSector()
 	if len(p.found) == 0 {
-		p.formerPartition()
+		p.formerPartition(&b.former)
+	}
+	if len(p.found) == 0 {
+		p.spares()
 	}
 	if len(p.found) == 0 {
 		p.unknown()
@@ -54,25 +65,27 @@ func Probe(r io.ReaderAt, size int64) ([]storage.Content, error) {
 	return p.found, errors.Join(p.errs...)
 }
 
+// Probe is Prober.Probe for a single disk.
+func Probe(r io.ReaderAt, size int64) ([]storage.Content, error) { return new(Prober).Probe(r, size) }
+
 // prober holds both ends of the disk in memory.
 type prober struct {
 	reader     io.ReaderAt
 	size       int64
-	head, tail []byte // of Span bytes, less on a small disk
+	head, tail []byte // less than Head and Tail on a small disk
 	former     []byte // where a first partition may have been, once it was read
 	found      []storage.Content
 	errs       []error
 }
 
-func (p *prober) fill() {
-	n := min(p.size, Span)
-	p.head = p.read(0, n)
-	p.tail = p.read(p.size-n, n)
-}
-
 // read reads n bytes; a place that cannot be read becomes an error and nil.
-func (p *prober) read(at, n int64) []byte {
-	buf := make([]byte, n)
+func (p *prober) read(at, n int64) []byte { return p.readInto(new([]byte), at, n) }
+
+func (p *prober) readInto(buffer *[]byte, at, n int64) []byte {
+	if int64(cap(*buffer)) < n {
+		*buffer = make([]byte, n)
+	}
+	buf := (*buffer)[:n]
 	if got, err := p.reader.ReadAt(buf, at); int64(got) < n {
 		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
@@ -88,7 +101,7 @@ func (p *prober) at(offset, n int64) []byte {
 	switch last := p.size - int64(len(p.tail)); {
 	case offset < 0 || n < 0 || offset > p.size-n:
 		return nil
-	case offset+n <= Span:
+	case offset+n <= Head:
 		if p.head == nil { // unreadable, and said so
 			return nil
 		}
@@ -97,7 +110,7 @@ func (p *prober) at(offset, n int64) []byte {
 		return p.former[offset-firstPartition:][:n]
 	case len(p.tail) > 0 && offset >= last:
 		return p.tail[offset-last : offset-last+n]
-	case offset >= p.size-Span: // the unreadable end
+	case offset >= p.size-Tail: // the unreadable end
 		return nil
 	default:
 		return p.read(offset, n)
@@ -116,13 +129,13 @@ func (p *prober) ReadAt(buf []byte, offset int64) (int, error) {
 func (p *prober) add(c storage.Content) { p.found = append(p.found, c) }
 
 // formerPartition looks for what is left of a first partition when the table is gone.
-func (p *prober) formerPartition() {
+func (p *prober) formerPartition(buffer *[]byte) {
 	if p.size < firstPartition+detailSize {
 		return
 	}
-	p.former = p.read(firstPartition, detailSize)
-	p.lvm(firstPartition)
+	p.former = p.readInto(buffer, firstPartition, detailSize)
 	p.magics(firstPartition)
+	p.lvm(firstPartition)
 }
 
 // unknown reports the first byte of what was read that is not zero.
@@ -138,7 +151,7 @@ func (p *prober) unknown() {
 	}
 }
 
-var zeros [Span]byte
+var zeros [max(Head, Tail, detailSize)]byte
 
 func firstNonZero(data []byte) int {
 	if bytes.Equal(data, zeros[:len(data)]) {

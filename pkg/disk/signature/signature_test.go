@@ -56,7 +56,7 @@ func TestMagicsAreFoundWhereTheyLie(t *testing.T) {
 		{"md", size - 128<<10 + 64<<10, "\xfc\x4e\x2b\xa9\x00\x00\x00\x00"}, {"md", size - 8192, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00"}, {"md", 4096, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00"},
 		{"drbd", size - 4096 + 60, "\x83\x74\x02\x6d"}, {"zfs_member", size - 256<<10 + 16<<10, "\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01"},
 		{"bluestore", 1 << 30, "bluestore block device\n"}, {"gpt", size - 512, "EFI PART"}, {"gpt", size - 4096, "EFI PART"}, {"gpt", 4096, "EFI PART"},
-		{"data", 200_000, "x"}, {"data", size - 1, "\x01"}, {"data", 1<<20 + 5, "?"}, {"dos", 510, "\x55\xaa"}, {"vmfs", 2 << 20, "\x5e\xf1\xab\x2f"},
+		{"data", 130_000, "x"}, {"data", size - 1, "\x01"}, {"data", 1<<20 + 5, "?"}, {"dos", 510, "\x55\xaa"}, {"vmfs_member", 1 << 20, "\x0d\xd0\x01\xc0"},
 	} {
 		found, err := signature.Probe(sparse{size: size, pieces: map[int64][]byte{c.offset: []byte(c.bytes)}}, size)
 		if err != nil || len(found) == 0 || found[0].Kind != c.kind {
@@ -104,7 +104,7 @@ func FuzzProbe(f *testing.F) {
 		}
 		disk := sparse{size: n, pieces: map[int64][]byte{0: head, n - int64(len(tail)): tail}}
 		found, err := signature.Probe(disk, n)
-		touched := len(bytes.Trim(head, "\x00")) > 0 && len(head) <= signature.Span
+		touched := len(bytes.Trim(head, "\x00")) > 0 && len(head) <= signature.Head
 		if err != nil || touched && len(found) == 0 {
 			t.Fatalf("got %v, %v", found, err)
 		}

@@ -9,7 +9,7 @@ import (
 
 // ZFS keeps four labels of 256 KiB, two at each end; the name-value list of each begins at
 // 16 KiB (ZFS On-Disk Specification, 1.2). In front of it stands XDR's header: encoding 1,
-// byte order, version 0, flag 1.
+// byte order, version 0, flag 1. The first and the last label are looked at.
 const (
 	zfsLabel = 256 << 10
 	zfsPairs = 16 << 10
@@ -17,7 +17,7 @@ const (
 
 func (p *prober) zfs() {
 	end := p.size &^ (zfsLabel - 1)
-	for _, label := range []int64{0, zfsLabel, end - 2*zfsLabel, end - zfsLabel} {
+	for _, label := range []int64{0, end - zfsLabel} {
 		pairs := p.at(label+zfsPairs, 4096)
 		if pairs == nil || pairs[0] != 1 || pairs[1] > 1 || !bytes.Equal(pairs[2:12], []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 1}) {
 			continue

@@ -5,6 +5,8 @@
 package disks
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,5 +121,58 @@ func TestADiskKeepsItsIdentityUnderAnotherName(t *testing.T) {
 	}
 	if !match.Fits(after[nameOfA]) || match.Fits(after[nameOfB]) {
 		t.Error("the selection follows the name")
+	}
+}
+
+// TestKernelEventsAreFollowed plugs a disk in, puts device-mapper on it, and pulls it, while
+// a watcher without a scan in sight hears of it from the kernel alone.
+func TestKernelEventsAreFollowed(t *testing.T) {
+	l := newLab(t, 3)
+	events, err := disk.OpenUevents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	generations := make(chan disk.Inventory, 64)
+	w := disk.NewWatcher(disk.NewScanner(disk.Config{MinSize: 16 << 20}), disk.WatcherConfig{Every: time.Hour, Changed: func(i disk.Inventory) { generations <- i }})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx, events) }()
+	<-generations
+	await := func(what string, is func(i disk.Inventory) bool) {
+		t.Helper()
+		begin, deadline := time.Now(), time.After(20*time.Second)
+		for {
+			select {
+			case i := <-generations:
+				if is(i) {
+					t.Logf("%s: generation %d after %v", what, i.Generation, time.Since(begin).Round(time.Millisecond))
+					return
+				}
+			case <-deadline:
+				t.Fatalf("nobody heard that %s: %v", what, w.Inventory())
+			}
+		}
+	}
+	find := func(i disk.Inventory, name string) (storage.Disk, bool) {
+		n := slices.IndexFunc(i.Disks, func(d storage.Disk) bool { return d.Name == name })
+		if n < 0 {
+			return storage.Disk{}, false
+		}
+		return i.Disks[n], true
+	}
+	d := l.add(spec{})
+	await("the disk is there", func(i disk.Inventory) bool { seen, ok := find(i, d.name); return ok && seen.Free() })
+	l.run("dmsetup", "create", "onit", "--noudevsync", "--noudevrules", "--table", "0 2048 linear "+d.path()+" 0")
+	await("device-mapper has it", func(i disk.Inventory) bool { seen, _ := find(i, d.name); return seen.Because(storage.ReasonHeld) })
+	l.run("dmsetup", "remove", "--noudevsync", "--noudevrules", "onit")
+	await("device-mapper has let go", func(i disk.Inventory) bool { seen, _ := find(i, d.name); return seen.Free() })
+	l.addPartition(d, 1, 1<<20, 8<<20)
+	await("it has a partition", func(i disk.Inventory) bool { seen, _ := find(i, d.name); return seen.Because(storage.ReasonPartitions) })
+	l.withdraw(d)
+	await("it is gone", func(i disk.Inventory) bool { _, ok := find(i, d.name); return !ok })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -337,7 +337,7 @@ func natures() []trap {
 			l.expose(a.store, 2)
 			return []drive{a, {serial: a.serial, name: l.waitFor(a.serial, []string{a.name})}}
 		}, storage.ReasonMultipath, "paths to one disk"},
-		{"a sector at the start that cannot be read", func(l *lab) []drive { return one(l.broken(0)) }, storage.ReasonUnknown, "no answer: read 256 KiB at byte 0: input/output error"},
+		{"a sector at the start that cannot be read", func(l *lab) []drive { return one(l.broken(0)) }, storage.ReasonUnknown, "no answer: read 136 KiB at byte 0: input/output error"},
 		{"a sector at the end that cannot be read", func(l *lab) []drive { return one(l.broken(131064)) }, storage.ReasonUnknown, "input/output error"},
 		{"removable", func(l *lab) []drive { return one(drive{name: l.debugDisk()}) }, storage.ReasonRemovable, "removable"},
 	}
