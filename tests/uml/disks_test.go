@@ -55,7 +55,7 @@ func missingForDisks() string {
 	var packages []string
 	for program, pkg := range map[string]string{
 		"linux.uml": "user-mode-linux", "modprobe": "kmod", "ceph-osd": "ceph-osd", "mkfs.xfs": "xfsprogs", "mkfs.ext4": "e2fsprogs", "mkfs.btrfs": "btrfs-progs",
-		"mkfs.vfat": "dosfstools", "mdadm": "mdadm", "lvm": "lvm2", "cryptsetup": "cryptsetup-bin", "sgdisk": "gdisk", "parted": "parted", "dmsetup": "dmsetup",
+		"mkfs.vfat": "dosfstools", "mdadm": "mdadm", "lvm": "lvm2", "cryptsetup": "cryptsetup-bin", "sgdisk": "gdisk", "parted": "parted", "dmsetup": "dmsetup", "smartctl": "smartmontools",
 	} {
 		if _, err := exec.LookPath(program); err != nil {
 			packages = append(packages, pkg)
