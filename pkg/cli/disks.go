@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -11,8 +12,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/disk"
+	"github.com/holdfast-storage/holdfast/pkg/smart"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -25,13 +29,14 @@ func disksCommand() *cobra.Command {
 // disksOptions are the flags of `holdfast disks list`.
 type disksOptions struct {
 	root, minSize, match string
-	all                  bool
+	all, health          bool
 }
 
 // diskReport is a disk with what is worked out of it.
 type diskReport struct {
 	storage.Disk
-	Free bool `json:"free"`
+	Free   bool          `json:"free"`
+	Health *smart.Health `json:"health,omitempty"` // with --health
 }
 
 // disksReport is what `-o json` prints.
@@ -70,6 +75,7 @@ func disksList() *cobra.Command {
 	f.StringVar(&o.minSize, "min-size", disk.DefaultMinSize.String(), "smaller disks are not free")
 	f.StringVar(&o.match, "match", "", "show which disks this would select")
 	f.BoolVar(&o.all, "all", false, "also list loop, md, device-mapper and other devices, which are never taken")
+	f.BoolVar(&o.health, "health", false, "ask the disks for their health, too (needs smartctl; disks that sleep are not woken)")
 	addOutputFlag(cmd)
 	return cmd
 }
@@ -102,12 +108,17 @@ func (o disksOptions) report(cmd *cobra.Command, inventory disk.Inventory, match
 	var disks []storage.Disk
 	for _, d := range inventory.Disks {
 		if o.all || !d.Because(storage.ReasonKind) {
-			report.Disks, disks = append(report.Disks, diskReport{d, d.Free()}), append(disks, d)
+			report.Disks, disks = append(report.Disks, diskReport{Disk: d, Free: d.Free()}), append(disks, d)
 		}
 	}
 	var tooFew error
 	if match != nil {
 		report.Selection, tooFew = selectFrom(disks, *match)
+	}
+	if o.health {
+		if err := report.askHealth(cmd.Context(), o.root); err != nil {
+			return err
+		}
 	}
 	format, _ := cmd.Flags().GetString("output")
 	if err := emit(cmd, report, report.table(format == "wide"), nil); err != nil {
@@ -117,6 +128,20 @@ func (o disksOptions) report(cmd *cobra.Command, inventory disk.Inventory, match
 		report.summary(cmd.ErrOrStderr(), time.Now())
 	}
 	return tooFew
+}
+
+// askHealth asks some disks at a time: a failing one may take many seconds to answer.
+func (r disksReport) askHealth(ctx context.Context, root string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for i := range r.Disks {
+		group.Go(func() error {
+			h, err := smart.Read(ctx, command.System{}, filepath.Join(root, "dev", r.Disks[i].Name))
+			r.Disks[i].Health = &h
+			return err
+		})
+	}
+	return group.Wait()
 }
 
 func selectFrom(disks []storage.Disk, match disk.Match) (*selection, error) {
@@ -141,6 +166,10 @@ func (r disksReport) table(wide bool) *Table {
 	if wide {
 		table.Header = append(table.Header, "SERIAL", "BUS", "SECTORS", "BY-ID", "ON IT")
 	}
+	health := slices.ContainsFunc(r.Disks, func(d diskReport) bool { return d.Health != nil })
+	if health {
+		table.Header = append(table.Header, "HEALTH")
+	}
 	if r.Selection != nil {
 		table.Header = append(table.Header, "SELECTED")
 	}
@@ -149,6 +178,9 @@ func (r disksReport) table(wide bool) *Table {
 		row := []string{orDash(string(d.ID)), d.Name, d.Size.Decimal(), media(d.Disk), orDash(strings.TrimSpace(d.Vendor + " " + d.Model))}
 		if wide {
 			row = append(row, orDash(d.Serial), orDash(d.Bus), fmt.Sprintf("%d/%d", d.LogicalSector, d.PhysicalSector), orDash(strings.Join(d.ByID, ",")), orDash(onIt(d.Disk)))
+		}
+		if health {
+			row = append(row, strings.Join(append([]string{string(d.Health.State)}, d.Health.Concerns...), ", "))
 		}
 		if r.Selection != nil {
 			row = append(row, yesNo(slices.Contains(r.Selection.Selected, d.ID)))

@@ -57,7 +57,7 @@ func TestTheTableHasReasonsLast(t *testing.T) {
 	}
 	r := disksReport{Scanned: time.Unix(100, 0), Took: 0.002}
 	for _, d := range disks {
-		r.Disks = append(r.Disks, diskReport{d, d.Free()})
+		r.Disks = append(r.Disks, diskReport{Disk: d, Free: d.Free()})
 	}
 	if r.Selection, err = selectFrom(disks, match); err != nil {
 		t.Fatal(err)
