@@ -163,6 +163,7 @@ func (w *work) swap(old, fresh Disk) error {
 		s.Members[at] = fresh.ID
 		w.operate(Operation{
 			Kind: kind, Slice: i + 1, From: s.Level, To: s.Level, Members: len(s.Members), Sync: s.Size, Passes: 1,
+			Joins: []string{fresh.ID}, Leaves: old.ID,
 			Survives: survives, WriteHole: !hot && s.Level.writeHole(),
 		})
 	}
@@ -231,9 +232,11 @@ func (w *work) join(i int, disks []string, limit storage.Bytes) {
 	if w.Capacity()-w.Slices[i].Capacity()+after.Capacity() > limit {
 		return
 	}
+	here := len(w.Slices[i].Members)
 	w.Slices[i] = after
 	for _, op := range operations {
-		op.Slice = i + 1
+		op.Slice, op.Joins = i+1, slices.Clone(after.Members[here:op.Members])
+		here = op.Members
 		w.operate(op)
 	}
 }
@@ -263,7 +266,7 @@ func (w *work) stillSingle() error {
 
 // newSlice is the first sync of a slice. It takes up data when it is done, so it puts none at risk.
 func (w *work) newSlice(number int, s Slice) Operation {
-	op := Operation{Kind: OpCreate, Slice: number, To: s.Level, Members: len(s.Members), Sync: s.Size, Passes: 1, Survives: w.Policy.Tolerance}
+	op := Operation{Kind: OpCreate, Slice: number, To: s.Level, Members: len(s.Members), Sync: s.Size, Passes: 1, Joins: slices.Clone(s.Members), Survives: w.Policy.Tolerance}
 	for _, id := range s.Members {
 		if d, _ := w.disk(id); !d.Zeroed {
 			return op

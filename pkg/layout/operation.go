@@ -26,6 +26,9 @@ type Operation struct {
 	Sync    storage.Bytes `json:"sync_bytes"`        // the array's component size for each pass
 	Passes  int           `json:"passes"`
 	Skipped bool          `json:"sync_skipped,omitempty"` // the disks are known to be zeroed
+	// Joins are the disks that become members, in their order; Leaves is the one that is replaced.
+	Joins  []string `json:"joins,omitempty"`
+	Leaves string   `json:"leaves,omitempty"`
 	// Survives is how many disks the slice may lose meanwhile without losing data that is in the pool.
 	Survives  int  `json:"redundancy"`
 	WriteHole bool `json:"write_hole,omitempty"`
