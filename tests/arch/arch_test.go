@@ -24,11 +24,11 @@ var layers = [][]string{
 	// Services. They talk to each other over sockets, never by import.
 	{"csi/admin", "csi/controller", "csi/identity", "csi/node", "pkg/cli", "pkg/standalone"},
 	// Drivers, which combine adapters.
-	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration"},
+	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration", "pkg/stack/live"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
 	// Pure: no files, no network, no clock, no chance.
-	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/crush", "pkg/disk/signature", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/partition", "pkg/placement", "pkg/placement/osdmap", "pkg/poll", "pkg/vdisk/content"},
+	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/crush", "pkg/disk/signature", "pkg/executor", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/partition", "pkg/placement", "pkg/placement/osdmap", "pkg/plan", "pkg/poll", "pkg/stack", "pkg/vdisk/content"},
 	// The domain.
 	{"pkg/fault", "pkg/storage"},
 }
@@ -57,6 +57,8 @@ var neighbours = map[string][]string{
 	"pkg/crush":            {"pkg/placement", "pkg/placement/osdmap"},
 	"pkg/placement/osdmap": {"pkg/placement"},
 	"pkg/partition":        {"pkg/disk/signature"},
+	"pkg/layout":           {"pkg/stack"},
+	"pkg/plan":             {"pkg/executor", "pkg/stack"},
 }
 
 // outside says who alone may import a module from outside.

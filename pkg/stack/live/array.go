@@ -1,0 +1,491 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/layout"
+	"github.com/holdfast-storage/holdfast/pkg/md"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
+	"github.com/holdfast-storage/holdfast/pkg/stack"
+)
+
+// array is what all steps on arrays share.
+type array struct {
+	*Machine
+	args   stack.ArrayArgs
+	report report
+}
+
+// level is md's name of a level: a single is a mirror of one.
+func level(l layout.Level) string {
+	if l == layout.Single {
+		return string(layout.RAID1)
+	}
+	return string(l)
+}
+
+// find returns the array as it runs.
+func (s *array) find() (md.Array, error) { return s.MD.Find(s.args.After.UUID) }
+
+// devices finds the kernel names of members, "" for those that are not there.
+func (m *Machine) devices(ctx context.Context, members []stack.Partition) ([]string, error) {
+	list := make([]string, len(members))
+	for i, p := range members {
+		path, err := m.member(ctx, p)
+		if errors.Is(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list[i] = path
+	}
+	return list, nil
+}
+
+func base(path string) string { return filepath.Base(path) }
+
+// shaped reports whether the array has the level and the number of members that it is to have.
+func shaped(a md.Array, want stack.Array) bool {
+	return a.Level == level(want.Level) && a.Disks == len(want.Members)
+}
+
+// complete says why the array does not have all members that it is to have, in sync and nobody else; nil if it has.
+func (s *array) complete(ctx context.Context, a md.Array, want stack.Array) error {
+	devices, err := s.devices(ctx, want.Members)
+	if err != nil {
+		return err
+	}
+	for i, path := range devices {
+		p := want.Members[i]
+		m, in := a.Member(base(path))
+		switch {
+		case path == "":
+			return fault.New(fault.Precondition, "array %s: disk %s is not there", want.Name, p.Disk)
+		case !in:
+			return fault.New(fault.Precondition, "array %s: disk %s (%s) is not a member", want.Name, p.Disk, path)
+		case m.Faulty:
+			return fault.New(fault.Precondition, "array %s: disk %s (%s) has failed: replace it", want.Name, p.Disk, path)
+		case !m.InSync || m.Replacing || m.Slot < 0:
+			return fault.New(fault.Precondition, "array %s: disk %s (%s) is not in sync", want.Name, p.Disk, path)
+		}
+	}
+	if !shaped(a, want) || len(a.Members) != len(want.Members) {
+		return fault.New(fault.Precondition, "array %s is %s of %d with %d devices, the plan says %s of %d", want.Name, a.Level, a.Disks, len(a.Members), level(want.Level), len(want.Members))
+	}
+	return nil
+}
+
+// Verify holds the array against the plan: members, level, sizes, consistency.
+func (s *array) Verify(ctx context.Context) error {
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	want := s.args.After
+	if err := s.complete(ctx, a, want); err != nil {
+		return err
+	}
+	if a.Component != want.Size || a.Capacity != want.Capacity() {
+		return fault.New(fault.Precondition, "array %s holds %d bytes of %d a member, the plan says %d of %d", want.Name, a.Capacity, a.Component, want.Capacity(), want.Size)
+	}
+	return nil
+}
+
+// before refuses an array that is neither as it was planned from nor on its way.
+func (s *array) before(ctx context.Context) error {
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	return s.complete(ctx, a, s.args.Before)
+}
+
+// patience is how many looks md may be idle before it is told that it should not be: a recovery begins a moment
+// after a member is added.
+const patience = 20
+
+// settle waits until done says so and md has nothing to do, reports progress and keeps to the limit.
+func (s *array) settle(ctx context.Context, done func(md.Array) error) error {
+	idle := 0
+	err := poll.Until(ctx, s.Interval, func() (bool, error) {
+		a, err := s.find()
+		if err != nil {
+			return false, err
+		}
+		if a.Busy() {
+			idle = 0
+			s.say(a)
+			return false, s.throttle(a)
+		}
+		why := done(a)
+		if idle++; why == nil || idle < patience {
+			return why == nil, nil
+		}
+		return false, fmt.Errorf("md has stopped before the end: %w", why)
+	})
+	if err != nil {
+		return fmt.Errorf("wait for array %s: %w", s.args.After.Name, err)
+	}
+	return nil
+}
+
+func (s *array) say(a md.Array) {
+	if s.report != nil && a.Total > 0 {
+		s.report(executor.Progress{Done: a.Done, Total: a.Total, Rate: a.Speed})
+	}
+}
+
+func (s *array) throttle(a md.Array) error {
+	if s.Limit == nil {
+		return nil
+	}
+	return s.MD.Throttle(a, s.Limit())
+}
+
+// whole waits for the array as it is to be in the end.
+func (s *array) whole(ctx context.Context) error {
+	return s.settle(ctx, func(a md.Array) error { return s.complete(ctx, a, s.args.After) })
+}
+
+// create makes an array and waits for its first sync.
+type create struct{ array }
+
+// Check refuses members that hold anything that this step did not put there.
+func (s *create) Check(ctx context.Context) (executor.State, error) {
+	a, err := s.find()
+	if err == nil {
+		if s.Verify(ctx) == nil && !a.Busy() {
+			return executor.Done, nil
+		}
+		return executor.Begun, nil
+	}
+	if !errors.Is(err, fault.NotFound) {
+		return executor.Todo, err
+	}
+	for _, p := range s.args.After.Members {
+		path, err := s.member(ctx, p)
+		if err != nil {
+			return executor.Todo, err
+		}
+		if uuid, err := s.MD.MemberOf(path); err != nil || uuid == s.args.After.UUID {
+			return executor.Begun, err
+		}
+		found, err := s.GPT.Signatures(ctx, path)
+		if err != nil {
+			return executor.Todo, err
+		}
+		if len(found) > 0 {
+			return executor.Todo, fault.New(fault.Precondition, "partition %s of disk %s holds %s", path, p.Disk, strings.Join(found, ", "))
+		}
+	}
+	return executor.Todo, nil
+}
+
+// Do goes on with an array that runs or has all its superblocks; one that was begun and has not all of them holds
+// nothing yet, since the step was never verified, and is made again.
+func (s *create) Do(ctx context.Context) error {
+	if _, err := s.find(); errors.Is(err, fault.NotFound) {
+		if err := s.make(ctx); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	return s.whole(ctx)
+}
+
+func (s *create) make(ctx context.Context) error {
+	devices, err := s.devices(ctx, s.args.After.Members)
+	if err != nil {
+		return err
+	}
+	marked := 0
+	for _, path := range devices {
+		uuid, err := s.MD.MemberOf(path)
+		if err != nil {
+			return err
+		}
+		if uuid == s.args.After.UUID {
+			marked++
+		}
+	}
+	if marked == len(devices) {
+		return s.MD.Assemble(ctx, s.args.After.Name, s.args.After.UUID, devices)
+	}
+	want := s.args.After
+	return s.MD.Create(ctx, md.Creation{
+		Name: want.Name, UUID: want.UUID, Level: level(want.Level), Component: want.Size, DataOffset: stack.Head, Chunk: stack.Chunk,
+		Consistency: string(want.Consistency), AssumeClean: s.args.Zeroed, Members: devices,
+	})
+}
+
+// reshape takes members in, by a recovery or by a reshape: md tells them apart by level and number.
+type reshape struct{ array }
+
+func (s *reshape) Check(ctx context.Context) (executor.State, error) {
+	a, err := s.find()
+	if err != nil {
+		return executor.Todo, err
+	}
+	if !a.Busy() && s.Verify(ctx) == nil {
+		return executor.Done, nil
+	}
+	if a.Busy() || shaped(a, s.args.After) || s.joined(ctx, a) {
+		return executor.Begun, nil
+	}
+	return executor.Todo, s.before(ctx)
+}
+
+// joined reports whether a new member is in the array already.
+func (s *reshape) joined(ctx context.Context, a md.Array) bool {
+	devices, err := s.devices(ctx, s.args.Joins())
+	if err != nil {
+		return false
+	}
+	for _, path := range devices {
+		if _, in := a.Member(base(path)); in && path != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *reshape) Do(ctx context.Context) error {
+	// md refuses a reshape during a resync, such as the one after a crash.
+	if err := s.settle(ctx, func(md.Array) error { return nil }); err != nil {
+		return err
+	}
+	if err := s.join(ctx); err != nil {
+		return err
+	}
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	want := s.args.After
+	if !shaped(a, want) {
+		if err := s.MD.Reshape(ctx, a, level(want.Level), len(want.Members)); err != nil {
+			return err
+		}
+	}
+	return s.whole(ctx)
+}
+
+// join adds the members of the array to be that are not in the array. One that was there before comes back with what it
+// holds; md fills in what it missed.
+func (s *array) join(ctx context.Context) error {
+	devices, err := s.devices(ctx, s.args.After.Members)
+	if err != nil {
+		return err
+	}
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	for i, path := range devices {
+		if path == "" {
+			return fault.New(fault.Precondition, "disk %s is not there", s.args.After.Members[i].Disk)
+		}
+		if _, in := a.Member(base(path)); in {
+			continue
+		}
+		if err := s.MD.Add(ctx, a, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replace copies a member to its successor while it serves.
+type replace struct{ array }
+
+func (s *replace) Check(ctx context.Context) (executor.State, error) {
+	a, err := s.find()
+	if err != nil {
+		return executor.Todo, err
+	}
+	if s.Verify(ctx) == nil {
+		return executor.Done, nil
+	}
+	devices, err := s.devices(ctx, s.args.Joins())
+	if err != nil {
+		return executor.Todo, err
+	}
+	for _, path := range devices {
+		if _, in := a.Member(base(path)); in {
+			return executor.Begun, nil
+		}
+	}
+	return executor.Todo, s.before(ctx)
+}
+
+func (s *replace) Do(ctx context.Context) error {
+	if err := s.settle(ctx, func(md.Array) error { return nil }); err != nil {
+		return err
+	}
+	if err := s.join(ctx); err != nil {
+		return err
+	}
+	old, err := s.member(ctx, *s.args.Leaves)
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	if err := s.begin(ctx, old); err != nil {
+		return err
+	}
+	if err := s.settle(ctx, func(a md.Array) error { return s.copied(ctx, a) }); err != nil {
+		return err
+	}
+	return s.leave(ctx)
+}
+
+// begin starts the copy unless it runs or is done.
+func (s *replace) begin(ctx context.Context, old string) error {
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	m, in := a.Member(base(old))
+	if !in || m.Faulty || m.WantReplacement {
+		return nil
+	}
+	fresh, err := s.member(ctx, s.args.Joins()[0])
+	if err != nil {
+		return err
+	}
+	if n, _ := a.Member(base(fresh)); n.InSync && !n.Replacing {
+		return nil
+	}
+	return s.MD.Replace(ctx, a, old, fresh)
+}
+
+// copied says why the new member has not taken over.
+func (s *replace) copied(ctx context.Context, a md.Array) error {
+	path, err := s.member(ctx, s.args.Joins()[0])
+	if err != nil {
+		return err
+	}
+	if m, in := a.Member(base(path)); !in || m.Faulty || !m.InSync || m.Replacing {
+		return fault.New(fault.Precondition, "array %s: %s is not in sync (%+v)", s.args.After.Name, path, m)
+	}
+	return nil
+}
+
+// leave takes the old member out: md marks it as faulty once the copy is whole.
+func (s *array) leave(ctx context.Context) error {
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	path, err := s.member(ctx, *s.args.Leaves)
+	if errors.Is(err, fault.NotFound) {
+		return s.MD.RemoveDetached(ctx, a)
+	}
+	if err != nil {
+		return err
+	}
+	m, in := a.Member(base(path))
+	if !in {
+		return nil
+	}
+	if !m.Faulty && m.Slot >= 0 {
+		if err := s.MD.Fail(ctx, a, path); err != nil {
+			return err
+		}
+	}
+	return s.MD.Remove(ctx, a, path)
+}
+
+// drop takes a member out before its successor is there.
+type drop struct{ array }
+
+func (s *drop) Check(ctx context.Context) (executor.State, error) {
+	if s.Verify(ctx) == nil {
+		return executor.Done, nil
+	}
+	return executor.Begun, nil
+}
+
+func (s *drop) Do(ctx context.Context) error {
+	if err := s.settle(ctx, func(md.Array) error { return nil }); err != nil {
+		return err
+	}
+	return s.leave(ctx)
+}
+
+// Verify confirms that the member is out and no other is missing.
+func (s *drop) Verify(ctx context.Context) error {
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	path, err := s.member(ctx, *s.args.Leaves)
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	if _, in := a.Member(base(path)); in && path != "" || len(a.Members) != len(s.args.After.Members)-1 {
+		return fault.New(fault.Precondition, "array %s: disk %s is still a member, or another one is not", s.args.After.Name, s.args.Leaves.Disk)
+	}
+	return nil
+}
+
+// widen gives an array of one member all of its partition.
+type widen struct{ array }
+
+func (s *widen) Check(ctx context.Context) (executor.State, error) {
+	if s.Verify(ctx) == nil {
+		return executor.Done, nil
+	}
+	return executor.Todo, s.before(ctx)
+}
+
+func (s *widen) Do(ctx context.Context) error {
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	if err := s.MD.Widen(ctx, a, s.args.After.Size); err != nil {
+		return err
+	}
+	return s.whole(ctx)
+}
+
+// protect changes an array's consistency policy.
+type protect struct{ array }
+
+func (s *protect) Check(ctx context.Context) (executor.State, error) {
+	if s.Verify(ctx) == nil {
+		return executor.Done, nil
+	}
+	return executor.Begun, s.array.Verify(ctx)
+}
+
+func (s *protect) Do(ctx context.Context) error {
+	if err := s.settle(ctx, func(md.Array) error { return nil }); err != nil {
+		return err
+	}
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	return s.MD.Protect(ctx, a, string(s.args.After.Consistency))
+}
+
+// Verify holds the policy against the plan, too.
+func (s *protect) Verify(ctx context.Context) error {
+	if err := s.array.Verify(ctx); err != nil {
+		return err
+	}
+	a, err := s.find()
+	if err == nil && a.Consistency != string(s.args.After.Consistency) {
+		return fault.New(fault.Precondition, "array %s has consistency policy %s, the plan says %s", s.args.After.Name, a.Consistency, s.args.After.Consistency)
+	}
+	return err
+}
