@@ -90,10 +90,34 @@ func run(ctx context.Context, argv []string) error {
 type Machine struct {
 	Init    string   // the built tests/uml/guest
 	Memory  int      // MiB
-	Network *Network // nil: none
+	Network *Network // nil for none
 	Address string   // the guest's, with its prefix
 	Dir     string   // of the host; writable in the guest at the same path
 	Modules []string
+	Disks   []Disk
+}
+
+// Disk is a file of the host that the guest has as a disk: the first as /dev/ubda and so on, at most 8.
+type Disk struct {
+	Path   string
+	Serial string // as sysfs shows it
+}
+
+// disks are the kernel's arguments for them.
+func (m *Machine) disks() []string {
+	var args []string
+	for i, d := range m.Disks {
+		args = append(args, fmt.Sprintf("ubd%d=%s,,%s", i, d.Path, d.Serial))
+	}
+	return args
+}
+
+// kernel is the command that runs the guest's kernel.
+func (m *Machine) kernel(ctx context.Context, args []string) *exec.Cmd {
+	if m.Network == nil {
+		return exec.CommandContext(ctx, "linux.uml", args...)
+	}
+	return m.Network.Command(ctx, "linux.uml", append(args, "vec0:transport=tap,ifname="+tap+",depth=128,gro=1")...)
 }
 
 // Guest is a running guest.
@@ -131,8 +155,9 @@ func (m *Machine) Boot(ctx context.Context, name string, argv, env []string) (*G
 		return nil, err
 	}
 	defer console.Close()
-	cmd := m.kernel(context.WithoutCancel(ctx), "mem="+strconv.Itoa(m.Memory)+"M", "umid="+filepath.Base(ctl), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro",
-		"init="+m.Init, "guest="+filepath.Join(ctl, "job.json"), "con=null", "con0=null,fd:1", "ssl=null", "quiet", "panic=1")
+	cmd := m.kernel(context.WithoutCancel(ctx), append(m.disks(),
+		"mem="+strconv.Itoa(m.Memory)+"M", "umid="+filepath.Base(ctl), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro",
+		"init="+m.Init, "guest="+filepath.Join(ctl, "job.json"), "con=null", "con0=null,fd:1", "ssl=null", "quiet", "panic=1"))
 	cmd.Stdout, cmd.Stderr = console, console
 	cmd.Env = append(os.Environ(), "TMPDIR=/dev/shm", "HOME="+ctl) // its memory file; its control socket
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -145,14 +170,6 @@ func (m *Machine) Boot(ctx context.Context, name string, argv, env []string) (*G
 		_ = cmd.Wait() // the exit code is the kernel's; the program's own is in a file
 	}()
 	return g, nil
-}
-
-// kernel is the command that boots the guest, in its network if it has one.
-func (m *Machine) kernel(ctx context.Context, args ...string) *exec.Cmd {
-	if m.Network == nil {
-		return exec.CommandContext(ctx, "linux.uml", args...)
-	}
-	return m.Network.Command(ctx, "linux.uml", append(args, "vec0:transport=tap,ifname="+tap+",depth=128,gro=1")...)
 }
 
 // Stop is a crash: the guest ends at once, nothing is written back.

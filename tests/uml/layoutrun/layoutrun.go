@@ -1,0 +1,83 @@
+// Package layoutrun is what host and guest say to each other when layouts are tried on real md and LVM.
+package layoutrun
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/stack"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// Files in the directory that both have.
+const (
+	JobFile    = "job.json"
+	ReportFile = "report.json"
+	DieFile    = "die"
+)
+
+// Job is what the guest is to do in one boot.
+type Job struct {
+	Plans []string      // files, in order
+	Rate  int           // writes a second
+	Limit storage.Bytes // of md, in bytes a second; 0 for none
+	Kill  Kill
+}
+
+// Kill is a point at which the host is to end the guest: a write to the journal, or a fraction of a step.
+type Kill struct {
+	Append   int // from 1; 0 for none
+	Before   bool
+	Plan     string
+	Step     int
+	Fraction float64
+}
+
+// Array is an array as it was found in the end.
+type Array struct {
+	Name, Level, Consistency string
+	Disks, Degraded          int
+	Capacity                 storage.Bytes
+	Mismatches               int64
+}
+
+// Report is what the guest found in the end.
+type Report struct {
+	Written, Blocks    int // of the load: writes, and blocks that were compared
+	Arrays             []Array
+	Volume, FileSystem storage.Bytes
+	Took               []float64 // seconds, a plan
+}
+
+// State is the stack after a plan, together with the disks that leave by it: what may be there while it runs.
+func State(p plan.Plan) stack.Stack {
+	s, err := stack.Parse(p.State)
+	if err != nil {
+		panic(err) // the plan's own hash was checked
+	}
+	for _, d := range p.Disks {
+		if d.Use == plan.Release {
+			s.Disks = append(s.Disks, stack.Disk{ID: d.ID, Size: d.Size})
+		}
+	}
+	return s
+}
+
+// Contains reports whether a line of /proc/mounts is of a mount point.
+func Contains(mounts, point string) bool {
+	return point != "" && strings.Contains(mounts, " "+point+" ")
+}
+
+// AskToDie asks the host to end the guest, and says why.
+func AskToDie(dir, why string) {
+	path := filepath.Join(dir, DieFile)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return // it was asked already
+	}
+	_, _ = f.WriteString(why)
+	_ = f.Sync()
+	_ = f.Close()
+}
