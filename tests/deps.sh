@@ -7,7 +7,9 @@ set -euo pipefail
 build=(gcc libc6-dev libcephfs-dev librados-dev librbd-dev make)
 run=(ceph-common ceph-fuse ceph-mds ceph-mgr ceph-mon ceph-osd cryptsetup-bin e2fsprogs qemu-block-extra
      qemu-system-common qemu-utils util-linux xfsprogs)
-test=(7zip btrfs-progs busybox-static conntrack containerd containernetworking-plugins debootstrap dmsetup dosfstools ethtool fdisk fuse3 gdisk iproute2 iptables kmod libvmdk-utils lvm2 mdadm nftables openssl parted procps runc smartmontools socat udev uml-utilities user-mode-linux)
+test=(7zip btrfs-progs busybox-static conntrack containerd containernetworking-plugins debootstrap dmsetup dosfstools
+      ethtool fdisk fuse3 gdisk iproute2 iptables kmod libvmdk-utils lvm2 mdadm nftables openssl parted procps
+      runc smartmontools socat udev uml-utilities user-mode-linux)
 
 case "${1:-test}" in
   build) want=("${build[@]}") ;;
