@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,12 +14,14 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk"
+	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
 )
 
 // conversion are the flags of `image convert`.
 type conversion struct {
 	imageOptions
 	vdisk.Target
+	growInside
 	format, size string
 	dryRun       bool
 }
@@ -32,6 +35,8 @@ type conversionReport struct {
 	Size      int64       `json:"size_bytes"`
 	FileBytes int64       `json:"file_bytes,omitempty"`
 	DryRun    bool        `json:"dry_run"`
+
+	Inside *insideReport `json:"inside,omitempty"`
 }
 
 func imageConvert() *cobra.Command {
@@ -40,11 +45,12 @@ func imageConvert() *cobra.Command {
 		Use: "convert SOURCE TARGET", Short: "Write a disk to a new file in another format, larger if asked", Args: cobra.ExactArgs(2),
 		Long: "The new file gets its name when it is whole and synced: cut off, nothing is left of it. The source is only read.",
 		Example: "  holdfast image convert disk.vmdk disk.vdi\n" +
-			"  holdfast image convert appliance.ova disk.vdi --size 64GiB\n" +
+			"  holdfast image convert appliance.ova disk.vdi --size 64GiB --grow-partition last --grow-fs\n" +
 			"  holdfast image convert disk.vdi disk.vmdk --subformat streamOptimized",
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd, args[0], args[1]) },
 	}
-	c.add(cmd)
+	c.imageOptions.add(cmd)
+	c.growInside.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&c.format, "format", "", "format of the new file: vdi, vmdk or raw (default: what its name ends with)")
 	f.StringVar(&c.Subformat, "subformat", "", "of a VMDK: monolithicSparse (default) or streamOptimized")
@@ -74,15 +80,17 @@ func (c *conversion) run(cmd *cobra.Command, source, target string) (err error) 
 		if err := c.Target.Check(i.Size()); err != nil {
 			return err
 		}
+		disk, within, err := c.plan(i, c.Size)
+		if err != nil {
+			return err
+		}
 		report, err := c.report(i)
 		if err != nil {
 			return err
 		}
+		report.Inside = within
 		if !c.dryRun {
-			bar := newBar(cmd.ErrOrStderr(), "converted")
-			err = vdisk.Convert(cmd.Context(), i, c.Target, bar.show)
-			bar.close()
-			if err != nil {
+			if err := c.do(cmd, disk, within); err != nil {
 				return err
 			}
 			if info, err := os.Stat(target); err == nil {
@@ -91,6 +99,16 @@ func (c *conversion) run(cmd *cobra.Command, source, target string) (err error) 
 		}
 		return emit(cmd, report, nil, report.print)
 	})
+}
+
+// do writes the new file.
+func (c *conversion) do(cmd *cobra.Command, disk content.Disk, within *insideReport) error {
+	bar := newBar(cmd.ErrOrStderr(), "converted")
+	defer bar.close()
+	if within != nil && within.Growth != nil {
+		return within.convert(cmd.Context(), disk, c.Target, bar.show)
+	}
+	return vdisk.Convert(cmd.Context(), disk, c.Target, bar.show)
 }
 
 func (c *conversion) report(i *vdisk.Image) (conversionReport, error) {
@@ -103,7 +121,7 @@ func (r conversionReport) print(out io.Writer) {
 	if r.DryRun {
 		verb = "would make"
 	}
-	fmt.Fprintf(out, "%s %s: %s %s, a disk of %s", verb, r.Target, r.Format, r.Subformat, storage.Bytes(r.Size))
+	fmt.Fprintf(out, "%s %s: %s, a disk of %s", verb, r.Target, strings.TrimSpace(r.Format+" "+r.Subformat), storage.Bytes(r.Size))
 	if r.Size > r.Source.Size {
 		fmt.Fprintf(out, " (was %s)", storage.Bytes(r.Source.Size))
 	}
@@ -112,6 +130,9 @@ func (r conversionReport) print(out io.Writer) {
 		fmt.Fprintf(out, ", %s long", storage.Bytes(r.FileBytes))
 	}
 	fmt.Fprintln(out)
+	if r.Inside != nil {
+		r.Inside.print(out)
+	}
 }
 
 // imageGrowth is what scripts read of a growth. Sizes are bytes.

@@ -26,7 +26,7 @@ var layers = [][]string{
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration", "pkg/stack/live"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/smart", "pkg/partition/edit", "pkg/vdisk", "pkg/vdisk/inside", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
 	// Pure: no files, no network, no clock, no chance.
 	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/crush", "pkg/disk/signature", "pkg/executor", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/partition", "pkg/placement", "pkg/placement/osdmap", "pkg/plan", "pkg/poll", "pkg/stack", "pkg/vdisk/content"},
 	// The domain.
@@ -50,6 +50,7 @@ var neighbours = map[string][]string{
 
 	"pkg/rpc/volumeapi": {"pkg/csiclient"},
 
+	"pkg/partition/edit":   {"pkg/vdisk/inside"},
 	"pkg/vdisk/qcow2":      {"pkg/vdisk"},
 	"pkg/vdisk/raw":        {"pkg/vdisk", "pkg/vdisk/vmdk"},
 	"pkg/vdisk/vdi":        {"pkg/vdisk"},
@@ -68,6 +69,7 @@ var outside = map[string][]string{
 	"github.com/prometheus/client_golang": {"csi/server", "pkg/standalone"},
 	"os/exec":                             {"pkg/command", "csi/attach/keeper", "pkg/standalone", "pkg/cli"},
 	"C":                                   {"pkg/ceph/native"},
+	"github.com/diskfs/go-diskfs":         {"pkg/partition/edit"},
 	"github.com/lima-vm/go-qcow2reader":   {"pkg/vdisk/qcow2"},
 }
 

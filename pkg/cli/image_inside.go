@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/vdisk"
+	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
+	"github.com/holdfast-storage/holdfast/pkg/vdisk/inside"
+)
+
+// growInside are the flags that say what in a disk grows with it.
+type growInside struct {
+	partition  string
+	fileSystem bool
+}
+
+func (g *growInside) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&g.partition, "grow-partition", "", "partition that takes up the new space: its number, or last")
+	cmd.Flags().BoolVar(&g.fileSystem, "grow-fs", false, "make the file system in that partition as large as it: ext4 in the file, xfs and btrfs if this machine can mount them")
+	_ = cmd.RegisterFlagCompletionFunc("grow-partition", cobra.FixedCompletions([]string{"last"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// number is the partition's, 0 the last; false if none is to grow.
+func (g *growInside) number() (int, bool, error) {
+	switch {
+	case g.partition == "" && g.fileSystem:
+		return 0, false, fmt.Errorf("--grow-fs needs --grow-partition: last, or a number")
+	case g.partition == "":
+		return 0, false, nil
+	case g.partition == "last":
+		return 0, true, nil
+	}
+	n, err := strconv.Atoi(g.partition)
+	if err != nil || n < 1 {
+		return 0, false, fmt.Errorf("--grow-partition %q is neither a number from 1 on nor last", g.partition)
+	}
+	return n, true, nil
+}
+
+// insideReport is what became of what is in the disk.
+type insideReport struct {
+	Before *inside.Layout `json:"before"`
+	After  *inside.Layout `json:"after"`
+	Growth *inside.Growth `json:"file_system,omitempty"`
+
+	part inside.Part
+}
+
+// plan lays the grown partition table over the disk of the new size.
+func (g *growInside) plan(disk content.Disk, size int64) (content.Disk, *insideReport, error) {
+	number, wanted, err := g.number()
+	if err != nil || !wanted {
+		return disk, nil, err
+	}
+	r := &insideReport{}
+	if r.Before, err = inside.Look(disk); err != nil {
+		return nil, nil, err
+	}
+	overlay := content.NewOverlay(content.Resized(disk, size))
+	if r.After, err = inside.GrowPartition(overlay, number); err != nil {
+		return nil, nil, err
+	}
+	if r.part, err = r.After.Find(number); err != nil {
+		return nil, nil, err
+	}
+	if g.fileSystem {
+		way, atBoot := inside.WayOf(r.part.Content, fmt.Sprintf("/dev/sdX%d", r.part.Number))
+		if way == inside.Never {
+			return nil, nil, fmt.Errorf("--grow-fs: partition %d holds %s, which does not grow", r.part.Number, r.part.Content)
+		}
+		r.Growth = &inside.Growth{Kind: r.part.Content, Way: way, AtBoot: atBoot}
+	}
+	return overlay, r, nil
+}
+
+// convert makes a raw file of the partition first, in which the file system is grown, and puts it in the place of the
+// partition.
+func (r *insideReport) convert(ctx context.Context, disk content.Disk, target vdisk.Target, progress vdisk.Progress) (err error) {
+	folder, err := os.MkdirTemp(filepath.Dir(target.Path), ".holdfast-image-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	work := vdisk.Target{Path: filepath.Join(folder, "partition.img"), Format: vdisk.Raw}
+	if err := vdisk.Convert(ctx, content.Section(disk, r.part.Start, r.part.Size), work, progress); err != nil {
+		return err
+	}
+	growth, err := inside.Tool{Run: command.System{}}.GrowFileSystem(ctx, work.Path, r.part)
+	if err != nil {
+		return err
+	}
+	r.Growth = &growth
+	grown, err := vdisk.Open(work.Path, vdisk.Options{Format: vdisk.Raw})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = grown.Close() }()
+	return vdisk.Convert(ctx, content.Spliced(disk, r.part.Start, grown), target, progress)
+}
+
+func (r *insideReport) print(out io.Writer) {
+	size := max(r.Before.Table.DiskSize, r.After.Table.DiskSize)
+	fmt.Fprintf(out, "before\n%safter\n%s", r.Before.Picture(size), r.After.Picture(size))
+	for _, text := range r.Before.Table.Trouble {
+		fmt.Fprintf(out, "mended: %s\n", text)
+	}
+	g := r.Growth
+	switch {
+	case g == nil:
+	case g.Done:
+		fmt.Fprintf(out, "%s in partition %d is as large as the partition\n", g.Kind, r.part.Number)
+	case g.AtBoot != "" && g.Way != inside.InFile:
+		if g.Why != "" {
+			fmt.Fprintf(out, "not grown here: %s\n", g.Why)
+		}
+		fmt.Fprintf(out, "next: in the machine, run: %s\n", g.AtBoot)
+	}
+}
