@@ -64,10 +64,12 @@ test-crash: build ## kill the services at every point of every call, stop them f
 	@tests/deps.sh test
 	HOLDFAST_CRASH=all go test -count=1 -v -timeout 3h ./tests/crash
 
-test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, then fuzz the map readers for a minute
+test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, then fuzz the readers of maps, disk images and partition tables for FUZZ_TIME (1m) each
 	@tests/deps.sh run
 	HOLDFAST_CRUSH_MAPPINGS=$(or $(FUZZ_MAPPINGS),10000000) HOLDFAST_CRUSH_SEED=$(or $(FUZZ_SEED),1000) go test -count=1 -v -timeout 2h -run TestMappings ./pkg/crush
 	go test -run '^$$' -fuzz FuzzParse -fuzztime 1m -parallel 1 ./pkg/crush
+	for what in vdisk/vdi.FuzzImage vdisk/vmdk.FuzzDisk vdisk/vmdk.FuzzCOWD partition/edit.FuzzRead; do \
+	  go test -run '^$$' -fuzz "$${what#*.}\$$" -fuzztime $(or $(FUZZ_TIME),1m) -fuzzminimizetime 1x "./pkg/$${what%.*}" || exit 1; done
 
 soak: build ## whole lives of SOAK_VOLUMES volumes (1000) under random kills; SOAK_SEED repeats a run (as root)
 	@tests/deps.sh test

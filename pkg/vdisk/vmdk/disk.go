@@ -57,6 +57,8 @@ func Open(file File, length int64, beside Beside) (*Disk, error) {
 		return openHosted(file, length)
 	case bytes.HasPrefix(head, []byte("COWD")):
 		return nil, fault.New(fault.Invalid, "this is one extent of a disk: give the descriptor, the small file of text that names it")
+	case !IsDescriptor(head):
+		return nil, fault.New(fault.Invalid, "this is no VMDK: it begins neither with the signature KDMV nor with %q", "# Disk DescriptorFile")
 	}
 	return openDescribed(file, length, beside)
 }

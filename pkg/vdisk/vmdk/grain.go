@@ -53,7 +53,10 @@ func (g *grain) ReadAt(p []byte, off int64) (int, error) {
 	begin := g.number * g.of.grain
 	length := min(g.of.grain, g.of.capacity-begin)
 	if off == begin && int64(len(p)) == length {
-		return len(p), g.inflate(i, p)
+		if err := g.inflate(i, p); err != nil {
+			return 0, err
+		}
+		return len(p), nil
 	}
 	plain := i.room(length)
 	if err := g.inflate(i, plain); err != nil {
