@@ -153,7 +153,7 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 	for {
 		err := runSteps(ctx, s.steps(), s.tell)
 		if err == nil {
-			err = errors.Join(s.finish(), s.watch.look(ctx, observeWithin))
+			err = errors.Join(s.finish(), s.awaitKeepers(ctx), s.watch.look(ctx, observeWithin))
 		}
 		if ctx.Err() != nil {
 			return
@@ -179,6 +179,21 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 		s.events = newHub()
 		s.mu.Unlock()
 	}
+}
+
+// awaitKeepers waits until each keeper has found its process, or started it: what an earlier supervisor left answers
+// before it is found, and status would call it stopped.
+func (s *Supervisor) awaitKeepers(ctx context.Context) error {
+	return within(ctx, waitCSI, "not all processes are looked after", s.paths.Log(), func(context.Context) (bool, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, c := range s.children {
+			if d, _ := c.status(); d.State == localapi.DaemonStopped {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
 }
 
 func (s *Supervisor) finish() error {
