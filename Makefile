@@ -75,8 +75,9 @@ soak: build ## whole lives of SOAK_VOLUMES volumes (1000) under random kills; SO
 	@tests/deps.sh test
 	HOLDFAST_SOAK_VOLUMES=$(or $(SOAK_VOLUMES),1000) HOLDFAST_SOAK_SEED=$(SOAK_SEED) go test -count=1 -v -timeout 6h -run TestSoak ./tests/crash
 
-bench: build ## ratios to bare librbd and to the manager, interleaved
+bench: build ## ratios to bare librbd and to the manager, and of disk images to cp and qemu-img, interleaved
 	@tests/deps.sh run
+	go run ./tests/bench/images -holdfast bin/holdfast
 	@tests/bench.sh
 
 ##@ Clean

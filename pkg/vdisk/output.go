@@ -22,7 +22,7 @@ type output struct {
 }
 
 // writeBack is after how many bytes the kernel is asked to begin, so that the sync at the end finds little to do.
-const writeBack = 8 << 20
+const writeBack = 32 << 20
 
 // create begins a file beside the one at path. That another has the name already is found out now and at the end.
 func create(path string, overwrite bool) (*output, error) {
