@@ -115,6 +115,7 @@ func (g *group) balance(limited bool, most int64) groupResult {
 			break
 		}
 	}
+	g.evict()
 	r.after, r.moves = g.usable(), g.changed(start)
 	r.limitedBy = g.limit(b, r, lowest, limited && level > lowest)
 	return r

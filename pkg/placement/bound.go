@@ -124,10 +124,14 @@ func (b *bound) feasible(caps []int64) bool {
 
 // lowest searches for the lowest level that is feasible, and at least low.
 func (g *group) lowest(b *bound) float64 {
-	high := g.fullest()
+	high := max(g.fullest(), g.mean())
 	low := g.mean() * (1 - 1e-9)
 	if b.feasible(g.caps(low)) {
 		return low
+	}
+	// OSDs that leave may make it necessary to fill others more than any is now.
+	for try := 0; try < 200 && !b.feasible(g.caps(high)); try++ {
+		low, high = high, high*1.1
 	}
 	for range 60 {
 		mid := (low + high) / 2

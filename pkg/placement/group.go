@@ -64,7 +64,8 @@ func (p *pool) reaches(w *world, o int) bool {
 	return w.osds[o].weight > 0 && slices.ContainsFunc(p.rule.blocks, func(b block) bool { return b.in[o] })
 }
 
-// gather finds the group's OSDs and sums.
+// gather finds the group's OSDs and sums. OSDs without weight that still have shards
+// belong to it, too: all has to leave them.
 func (g *group) gather(owner []int, find func(int) int) {
 	first := slices.Index(g.pools, g.members[0])
 	for o, of := range owner {
@@ -76,6 +77,7 @@ func (g *group) gather(owner []int, find func(int) int) {
 		}
 	}
 	g.even = true
+	var leaving []int32
 	for _, p := range g.members {
 		for i := p.first; i < p.end; i++ {
 			size := g.pgs[i].size
@@ -83,8 +85,15 @@ func (g *group) gather(owner []int, find func(int) int) {
 				g.unit = size
 			}
 			g.even = g.even && size == g.unit
+			for _, o := range g.places(&g.pgs[i]) {
+				if g.isOSD(o) && !g.in[o] && g.osds[o].weight == 0 {
+					leaving, g.in[o], g.total = append(leaving, o), true, g.total+g.osds[o].load
+				}
+			}
 		}
 	}
+	g.ids = append(g.ids, leaving...)
+	slices.Sort(g.ids)
 }
 
 // mean is the load that one unit of weight has on average.
@@ -94,7 +103,9 @@ func (g *group) mean() float64 { return float64(g.total) / g.weight }
 func (g *group) fullest() float64 {
 	var level float64
 	for _, o := range g.ids {
-		level = max(level, float64(g.osds[o].load)/g.osds[o].weight)
+		if g.osds[o].weight > 0 {
+			level = max(level, float64(g.osds[o].load)/g.osds[o].weight)
+		}
 	}
 	return level
 }

@@ -185,6 +185,9 @@ func (w *world) mapOne(mapper *osdmap.Mapper, p *pg, scratch []crush.ItemID) ([]
 		mapper.ApplyPairs(base, w.OSDs.UpmapItems[p.id()])
 	}
 	fill(w.places(p), base)
+	if !p.pool.rule.holds(w.places(p)) && p.pool.rule.holds(w.basePlaces(p)) {
+		copy(w.places(p), w.basePlaces(p)) // monitors cancel such upmaps
+	}
 	p.frozen = !open || p.pool.Merging(p.seed) || len(base) > int(p.n) || !p.pool.rule.holds(w.places(p))
 	return raw[:0], nil
 }

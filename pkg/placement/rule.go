@@ -157,8 +157,8 @@ func (l *level) allows(b *block, places []int32, place int, to int32) bool {
 	same, others := 0, 0
 	for i := from; i < end; i++ {
 		o := places[i]
-		if i == place || o < 0 || int(o) >= len(l.parent) {
-			continue
+		if i == place || o < 0 || int(o) >= len(l.parent) || l.parent[o] == noParent {
+			continue // OSDs outside of the tree are about to leave
 		}
 		if l.parent[o] == mine {
 			same++

@@ -35,24 +35,45 @@ func (g *group) newSolver(caps []int64) *solver {
 	return s
 }
 
-// list notes what OSDs have, upmapped shards first: moving those costs no new pair.
+// list notes what OSDs have: upmapped shards first, since moving those costs no new pair,
+// then those that move anyway, then others.
 func (s *solver) list(wanted func(int32) bool) {
-	for _, upmapped := range []bool{true, false} {
+	for class := range 3 {
 		for _, p := range s.members {
 			for i := p.first; i < p.end; i++ {
 				g := &s.pgs[i]
 				if g.frozen || g.size == 0 {
 					continue
 				}
-				base := s.basePlaces(g)
 				for place, o := range s.places(g) {
-					if s.isOSD(o) && s.in[o] && wanted(o) && (base[place] != o) == upmapped {
+					if s.isOSD(o) && s.in[o] && wanted(o) && s.class(g, place) == class {
 						s.own[o] = append(s.own[o], shard{int32(i), int32(place)})
 					}
 				}
 			}
 		}
 	}
+}
+
+// class sorts shards by what moving them costs.
+func (s *solver) class(p *pg, place int) int {
+	switch {
+	case s.isUpmapped(p, place):
+		return 0
+	case s.foreign(shard{s.index(p), int32(place)}, s.places(p)[place]) > 0:
+		return 1
+	default:
+		return 2
+	}
+}
+
+// isUpmapped says whether CRUSH would not have a PG on the OSD of a place.
+func (s *solver) isUpmapped(p *pg, place int) bool {
+	o, base := s.places(p)[place], s.basePlaces(p)
+	if p.pool.positional {
+		return base[place] != o
+	}
+	return !slices.Contains(base, o)
 }
 
 func (s *solver) at(x shard) int32 { return s.cur[int(s.pgs[x.pg].at)+int(x.place)] }
@@ -121,6 +142,7 @@ func (s *solver) receivers() []int32 {
 // solve returns whether all OSDs are within their caps now.
 func (s *solver) solve() bool {
 	s.undoUpmaps()
+	s.undoMoves()
 	for _, strict := range []bool{true, false} {
 		s.moveBundles(strict)
 		if s.even {
@@ -141,12 +163,44 @@ func (s *solver) undoUpmaps() {
 		}
 		for _, x := range s.own[o] {
 			p := &s.pgs[x.pg]
-			home := s.basePlaces(p)[x.place]
-			if s.slack(o) >= 0 || home == o {
+			if s.slack(o) >= 0 || !s.isUpmapped(p, int(x.place)) {
 				break // upmapped ones are first
 			}
-			if s.isOSD(home) && s.in[home] && s.slack(home) >= p.size && s.allowed(x, home) {
-				s.move(x, home)
+			for i, home := range s.basePlaces(p) {
+				if p.pool.positional && i != int(x.place) || !s.isOSD(home) {
+					continue
+				}
+				if s.slack(home) >= p.size && s.allowed(x, home) {
+					s.move(x, home)
+					break
+				}
+			}
+		}
+	}
+}
+
+// undoMoves moves shards of senders that move anyway back to where they were: a move less.
+func (s *solver) undoMoves() {
+	for _, o := range s.ids {
+		if !s.sender[o] {
+			continue
+		}
+		for _, x := range s.own[o] {
+			p := &s.pgs[x.pg]
+			if s.slack(o) >= 0 {
+				break
+			}
+			if s.at(x) != o || s.foreign(x, o) == 0 {
+				continue
+			}
+			for i, was := range s.oldPlaces(p) {
+				if p.pool.positional && i != int(x.place) || !s.isOSD(was) {
+					continue
+				}
+				if s.slack(was) >= p.size && s.allowed(x, was) {
+					s.move(x, was)
+					break
+				}
 			}
 		}
 	}

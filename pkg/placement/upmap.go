@@ -34,7 +34,7 @@ func (w *world) upmaps() (changes []Upmap, pairs int) {
 	for i := range w.pgs {
 		p := &w.pgs[i]
 		have := w.OSDs.UpmapItems[p.id()]
-		if slices.Equal(w.places(p), w.mapped(p)) {
+		if slices.Equal(w.places(p), w.mapped(p)) && (p.frozen || w.effective(p, have)) {
 			pairs += len(have)
 			continue
 		}
@@ -43,6 +43,15 @@ func (w *world) upmaps() (changes []Upmap, pairs int) {
 		changes = append(changes, Upmap{p.id(), want})
 	}
 	return changes, pairs
+}
+
+// effective says whether all pairs of a PG have something to replace, and an OSD with
+// weight to replace it by: monitors cancel others.
+func (w *world) effective(p *pg, pairs []osdmap.Pair) bool {
+	return !slices.ContainsFunc(pairs, func(pair osdmap.Pair) bool {
+		to := int32(pair.To)
+		return !slices.Contains(w.basePlaces(p), int32(pair.From)) || !w.isOSD(to) || w.osds[to].weight == 0
+	})
 }
 
 // mapped is where the map has a PG without any change.

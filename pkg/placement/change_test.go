@@ -1,0 +1,112 @@
+package placement_test
+
+import (
+	"testing"
+
+	"github.com/holdfast-storage/holdfast/pkg/crush"
+	"github.com/holdfast-storage/holdfast/pkg/placement"
+	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
+	"github.com/holdfast-storage/holdfast/pkg/placement/placementtest"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// balanced is case B with its upmaps in place.
+func balanced(t *testing.T) (*placementtest.Image, placement.Cluster) {
+	t.Helper()
+	im := placementtest.Cases()[2].Image(t)
+	plan, err := placement.PlanBalance(read(t, im), placement.BalanceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	im = apply(im, plan.Upmaps)
+	return im, read(t, im)
+}
+
+// after is the map that Ceph would have after a change: its tools read the CRUSH map that
+// was edited here.
+func after(t *testing.T, im *placementtest.Image, c placement.Cluster) *placementtest.Image {
+	t.Helper()
+	binary, err := c.Crush.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := placementtest.New(t, len(c.OSDs.OSDs), binary)
+	next.Pools, next.Items = im.Pools, im.Items
+	copy(next.OSDs, c.OSDs.OSDs)
+	return next
+}
+
+func TestChangesMoveLittle(t *testing.T) {
+	placementtest.NeedTools(t)
+	im, before := balanced(t)
+	tb := storage.TiB
+	changes := map[string]func(*placement.Editor) error{
+		"one more host": func(e *placement.Editor) error {
+			return e.AddHost("new", []storage.Bytes{4 * tb, 6 * tb, 8 * tb, 10 * tb, 12 * tb, 12 * tb, 12 * tb, 14 * tb, 14 * tb, 16 * tb, 18 * tb, 20 * tb})
+		},
+		"fourteen disks replaced": func(e *placement.Editor) error {
+			for osd := range crush.ItemID(14) {
+				if err := e.Replace(osd*17, 20*tb); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"a host less":   func(e *placement.Editor) error { return e.RemoveHost("h3") },
+		"two OSDs less": func(e *placement.Editor) error { _ = e.RemoveOSD(7); return e.RemoveOSD(100) },
+		"one more OSD":  func(e *placement.Editor) error { return e.AddOSD("h5", 20*tb) },
+	}
+	for name, change := range changes {
+		for _, prefer := range []placement.Prefer{placement.PreferBytes, placement.PreferPairs} {
+			edit := before.Edit("")
+			if err := change(edit); err != nil {
+				t.Fatal(err)
+			}
+			cluster, err := edit.Cluster()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := placement.PlanChange(before, cluster, prefer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			judgeChange(t, name, im, cluster, c)
+		}
+	}
+}
+
+// judgeChange counts moves from osdmaptool's mappings of both maps.
+func judgeChange(t *testing.T, name string, im *placementtest.Image, cluster placement.Cluster, c *placement.Change) {
+	t.Helper()
+	file := apply(after(t, im, cluster), c.Upmaps).Write(t)
+	was, is := placementtest.Mappings(t, im.Write(t)), placementtest.Mappings(t, file)
+	var moves int64
+	hosts := map[osdmap.PG]bool{}
+	for pg, m := range is {
+		seen := map[crush.ItemID]bool{}
+		for _, o := range was[pg].Up {
+			seen[o] = true
+		}
+		on := map[crush.ItemID]bool{}
+		for _, o := range m.Up {
+			if !seen[o] {
+				moves++
+			}
+			on[cluster.Crush.Holder(o).ID] = true
+		}
+		if len(m.Up) != 3 || len(on) != 3 {
+			hosts[pg] = true
+		}
+	}
+	t.Logf("%s, sparing %s: usable %.2f %% -> %.2f %% (CRUSH alone %.2f %%, bound %.2f %%), %d moves, %.2f %% (CRUSH alone %d; at least %d, %.2f %%), %d pairs; %s", name, c.Prefer,
+		c.UsableBefore*100, c.UsableAfter*100, c.UsableCrush*100, c.Bound*100, moves, float64(moves)*100/float64(c.ShardsTotal), c.MovesCrush, c.MovesLowerBound, float64(c.MovesLowerBound)*100/float64(c.ShardsTotal), c.UpmapPairs, c.LimitedBy)
+	if moves != c.Moves || len(hosts) > 0 {
+		t.Errorf("%s: osdmaptool's mappings have %d moves, the plan %d; %d PGs are not on 3 hosts", name, moves, c.Moves, len(hosts))
+	}
+	if c.UsableAfter < c.Bound-0.002 || c.Prefer == placement.PreferBytes && float64(moves) > 1.01*float64(c.MovesLowerBound) {
+		t.Errorf("%s, sparing %s: not good enough", name, c.Prefer)
+	}
+	if cancelled := placementtest.Cleanup(t, file); len(cancelled) > 0 {
+		t.Errorf("%s: osdmaptool cancels %d upmaps: %s", name, len(cancelled), cancelled[0])
+	}
+}
