@@ -23,10 +23,13 @@ func runLine(t *testing.T, line string) (string, error) {
 	return out.String(), failed
 }
 
-// TestLayoutTranscripts compares what people read with testdata/layout.txt: commands after "$", what
+func TestLayoutTranscripts(t *testing.T) { checkTranscript(t, "layout.txt") }
+
+// checkTranscript compares what people read with a file of testdata: commands after "$", what
 // they print after that. HOLDFAST_GOLDEN=write writes it anew.
-func TestLayoutTranscripts(t *testing.T) {
-	path := filepath.Join("testdata", "layout.txt")
+func checkTranscript(t *testing.T, file string) {
+	t.Helper()
+	path := filepath.Join("testdata", file)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

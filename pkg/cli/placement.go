@@ -19,7 +19,7 @@ func placementCommand() *cobra.Command {
 		Use: "placement", Short: "Work out where data should be: balance, changes of the cluster, and why",
 		Long: "These commands only calculate, from dumps of a cluster: they ask no cluster and change nothing.",
 	}
-	cmd.AddCommand(placementBalance(), placementSimulate(), placementPlan())
+	cmd.AddCommand(placementBalance(), placementSimulate(), placementPlan(), placementExplain(), placementAdvise())
 	return cmd
 }
 

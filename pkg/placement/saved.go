@@ -2,9 +2,7 @@ package placement
 
 import (
 	"fmt"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/crush"
@@ -81,7 +79,5 @@ func (w *world) name(id int32) string {
 	return fmt.Sprintf("bucket %d", id)
 }
 
-// percent prints a part with up to two decimals, rounded down: 100 % is all.
-func percent(part float64) string {
-	return strconv.FormatFloat(math.Floor(part*1e4+1e-6)/100, 'f', -1, 64) + " %"
-}
+// percent prints a part with two decimals.
+func percent(part float64) string { return fmt.Sprintf("%.2f %%", part*100) }

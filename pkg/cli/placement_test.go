@@ -1,0 +1,5 @@
+package cli
+
+import "testing"
+
+func TestPlacementTranscripts(t *testing.T) { checkTranscript(t, "placement.txt") }
