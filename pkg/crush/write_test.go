@@ -44,3 +44,36 @@ func TestBinaryMapsComeOutAsTheyWentIn(t *testing.T) {
 	}
 	t.Logf("%d maps", same)
 }
+
+func TestTextIsCrushtoolsOwn(t *testing.T) {
+	tool := needCrushtool(t)
+	maps := 0
+	for seed := range uint64(60) {
+		m := generate(seed, everyAlgorithm)
+		file, ok := tool.compile(t, m.text)
+		if !ok {
+			continue
+		}
+		want, ok := tool.run(t, "-d", file)
+		if !ok {
+			continue
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := crush.Parse(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := parsed.Text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("seed %d: %s", seed, firstDifference([]byte(got), want))
+		}
+		maps++
+	}
+	t.Logf("%d maps", maps)
+}
