@@ -102,7 +102,7 @@ func (g *group) balance(limited bool, most int64) groupResult {
 	if limited && r.leastMoves > most {
 		level = g.affordable(lowest, most)
 	}
-	if g.search(start, level, r.leastLoad, r.leastMoves) && level == lowest {
+	if g.searchOn(start, level, r.leastLoad, r.leastMoves) && level == lowest {
 		r.leastMoves = g.changed(start)
 		r.leastLoad = r.leastMoves * g.unit
 	}
@@ -121,13 +121,32 @@ func (g *group) balance(limited bool, most int64) groupResult {
 	return r
 }
 
+// maxSearches bounds how often a search starts from where the last one ended.
+const maxSearches = 6
+
+// searchOn searches until that makes nothing better, so that a plan that was carried out
+// leaves nothing to plan.
+func (g *group) searchOn(start *saved, lowest float64, leastLoad, leastMoves int64) (proven bool) {
+	from := start
+	for range maxSearches {
+		was := g.usable()
+		proven = g.search(start, from, lowest, leastLoad, leastMoves)
+		if g.even || g.usable() < was+1e-6 {
+			return proven
+		}
+		from = g.save()
+	}
+	return proven
+}
+
 // search tries levels from the lowest on and keeps the first plan that works out and is
 // thrifty, or else the one that ends most even. It says whether that plan is at the
-// lowest level and proven to have the fewest moves.
-func (g *group) search(start *saved, lowest float64, leastLoad, leastMoves int64) (proven bool) {
-	best, bestUsable := start, g.usable()
+// lowest level and proven to have the fewest moves. Moves count from start, the search
+// sets out from where it is told.
+func (g *group) search(start, from *saved, lowest float64, leastLoad, leastMoves int64) (proven bool) {
+	best, bestUsable := from, g.usable()
 	for _, factor := range relaxed {
-		g.load(start)
+		g.load(from)
 		s := g.newSolver(g.caps(lowest * factor))
 		ok := s.solve()
 		shards, load := g.change(start)
