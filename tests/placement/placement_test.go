@@ -1,0 +1,202 @@
+// Package placement holds plans against a real cluster: what a plan promises is what
+// `ceph pg dump` says after its commands.
+package placement
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/crush"
+	"github.com/holdfast-storage/holdfast/pkg/placement"
+	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
+	"github.com/holdfast-storage/holdfast/tests/realceph"
+)
+
+// weights of the six OSDs.
+var weights = []string{"1", "1", "2", "2", "3", "4"}
+
+// cluster of six OSDs: that of HOLDFAST_TEST_CLUSTER, if it has as many, or one of its own.
+func cluster(t *testing.T) realceph.Cluster {
+	t.Helper()
+	if os.Getenv("HOLDFAST_TEST_CLUSTER") != "" {
+		c := realceph.Need(t)
+		if n := len(strings.Fields(c.Tool(t, "ceph", "osd", "ls"))); n != len(weights) {
+			t.Skipf("the cluster has %d OSDs, and the weights are for %d", n, len(weights))
+		}
+		return c
+	}
+	return realceph.Own(t, "/var/tmp/hf-placement", "--osds", strconv.Itoa(len(weights)), "--osd-size", "4GiB")
+}
+
+// mix gives the OSDs their weights, makes pools of two kinds and puts data into them.
+func mix(t *testing.T, c realceph.Cluster) {
+	t.Helper()
+	for osd, w := range weights {
+		c.Tool(t, "ceph", "osd", "crush", "reweight", "osd."+strconv.Itoa(osd), w)
+	}
+	c.Tool(t, "ceph", "balancer", "off")
+	c.Tool(t, "ceph", "osd", "set-require-min-compat-client", "luminous", "--yes-i-really-mean-it")
+	c.Tool(t, "ceph", "osd", "erasure-code-profile", "set", "plan21", "k=2", "m=1", "crush-failure-domain=osd")
+	c.Tool(t, "ceph", "osd", "pool", "create", "plan-r", "64", "64", "replicated", "--autoscale-mode=off")
+	c.Tool(t, "ceph", "osd", "pool", "create", "plan-e", "32", "32", "erasure", "plan21", "--autoscale-mode=off")
+	for _, pool := range []string{"plan-r", "plan-e"} {
+		c.Tool(t, "rados", "-p", pool, "bench", "3", "write", "-b", "65536", "--no-cleanup")
+		t.Cleanup(func() {
+			_, _ = c.TryTool("ceph", "config", "set", "mon", "mon_allow_pool_delete", "true")
+			_, _ = c.TryTool("ceph", "osd", "pool", "delete", pool, pool, "--yes-i-really-really-mean-it")
+		})
+	}
+}
+
+// pgState is what `ceph pg dump` says of a PG.
+type pgState struct {
+	ID        string         `json:"pgid"`
+	State     string         `json:"state"`
+	Up        []crush.ItemID `json:"up"`
+	Acting    []crush.ItemID `json:"acting"`
+	UpPrimary crush.ItemID   `json:"up_primary"`
+}
+
+// settled waits until all PGs are active and clean, and returns them with the dump.
+func settled(t *testing.T, c realceph.Cluster) ([]pgState, string) {
+	t.Helper()
+	deadline := time.NewTimer(3 * time.Minute)
+	defer deadline.Stop()
+	for {
+		text := c.Tool(t, "ceph", "pg", "dump", "-f", "json")
+		var dump struct {
+			Map struct {
+				PGs []pgState `json:"pg_stats"`
+			} `json:"pg_map"`
+		}
+		if err := json.Unmarshal([]byte(text), &dump); err != nil {
+			t.Fatal(err)
+		}
+		busy := slices.IndexFunc(dump.Map.PGs, func(p pgState) bool { return !strings.HasPrefix(p.State, "active+clean") })
+		if busy < 0 {
+			return dump.Map.PGs, text
+		}
+		select {
+		case <-deadline.C:
+			t.Fatalf("pg %s is %s", dump.Map.PGs[busy].ID, dump.Map.PGs[busy].State)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// dumps writes the three dumps that plans are made from and returns the command's flags.
+func dumps(t *testing.T, c realceph.Cluster, pgs string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	osds, crushMap, pg := filepath.Join(dir, "osd.json"), filepath.Join(dir, "crush.bin"), filepath.Join(dir, "pg.json")
+	c.Tool(t, "ceph", "osd", "getcrushmap", "-o", crushMap)
+	for file, text := range map[string]string{osds: c.Tool(t, "ceph", "osd", "dump", "-f", "json"), pg: pgs} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return []string{"--osdmap", osds, "--crush", crushMap, "--pgs", pg}
+}
+
+func read(t *testing.T, flags []string) placement.Cluster {
+	t.Helper()
+	var data [3][]byte
+	for i := range data {
+		var err error
+		if data[i], err = os.ReadFile(flags[2*i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var c placement.Cluster
+	var err error
+	if c.OSDs, err = osdmap.Parse(data[0]); err != nil {
+		t.Fatal(err)
+	}
+	if c.Crush, err = crush.Parse(data[1]); err != nil {
+		t.Fatal(err)
+	}
+	if c.PGs, c.Disks, err = placement.ParsePGDump(data[2]); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// same compares the mappings computed from the dumps with what the cluster says.
+func same(t *testing.T, when string, c placement.Cluster, pgs []pgState) {
+	t.Helper()
+	mapper, err := osdmap.NewMapper(c.OSDs, c.Crush)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pgs {
+		id, err := osdmap.ParsePG(p.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := mapper.Map(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(m.Up, p.Up) || !slices.Equal(m.Acting, p.Acting) || m.UpPrimary != p.UpPrimary {
+			t.Errorf("%s: pg %s is up on %v, acting %v; computed %v, %v", when, p.ID, p.Up, p.Acting, m.Up, m.Acting)
+		}
+	}
+}
+
+// balance runs `holdfast placement balance`.
+func balance(t *testing.T, flags []string, format string) string {
+	t.Helper()
+	args := append([]string{"placement", "balance", "-o", format}, flags...)
+	out, err := exec.CommandContext(t.Context(), realceph.Binary(t, "holdfast"), args...).Output()
+	if err != nil {
+		t.Fatalf("holdfast placement balance: %v", err)
+	}
+	return string(out)
+}
+
+func TestACarriedOutPlanIsWhatTheClusterSays(t *testing.T) {
+	c := cluster(t)
+	mix(t, c)
+	pgs, text := settled(t, c)
+	flags := dumps(t, c, text)
+	before := read(t, flags)
+	same(t, "before", before, pgs)
+
+	var plan placement.Balance
+	if err := json.Unmarshal([]byte(balance(t, flags, "json")), &plan); err != nil {
+		t.Fatal(err)
+	}
+	commands := strings.Split(strings.TrimSpace(balance(t, flags, "commands")), "\n")
+	t.Logf("usable %.2f %% -> %.2f %% (bound %.2f %%), %d moves (at least %d), %d commands; %s",
+		plan.UsableBefore*100, plan.UsableAfter*100, plan.Bound*100, plan.Moves, plan.MovesLowerBound, len(commands), plan.LimitedBy)
+	promised, err := placement.PlanBalance(before, placement.BalanceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, u := range promised.Upmaps {
+		if commands[i] != u.Command() {
+			t.Fatalf("command %d is %q, the plan says %q", i, commands[i], u.Command())
+		}
+		before.OSDs.UpmapItems[u.PG] = u.Pairs
+		c.Tool(t, strings.Fields(commands[i])...)
+	}
+	pgs, text = settled(t, c)
+	same(t, "planned", before, pgs)
+	if t.Failed() {
+		return
+	}
+	after := read(t, dumps(t, c, text))
+	same(t, "after", after, pgs)
+	again, err := placement.PlanBalance(after, placement.BalanceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("afterwards usable %.2f %%, %d moves more", again.UsableBefore*100, again.Moves)
+}
