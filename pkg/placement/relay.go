@@ -1,6 +1,9 @@
 package placement
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // maxRelayed bounds how many shards of one OSD a chain tries to pass on.
 const maxRelayed = 64
@@ -12,15 +15,13 @@ func (s *solver) relay(start int32, held [][]shard) bool {
 	hops := make([]hop, len(s.osds))
 	need := make([]int64, len(s.osds))
 	hops[start].seen = true
-	last := held[start]
-	if len(last) == 0 {
-		return false
-	}
-	need[start] = min(-s.slack(start), s.size(last[len(last)-1]))
 	queue := []int32{start}
 	for at := 0; at < len(queue); at++ {
 		from := queue[at]
 		shards := s.relayed(held[from], need[from])
+		if from == start {
+			shards = s.shed(held[start], -s.slack(start))
+		}
 		for _, room := range []bool{true, false} {
 			for _, to := range s.ids {
 				if hops[to].seen || !s.osds[to].takes {
@@ -45,6 +46,17 @@ func (s *solver) relay(start int32, held [][]shard) bool {
 		}
 	}
 	return false
+}
+
+// shed lists what an OSD may be rid of: the smallest shards that cover its excess, then
+// smaller ones, the largest first.
+func (s *solver) shed(held []shard, excess int64) []shard {
+	cover, _ := slices.BinarySearchFunc(held, excess, func(x shard, size int64) int { return cmp.Compare(s.size(x), size) })
+	list := slices.Clone(held[cover:])
+	for i := cover - 1; i >= 0; i-- {
+		list = append(list, held[i])
+	}
+	return list
 }
 
 // relayed lists the smallest shards that are large enough, those first that have moved
