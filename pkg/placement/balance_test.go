@@ -112,15 +112,3 @@ func TestOnePoolReachesTheBoundWithTheFewestMoves(t *testing.T) {
 		}
 	}
 }
-
-func TestLargeClustersComeCloseToTheBound(t *testing.T) {
-	placementtest.NeedTools(t)
-	if testing.Short() {
-		t.Skip("minutes of osdmaptool")
-	}
-	for _, c := range placementtest.LargeCases() {
-		if plan := check(t, c); plan.UsableAfter < plan.Bound-0.002 || float64(plan.Moves) > 1.03*float64(plan.MovesLowerBound) {
-			t.Errorf("%s: %v", c.Name, plan)
-		}
-	}
-}

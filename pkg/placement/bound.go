@@ -21,6 +21,40 @@ type bound struct {
 	sinks        []int32 // by OSD of the group: its arc to the sink
 	inner        []inner
 	full         []int64 // capacities as built, by arc
+	nested       []nested
+}
+
+// nested is an outer bucket whose places of a PG have to be in several inner ones: two
+// hosts of a rack. However much room one host has, it cannot take more than the others can
+// match.
+type nested struct {
+	arc        int32
+	once       int64           // a place in every PG of the pool
+	each, most int             // places that a PG has in the outer bucket, and in one inner one
+	inner      map[int32][]int // by inner bucket: its OSDs, as numbers of the group's
+}
+
+// limit is the most that an outer bucket can take: each times the largest n for which its
+// inner buckets can take each of n places, no inner one more than most of n.
+func (n *nested) limit(caps []int64) int64 {
+	low, high := int64(0), n.once
+	for low < high {
+		mid := low + (high-low+1)/2
+		var sum int64
+		for _, osds := range n.inner {
+			var room int64
+			for _, i := range osds {
+				room += min(caps[i], mid)
+			}
+			sum += min(room, mid*int64(n.most))
+		}
+		if sum >= mid*int64(n.each) {
+			low = mid
+		} else {
+			high = mid - 1
+		}
+	}
+	return low * int64(n.each)
 }
 
 // inner is an arc into a bucket that a rule counts.
@@ -63,12 +97,13 @@ func (g *group) addBlock(b *bound, p *pool, bl *block, leaf []int32) {
 			}
 		}
 	}
+	whole := demand == once*int64(bl.to-bl.from) // no PG lacks a place
 	b.demand += demand
 	top := b.node()
 	b.connect(b.source, top, demand)
 	type key struct{ level, bucket int32 }
-	nodes := map[key]int32{}
-	for _, o := range g.ids {
+	nodes, outer := map[key]int32{}, map[int32]int{}
+	for number, o := range g.ids {
 		if !bl.in[o] {
 			continue
 		}
@@ -85,6 +120,13 @@ func (g *group) addBlock(b *bound, p *pool, bl *block, leaf []int32) {
 				nodes[key{int32(l), bucket}] = node
 				a := b.connect(at, node, once*int64(bl.levels[l].each))
 				b.inner = append(b.inner, inner{a, p, bucket, bl.levels[l].each, node})
+				if l == 0 && whole && len(bl.levels) == 2 && bl.levels[0].each > 1 {
+					outer[bucket] = len(b.nested)
+					b.nested = append(b.nested, nested{a, once, bl.levels[0].each, bl.levels[1].each, map[int32][]int{}})
+				}
+			}
+			if i, ok := outer[bl.levels[0].parent[o]]; ok && l == 1 {
+				b.nested[i].inner[bucket] = append(b.nested[i].inner[bucket], number)
 			}
 			at = node
 		}
@@ -118,6 +160,10 @@ func (b *bound) feasible(caps []int64) bool {
 	}
 	for i, a := range b.sinks {
 		b.arcs[a].left = caps[i]
+	}
+	for i := range b.nested {
+		n := &b.nested[i]
+		b.arcs[n.arc].left = min(b.arcs[n.arc].left, n.limit(caps))
 	}
 	return b.push(b.source, b.sink) == b.demand
 }

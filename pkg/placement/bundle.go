@@ -13,30 +13,35 @@ func (p *pool) bundled() bool {
 	})
 }
 
-// moveBundles moves bundles off OSDs above their caps, to outer buckets where each of
-// its shards finds an OSD with room. With strict all shards of a bundle are on such OSDs,
-// so that no move is spent in vain; else one is enough.
+// moveBundles moves bundles off OSDs above their caps, to outer buckets where their shards
+// find OSDs with room. With strict all shards of a bundle are on such OSDs and all find
+// room, so that no move is spent in vain; else more OSDs have to be relieved than get
+// too much.
 func (s *solver) moveBundles(strict bool) {
 	if !slices.ContainsFunc(s.members, (*pool).bundled) {
 		return
 	}
-	var room []int32
-	for _, o := range s.receivers() {
-		if !s.sender[o] {
-			room = append(room, o)
+	for range maxBundleRounds {
+		moved := false
+		room := s.receivers()
+		for _, o := range s.over() {
+			for _, x := range s.own[o] {
+				if s.slack(o) >= 0 {
+					break
+				}
+				if s.at(x) == o && s.pgs[x.pg].pool.bundled() && s.moveBundle(x, room, strict) {
+					moved = true
+				}
+			}
 		}
-	}
-	for _, o := range s.over() {
-		for _, x := range s.own[o] {
-			if s.slack(o) >= 0 {
-				break
-			}
-			if s.at(x) == o && s.pgs[x.pg].pool.bundled() {
-				s.moveBundle(x, room, strict)
-			}
+		if strict || !moved {
+			return
 		}
 	}
 }
+
+// maxBundleRounds bounds how often OSDs above their caps are gone through.
+const maxBundleRounds = 4
 
 // bundle lists the shards that are in one outer bucket with x.
 func (s *solver) bundle(x shard) []shard {
@@ -57,10 +62,19 @@ func (s *solver) bundle(x shard) []shard {
 func (s *solver) moveBundle(x shard, room []int32, strict bool) bool {
 	p := &s.pgs[x.pg]
 	all := s.bundle(x)
+	relieved := 0
 	for _, y := range all {
-		if o := s.at(y); !s.in[o] || strict && s.slack(o) > -p.size {
+		switch o := s.at(y); {
+		case !s.in[o]:
+			return false
+		case s.slack(o) <= -p.size:
+			relieved++
+		case strict:
 			return false
 		}
+	}
+	if strict {
+		relieved = 1
 	}
 	places := slices.Clone(s.places(p))
 	for _, y := range all {
@@ -73,7 +87,7 @@ func (s *solver) moveBundle(x shard, room []int32, strict bool) bool {
 		if outer[first] == from {
 			continue
 		}
-		targets = s.targets(places, all, first, room, targets[:0])
+		targets = s.targets(places, all, first, room, targets[:0], relieved-1)
 		if len(targets) == len(all) {
 			s.moveAll(all, targets)
 			return true
@@ -82,33 +96,51 @@ func (s *solver) moveBundle(x shard, room []int32, strict bool) bool {
 	return false
 }
 
-// targets finds OSDs with room for a bundle, the first of them given. Places are the
-// PG's without the bundle, and are left so.
-func (s *solver) targets(places []int32, bundle []shard, first int32, room []int32, found []int32) []int32 {
+// targets finds OSDs for a bundle, the first of them given; all but as many as may be
+// crowded have room. Places are the PG's without the bundle, and are left so.
+func (s *solver) targets(places []int32, bundle []shard, first int32, room, found []int32, crowded int) []int32 {
 	p := &s.pgs[bundle[0].pg]
 	for i, y := range bundle {
-		if i == 0 {
-			if s.slack(first) >= p.size && s.fitsPairs(y, first) && p.pool.rule.allows(places, int(y.place), first) {
-				found = append(found, first)
-				places[y.place] = first
-			}
-			continue
+		fits := func(o int32, most int64) bool {
+			return s.slack(o) >= most && s.fitsPairs(y, o) && s.osds[o].takes && p.pool.rule.allows(places, int(y.place), o)
 		}
-		if len(found) < i {
+		at := -1
+		switch {
+		case i == 0:
+			room = append([]int32{first}, room...)
+			if fits(first, p.size) {
+				at = 0
+			}
+		default:
+			at = slices.IndexFunc(room, func(o int32) bool { return fits(o, p.size) })
+		}
+		to := none
+		if at >= 0 {
+			to = room[at]
+		} else if i > 0 && crowded > 0 {
+			to, crowded = s.leastCrowded(fits), crowded-1
+		}
+		if to == none {
 			break
 		}
-		for _, o := range room {
-			if s.slack(o) >= p.size && s.fitsPairs(y, o) && p.pool.rule.allows(places, int(y.place), o) {
-				found = append(found, o)
-				places[y.place] = o
-				break
-			}
-		}
+		found = append(found, to)
+		places[y.place] = to
 	}
 	for _, y := range bundle {
 		places[y.place] = none
 	}
 	return found
+}
+
+// leastCrowded is the OSD with the most room, or the least too much, that fits, or none.
+func (s *solver) leastCrowded(fits func(int32, int64) bool) int32 {
+	best := none
+	for _, o := range s.ids {
+		if (best == none || s.slack(o) > s.slack(best)) && fits(o, -unlimited) {
+			best = o
+		}
+	}
+	return best
 }
 
 func (s *solver) moveAll(shards []shard, to []int32) {

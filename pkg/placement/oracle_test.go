@@ -3,7 +3,9 @@ package placement_test
 import (
 	"cmp"
 	"math"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/crush"
@@ -113,7 +115,11 @@ func (o oracle) fits(level float64) bool {
 			a, b := [2]int{0, outer[j]}, [2]int{1, inner[j]}
 			if nodes[a] == 0 {
 				nodes[a] = next
-				f.connect(top, next, sum*float64(each))
+				most := sum * float64(each)
+				if p.Domain == placementtest.TwoRacks && o.demand[p.ID] > sum*float64(p.Size)*(1-1e-12) {
+					most = min(most, o.rack(p, outer[j], sum, level))
+				}
+				f.connect(top, next, most)
 				next++
 			}
 			if nodes[b] == 0 {
@@ -125,6 +131,37 @@ func (o oracle) fits(level float64) bool {
 		}
 	}
 	return f.max() >= demand*(1-1e-9)
+}
+
+// rack is what a rack can take of a pool that has two hosts of it in a PG: what the second
+// fullest to the last host can match, found by lowering the number of PGs bit by bit.
+func (o oracle) rack(p placementtest.RandomPool, rack int, most, level float64) float64 {
+	n := most
+	for range 100_000 {
+		hosts := map[int]float64{}
+		for _, i := range o.osds {
+			if osd := o.OSDs[i]; osd.Rack == rack && (p.Class == "" || osd.Class == p.Class) {
+				room := level * float64(osd.Milli) / 1000 * (1 + 1e-9)
+				if o.Bytes == nil {
+					room = math.Floor(room)
+				}
+				hosts[osd.Host] += min(room, n)
+			}
+		}
+		var sum float64
+		for _, room := range hosts {
+			sum += min(room, n)
+		}
+		next := sum / 2
+		if o.Bytes == nil {
+			next = math.Floor(next)
+		}
+		if next >= n*(1-1e-12) {
+			return 2 * n
+		}
+		n = next
+	}
+	return 2 * n
 }
 
 // slowFlow is Ford and Fulkerson's flow, by breadth (Edmonds and Karp), on a map.
@@ -295,10 +332,15 @@ type tally struct{ even, uneven, bundled, evenGood, unevenGood, bundledGood int 
 // TestUnseenClusters holds plans for made-up clusters against the oracle, with all
 // mappings from osdmaptool, which must cancel none of the upmaps. Bounds must agree.
 // Where shards are of one size, plans must reach them; elsewhere they mostly do.
+// HOLDFAST_PLACEMENT_CLUSTERS sets how many clusters.
 func TestUnseenClusters(t *testing.T) {
 	placementtest.NeedTools(t)
 	var sum tally
-	for seed := range uint64(100) {
+	clusters, err := strconv.ParseUint(cmp.Or(os.Getenv("HOLDFAST_PLACEMENT_CLUSTERS"), "15"), 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seed := range clusters {
 		r := placementtest.NewRandom(seed)
 		im := r.Image(t)
 		cluster := read(t, im)

@@ -163,3 +163,47 @@ func Cleanup(t testing.TB, file string) []string {
 	}
 	return slices.DeleteFunc(strings.Split(string(data), "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
 }
+
+// Balance lets osdmaptool plan upmaps to a deviation of one PG, and returns what it would
+// run and the CPU time that took, in seconds.
+func Balance(t testing.TB, file string) (commands []string, seconds float64) {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "commands")
+	cmd := exec.CommandContext(t.Context(), "osdmaptool", file, "--upmap", to, "--upmap-max", "100000", "--upmap-deviation", "1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("osdmaptool --upmap: %v\n%s", err, out)
+	}
+	data, err := os.ReadFile(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := cmd.ProcessState
+	return strings.Split(strings.TrimSpace(string(data)), "\n"), (state.UserTime() + state.SystemTime()).Seconds()
+}
+
+// Carry puts the pairs of commands into a map.
+func (im *Image) Carry(t testing.TB, commands []string) *Image {
+	t.Helper()
+	after := *im
+	after.Items = maps.Clone(im.Items)
+	for _, command := range commands {
+		fields := strings.Fields(command)
+		if len(fields) < 4 {
+			continue
+		}
+		pg, err := osdmap.ParsePG(fields[3])
+		if err != nil {
+			t.Fatalf("%q: %v", command, err)
+		}
+		delete(after.Items, pg)
+		for i := 4; i+1 < len(fields); i += 2 {
+			from, err1 := strconv.ParseInt(fields[i], 10, 32)
+			to, err2 := strconv.ParseInt(fields[i+1], 10, 32)
+			if err1 != nil || err2 != nil {
+				t.Fatalf("%q is no command of upmaps", command)
+			}
+			after.Items[pg] = append(after.Items[pg], osdmap.Pair{From: crush.ItemID(from), To: crush.ItemID(to)})
+		}
+	}
+	return &after
+}
