@@ -104,20 +104,14 @@ func (s *solver) targets(places []int32, bundle []shard, first int32, room, foun
 		fits := func(o int32, most int64) bool {
 			return s.slack(o) >= most && s.fitsPairs(y, o) && s.osds[o].takes && p.pool.rule.allows(places, int(y.place), o)
 		}
-		at := -1
-		switch {
-		case i == 0:
-			room = append([]int32{first}, room...)
-			if fits(first, p.size) {
-				at = 0
-			}
-		default:
-			at = slices.IndexFunc(room, func(o int32) bool { return fits(o, p.size) })
-		}
 		to := none
-		if at >= 0 {
+		if i == 0 {
+			if fits(first, p.size) {
+				to = first
+			}
+		} else if at := slices.IndexFunc(room, func(o int32) bool { return fits(o, p.size) }); at >= 0 {
 			to = room[at]
-		} else if i > 0 && crowded > 0 {
+		} else if crowded > 0 {
 			to, crowded = s.leastCrowded(fits), crowded-1
 		}
 		if to == none {

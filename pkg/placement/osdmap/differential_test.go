@@ -1,9 +1,12 @@
 package osdmap_test
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -107,10 +110,16 @@ func override(random *rand.Rand, im *placementtest.Image, pool placementtest.Poo
 	}
 }
 
+// TestMappingsAreThoseOfOsdmaptool compares all mappings of random OSD maps. HOLDFAST_OSDMAPS
+// sets how many maps.
 func TestMappingsAreThoseOfOsdmaptool(t *testing.T) {
 	placementtest.NeedTools(t)
+	maps, err := strconv.ParseUint(cmp.Or(os.Getenv("HOLDFAST_OSDMAPS"), "20"), 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
 	count := 0
-	for seed := range uint64(20) {
+	for seed := range maps {
 		im := randomImage(t, seed)
 		file := im.Write(t)
 		m, err := osdmap.Parse(placementtest.Dump(t, file))
