@@ -70,6 +70,9 @@ test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's
 	go test -run '^$$' -fuzz FuzzParse -fuzztime 1m -parallel 1 ./pkg/crush
 	for what in vdisk/vdi.FuzzImage vdisk/vmdk.FuzzDisk vdisk/vmdk.FuzzCOWD partition/edit.FuzzRead; do \
 	  go test -run '^$$' -fuzz "$${what#*.}\$$" -fuzztime $(or $(FUZZ_TIME),1m) -fuzzminimizetime 1x "./pkg/$${what%.*}" || exit 1; done
+test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, OSD maps with osdmaptool's, plans with an oracle; fuzz the readers
+	HOLDFAST_OSDMAPS=$(or $(FUZZ_OSDMAPS),400) HOLDFAST_PLACEMENT_CLUSTERS=100 go test -count=1 -v -timeout 1h -run 'TestMappings|TestUnseen' ./pkg/placement/...
+	go test -run '^$$' -fuzz FuzzParse -fuzztime 1m -parallel 1 ./pkg/placement/osdmap
 
 soak: build ## whole lives of SOAK_VOLUMES volumes (1000) under random kills; SOAK_SEED repeats a run (as root)
 	@tests/deps.sh test
@@ -78,6 +81,8 @@ soak: build ## whole lives of SOAK_VOLUMES volumes (1000) under random kills; SO
 bench: build ## ratios to bare librbd and to the manager, and of disk images to cp and qemu-img, interleaved
 	@tests/deps.sh run
 	go run ./tests/bench/images -holdfast bin/holdfast
+bench: build ## ratios to bare librbd and to the manager, interleaved; placement plans beside osdmaptool's
+	go test -run '^$$' -benchtime 1x -timeout 1h -bench Balance ./pkg/placement
 	@tests/bench.sh
 
 ##@ Clean
