@@ -184,8 +184,13 @@ func (g *group) limit(b *bound, r groupResult, lowest float64, cut bool) string 
 	switch {
 	case cut:
 		return fmt.Sprintf("the number of moves allowed; %d moves would reach %s", r.leastMoves, percent(r.bound))
+	case r.after < r.bound*0.9999 && g.even:
+		return fmt.Sprintf("rules that move several shards at once: no plan was found that comes closer to the bound of %s", percent(r.bound))
 	case r.after < r.bound*0.9999:
 		return fmt.Sprintf("shards of different sizes that do not fit any better: the bound of %s is not quite within reach", percent(r.bound))
+	}
+	if text := g.full(lowest); text != "" {
+		return text
 	}
 	if text := g.tight(b, lowest); text != "" {
 		return text
@@ -194,6 +199,16 @@ func (g *group) limit(b *bound, r groupResult, lowest float64, cut bool) string 
 		return "nothing: the OSDs are as even as can be"
 	}
 	return "placement groups are placed whole: more of them would even out further"
+}
+
+// full names an OSD that the backfillfull ratio keeps from its part.
+func (g *group) full(lowest float64) string {
+	for _, o := range g.ids {
+		if float64(g.osds[o].most) < lowest*g.osds[o].weight*0.999 {
+			return fmt.Sprintf("the backfillfull ratio: %s may not be filled to its part", g.name(o))
+		}
+	}
+	return ""
 }
 
 // tight names a bucket that holds all that a rule lets it, while there is room below it.

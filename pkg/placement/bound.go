@@ -137,7 +137,8 @@ func (g *group) addBlock(b *bound, p *pool, bl *block, leaf []int32) {
 }
 
 // caps is what each OSD of the group may hold at a level: as many whole shards as fit,
-// where all are of one size. OSDs that take nothing keep at most what they have.
+// where all are of one size. OSDs that take nothing keep at most what they have, and none
+// grows beyond the backfillfull ratio.
 func (g *group) caps(level float64) []int64 {
 	caps := make([]int64, len(g.ids))
 	for i, o := range g.ids {
@@ -149,6 +150,7 @@ func (g *group) caps(level float64) []int64 {
 		if !g.osds[o].takes {
 			caps[i] = min(caps[i], g.osds[o].load)
 		}
+		caps[i] = min(caps[i], g.osds[o].most)
 	}
 	return caps
 }

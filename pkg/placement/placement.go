@@ -73,6 +73,7 @@ type osd struct {
 	weight float64 // CRUSH weight times reweight; 0 for what takes no data
 	takes  bool    // may be moved to: up and in
 	load   int64   // the sum of the sizes of its shards
+	most   int64   // what load may grow to before the OSD takes no backfill
 }
 
 func (p *pg) id() osdmap.PG { return osdmap.PG{Pool: p.pool.ID, Seed: p.seed} }
@@ -128,7 +129,21 @@ func newWorld(c Cluster) (*world, error) {
 	}
 	w.old = slices.Clone(w.cur)
 	w.sum()
+	w.limits()
 	return w, nil
+}
+
+// limits notes how far each OSD may be filled: to the backfillfull ratio of its disk, where
+// that is known. What an OSD has already may stay.
+func (w *world) limits() {
+	for i := range w.osds {
+		o := &w.osds[i]
+		o.most = unlimited
+		disk, known := w.Disks[crush.ItemID(i)]
+		if ratio := w.OSDs.Ratios.BackfillFull; known && ratio > 0 && disk.Size > 0 && !w.counts {
+			o.most = o.load + max(0, int64(ratio*float64(disk.Size))-disk.Used)
+		}
+	}
 }
 
 // weigh gives each OSD its weight: that of the bucket that holds it, times its reweight.

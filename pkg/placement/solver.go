@@ -18,6 +18,8 @@ type solver struct {
 	sender []bool    // by OSD
 	own    [][]shard // by OSD: what senders had at the start, upmapped shards first
 	got    [][]shard // by OSD: what was moved there; may hold shards that have left again
+	firsts []int     // by OSD: of how many PGs it is first, and so primary
+	fair   []float64 // by OSD: of how many its weight asks it to be
 	wide   bool      // shards may move that no sender had
 }
 
@@ -31,28 +33,55 @@ func (g *group) newSolver(caps []int64) *solver {
 		s.cap[o] = caps[i]
 		s.sender[o] = g.osds[o].load > caps[i]
 	}
+	s.countFirsts()
 	s.list(func(o int32) bool { return s.sender[o] })
 	return s
 }
 
 // list notes what OSDs have: upmapped shards first, since moving those costs no new pair,
-// then those that move anyway, then others.
+// then those that move anyway, then others. Among equals, OSDs that are primary too often
+// give first places away first, and others keep theirs: the place goes with the shard.
 func (s *solver) list(wanted func(int32) bool) {
 	for class := range 3 {
-		for _, p := range s.members {
-			for i := p.first; i < p.end; i++ {
-				g := &s.pgs[i]
-				if g.frozen || g.size == 0 {
-					continue
-				}
-				for place, o := range s.places(g) {
-					if s.isOSD(o) && s.in[o] && wanted(o) && s.class(g, place) == class {
-						s.own[o] = append(s.own[o], shard{int32(i), int32(place)})
+		for _, first := range []bool{true, false} {
+			for _, p := range s.members {
+				for i := p.first; i < p.end; i++ {
+					g := &s.pgs[i]
+					if g.frozen || g.size == 0 {
+						continue
+					}
+					for place, o := range s.places(g) {
+						if s.isOSD(o) && s.in[o] && wanted(o) && ((place == 0) == s.firstTooOften(o, 0)) == first && s.class(g, place) == class {
+							s.own[o] = append(s.own[o], shard{int32(i), int32(place)})
+						}
 					}
 				}
 			}
 		}
 	}
+}
+
+// countFirsts counts how many PGs each OSD is first of, and how many its weight asks for.
+func (s *solver) countFirsts() {
+	s.firsts, s.fair = make([]int, len(s.osds)), make([]float64, len(s.osds))
+	pgs := 0
+	for _, p := range s.members {
+		for i := p.first; i < p.end; i++ {
+			if o := s.places(&s.pgs[i])[0]; s.isOSD(o) {
+				s.firsts[o]++
+				pgs++
+			}
+		}
+	}
+	for o := range s.fair {
+		s.fair[o] = float64(pgs) * s.osds[o].weight / s.weight
+	}
+}
+
+// firstTooOften says whether an OSD is primary of more PGs than its weight asks for, or
+// would be with more.
+func (s *solver) firstTooOften(o int32, more int) bool {
+	return float64(s.firsts[o]+more) > s.fair[o]
 }
 
 // class sorts shards by what moving them costs.
@@ -110,6 +139,10 @@ func (s *solver) move(x shard, to int32) {
 	size := s.size(x)
 	i := int(s.pgs[x.pg].at) + int(x.place)
 	s.osds[s.cur[i]].load -= size
+	if x.place == 0 {
+		s.firsts[s.cur[i]]--
+		s.firsts[to]++
+	}
 	s.cur[i] = to
 	s.osds[to].load += size
 	s.got[to] = append(s.got[to], x)
@@ -219,7 +252,8 @@ func (s *solver) solveEven() {
 	s.wide = false
 }
 
-// greedy moves shards of equal size, receivers taking turns.
+// greedy moves shards of equal size, receivers taking turns. First places do not go to
+// OSDs that are primary too often.
 func (s *solver) greedy() {
 	open, next := s.receivers(), 0
 	for _, o := range s.over() {
@@ -233,7 +267,7 @@ func (s *solver) greedy() {
 			for try := range open {
 				i := (next + try) % len(open)
 				to := open[i]
-				if !s.allowed(x, to) {
+				if x.place == 0 && s.firstTooOften(to, 1) || !s.allowed(x, to) {
 					continue
 				}
 				s.move(x, to)
