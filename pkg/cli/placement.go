@@ -41,7 +41,7 @@ func (f *clusterFiles) add(cmd *cobra.Command) {
 }
 
 // read reads the dumps. A map without a single OSD, as osdmaptool --createsimple makes it,
-// is taken as if all were up and in.
+// is taken as if all were up and in, and one whose OSDs are all down as if they were up.
 func (f *clusterFiles) read(warn io.Writer) (placement.Cluster, error) {
 	var c placement.Cluster
 	data, err := os.ReadFile(f.osdmap)
@@ -56,6 +56,10 @@ func (f *clusterFiles) read(warn io.Writer) (placement.Cluster, error) {
 			fmt.Fprintln(warn, "note: no OSD exists in this map; all are taken as up and in (--mark-up-in)")
 		}
 		c.OSDs.MarkUpIn()
+	}
+	if c.OSDs.AllDown() {
+		fmt.Fprintln(warn, "note: no OSD is up in this map; those that exist are taken as up")
+		c.OSDs.MarkUp()
 	}
 	if data, err = os.ReadFile(f.crush); err != nil {
 		return c, fmt.Errorf("--crush: %w", err)

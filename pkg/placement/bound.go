@@ -178,7 +178,10 @@ func (g *group) lowest(b *bound) float64 {
 		return low
 	}
 	// OSDs that leave may make it necessary to fill others more than any is now.
-	for try := 0; try < 200 && !b.feasible(g.caps(high)); try++ {
+	for try := 0; !b.feasible(g.caps(high)); try++ {
+		if try == 200 {
+			return max(g.fullest(), g.mean()) // nobody may take what has to go
+		}
 		low, high = high, high*1.1
 	}
 	for range 60 {

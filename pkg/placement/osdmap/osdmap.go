@@ -7,6 +7,7 @@ package osdmap
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -153,6 +154,19 @@ func (m *Map) Existing() int {
 		}
 	}
 	return n
+}
+
+// AllDown says whether OSDs exist and none of them is up, as in the map of monitors that
+// run without any OSD.
+func (m *Map) AllDown() bool {
+	return m.Existing() > 0 && !slices.ContainsFunc(m.OSDs, func(o OSD) bool { return o.Exists && o.Up })
+}
+
+// MarkUp makes every OSD that exists up.
+func (m *Map) MarkUp() {
+	for i := range m.OSDs {
+		m.OSDs[i].Up = m.OSDs[i].Exists
+	}
 }
 
 // MarkUpIn makes every OSD exist, up and in, as `osdmaptool --mark-up-in` does.
