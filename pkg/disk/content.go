@@ -21,7 +21,11 @@ func (s *Scanner) path(name string) string {
 // open opens the device and makes sure that it is the one that sysfs tells of: between the
 // two, the name may have moved to another disk.
 func (s *Scanner) open(f *facts, flags int) (*os.File, error) {
-	file, err := os.OpenFile(s.path(f.Name), os.O_RDONLY|unix.O_NONBLOCK|flags, 0)
+	return s.openFor(f, os.O_RDONLY|unix.O_NONBLOCK|flags)
+}
+
+func (s *Scanner) openFor(f *facts, flags int) (*os.File, error) {
+	file, err := os.OpenFile(s.path(f.Name), flags, 0)
 	if err != nil {
 		return nil, err
 	}

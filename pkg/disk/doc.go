@@ -2,6 +2,6 @@
 // whether it is free, and every reason why it is not.
 //
 // It fails closed: a disk is free only when every question had an answer and every answer
-// says so. It reads and never writes. It must not import an adapter other than
+// says so. It reads; Wipe alone writes, for a token that names the disk. It must not import an adapter other than
 // pkg/partition. DESIGN.md says why things are as they are.
 package disk

@@ -76,6 +76,7 @@ type OSD struct {
 	FSID string `json:"fsid"`           // of the cluster, "" if the label does not say
 	ID   string `json:"id"`             // the number, "" if the label does not say
 	UUID string `json:"uuid,omitempty"` // of the OSD
+	Size Bytes  `json:"size_bytes"`     // that it uses; less than the device's after that has grown; 0 if the label does not say
 }
 
 // ReasonCode says why a disk is not free, for programs.

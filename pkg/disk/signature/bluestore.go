@@ -27,6 +27,9 @@ func (p *prober) blueStore(at int64) {
 	}
 }
 
+// SparePlaces are the places, far from the ends of a disk, where copies may lie.
+func SparePlaces() []int64 { return append([]int64{firstPartition, btrfsSpare}, spareLabels[:]...) }
+
 // spares looks for copies far from the ends, which outlive what wipes those alone: those of
 // BlueStore's label, and the second superblock of btrfs.
 func (p *prober) spares() {
@@ -75,7 +78,7 @@ type decoder struct {
 func (d *decoder) take(n uint32) []byte {
 	if d.failed || uint64(n) > uint64(len(d.data)) {
 		d.failed = true
-		return make([]byte, min(n, 16))
+		return make([]byte, min(n, 16)) // as long as the longest field of a fixed size
 	}
 	field := d.data[:n]
 	d.data = d.data[n:]
@@ -97,7 +100,8 @@ func (d *decoder) label(osd *storage.OSD) map[string]string {
 	}
 	rest := d.data[length:]
 	osd.UUID = uuid(d.take(16))
-	d.take(16) // size, time of birth
+	osd.Size = storage.Bytes(binary.LittleEndian.Uint64(d.take(8)))
+	d.take(8) // time of birth
 	meta["description"] = d.string()
 	for range d.u32() {
 		key := d.string()

@@ -144,7 +144,7 @@ func (p *prober) unknown() {
 		data  []byte
 		start int64
 	}{{p.head, 0}, {p.former, firstPartition}, {p.tail, p.size - int64(len(p.tail))}} {
-		if i := firstNonZero(end.data); i >= 0 {
+		if i := FirstNonZero(end.data); i >= 0 {
 			p.add(storage.Content{Kind: Data, Offset: end.start + int64(i)})
 			return
 		}
@@ -153,8 +153,9 @@ func (p *prober) unknown() {
 
 var zeros [max(Head, Tail, detailSize)]byte
 
-func firstNonZero(data []byte) int {
-	if bytes.Equal(data, zeros[:len(data)]) {
+// FirstNonZero returns the index of the first byte that is not zero, -1 without one.
+func FirstNonZero(data []byte) int {
+	if len(data) <= len(zeros) && bytes.Equal(data, zeros[:len(data)]) {
 		return -1
 	}
 	return bytes.IndexFunc(data, func(r rune) bool { return r != 0 })
@@ -168,7 +169,7 @@ func text(field []byte) string {
 
 // uuid prints 16 bytes as a UUID, "" for zeros.
 func uuid(b []byte) string {
-	if len(b) < 16 || firstNonZero(b[:16]) < 0 {
+	if len(b) < 16 || FirstNonZero(b[:16]) < 0 {
 		return ""
 	}
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])

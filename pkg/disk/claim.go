@@ -1,0 +1,173 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-storage/holdfast/pkg/disk/signature"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// claimSpan is what must read as zeros at both ends before a disk is taken, in bytes: more
+// than a scan looks at.
+const claimSpan = 4 << 20
+
+// Find returns the one disk with this identity: fault.NotFound without one, and
+// fault.Precondition when several have it.
+func (s *Scanner) Find(ctx context.Context, id storage.DiskID) (storage.Disk, error) {
+	inventory, err := s.Scan(ctx)
+	if err != nil {
+		return storage.Disk{}, err
+	}
+	found := slices.DeleteFunc(inventory.Disks, func(d storage.Disk) bool { return d.ID != id || id == "" })
+	switch len(found) {
+	case 0:
+		return storage.Disk{}, fault.New(fault.NotFound, "there is no disk %s in this machine", id)
+	case 1:
+		return found[0], nil
+	default:
+		return storage.Disk{}, fault.New(fault.Precondition, "%d devices have the identity %s", len(found), id)
+	}
+}
+
+// Path returns the disk's device node, which is right until the disk is pulled.
+func (s *Scanner) Path(d storage.Disk) string { return s.path(d.Name) }
+
+// Claim looks at the disk again and opens it exclusively and locked, for the moment before
+// the first write. fault.Precondition says why it is not free.
+func (s *Scanner) Claim(ctx context.Context, id storage.DiskID) (storage.Disk, *os.File, error) {
+	d, err := s.Find(ctx, id)
+	if err != nil {
+		return d, nil, err
+	}
+	if !d.Free() {
+		return d, nil, fault.New(fault.Precondition, "disk %s (%s) is not free, nothing was written to it: %s", id, d.Name, d.Why())
+	}
+	file, err := s.hold(d)
+	if err != nil {
+		return d, nil, err
+	}
+	if err := blankAtBothEnds(file); err != nil {
+		return d, nil, errors.Join(fault.New(fault.Precondition, "disk %s (%s) is not free, nothing was written to it: %w", id, d.Name, err), file.Close())
+	}
+	return d, file, nil
+}
+
+// hold opens the disk for writing, exclusively and locked.
+func (s *Scanner) hold(d storage.Disk) (*os.File, error) {
+	file, err := s.openFor(&facts{Disk: d}, os.O_RDWR|unix.O_EXCL)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fault.New(fault.Busy, "disk %s (%s): something has it open exclusively", d.ID, d.Name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open disk %s: %w", d.ID, err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fault.New(fault.Busy, "disk %s (%s): something has it locked", d.ID, d.Name), file.Close())
+	}
+	return file, nil
+}
+
+func blankAtBothEnds(file *os.File) error {
+	size, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("ask for its size: %w", err)
+	}
+	span := make([]byte, min(claimSpan, size))
+	for _, at := range []int64{0, size - int64(len(span))} {
+		if _, err := file.ReadAt(span, at); err != nil {
+			return fmt.Errorf("read it: %w", err)
+		}
+		if i := signature.FirstNonZero(span); i >= 0 {
+			return fmt.Errorf("there is data at byte %d", at+int64(i))
+		}
+	}
+	return nil
+}
+
+// Token is what a person must say to have the disk wiped: it names the serial number and, for
+// a foreign OSD, its cluster, so that it cannot be meant for another disk.
+func Token(d storage.Disk) string {
+	name := d.Serial
+	if name == "" {
+		name = string(d.ID)
+	}
+	token := "wipe " + name
+	for _, c := range d.Contents {
+		if c.OSD != nil && c.OSD.FSID != "" {
+			return token + " of " + c.OSD.FSID
+		}
+	}
+	return token
+}
+
+// wipeable are the reasons that a wipe takes away; all others mean that somebody uses the
+// disk, or that it is not known well enough.
+var wipeable = []storage.ReasonCode{storage.ReasonCeph, storage.ReasonContent, storage.ReasonTable, storage.ReasonPartitions, storage.ReasonData, storage.ReasonSize}
+
+// Wipe makes all that is recognised on the disk unreadable: zeros at both ends and wherever
+// spare copies lie. The token must be the disk's (see Token). It succeeds when the disk then
+// carries nothing; a disk that is blank already is left alone.
+func (s *Scanner) Wipe(ctx context.Context, id storage.DiskID, token string) error {
+	d, err := s.Find(ctx, id)
+	if err != nil {
+		return err
+	}
+	if len(d.Contents) == 0 && !d.Because(storage.ReasonPartitions) {
+		return nil
+	}
+	for _, r := range d.Reasons {
+		if !slices.Contains(wipeable, r.Code) {
+			return fault.New(fault.Precondition, "disk %s (%s) is not wiped: %s", id, d.Name, r.Message)
+		}
+	}
+	if want := Token(d); token != want {
+		return fault.New(fault.Denied, "disk %s (%s) holds %s; to destroy all that is on it, say %q", id, d.Name, d.Why(), want)
+	}
+	file, err := s.hold(d)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(zero(file, int64(d.Size)), file.Close()); err != nil {
+		return fmt.Errorf("wipe disk %s: %w", id, err)
+	}
+	after, err := s.Find(ctx, id)
+	if err != nil {
+		return err
+	}
+	if len(after.Contents) > 0 || after.Because(storage.ReasonUnknown) {
+		return fault.New(fault.Precondition, "disk %s (%s) was wiped and is still not blank: %s", id, d.Name, after.Why())
+	}
+	return nil
+}
+
+// zero overwrites both ends and the places of spare copies, and makes the kernel forget
+// partitions.
+func zero(file *os.File, size int64) error {
+	zeros := make([]byte, claimSpan)
+	places := append([]int64{0, size - claimSpan}, signature.SparePlaces()...)
+	for _, at := range places {
+		at = max(at, 0)
+		if at >= size {
+			continue
+		}
+		if _, err := file.WriteAt(zeros[:min(claimSpan, size-at)], at); err != nil {
+			return fmt.Errorf("write at byte %d: %w", at, err)
+		}
+	}
+	if err := file.Sync(); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	err := unix.IoctlSetInt(int(file.Fd()), unix.BLKRRPART, 0)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTTY) { // it cannot have any
+		return fmt.Errorf("read partitions again: %w", err)
+	}
+	return nil
+}
