@@ -77,6 +77,9 @@ type OSD struct {
 	ID   string `json:"id"`             // the number, "" if the label does not say
 	UUID string `json:"uuid,omitempty"` // of the OSD
 	Size Bytes  `json:"size_bytes"`     // that it uses; less than the device's after that has grown; 0 if the label does not say
+
+	Ready     bool `json:"ready"`               // it was made to its end
+	Encrypted bool `json:"encrypted,omitempty"` // the label is that of the encryption around it, which tells less
 }
 
 // ReasonCode says why a disk is not free, for programs.

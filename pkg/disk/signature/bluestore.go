@@ -5,15 +5,18 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"strconv"
 
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
+
+// LabelSize is what a BlueStore label takes, in bytes.
+const LabelSize = 4096
 
 // The label of a BlueStore device (os/bluestore/bluestore_types.cc, bluestore_bdev_label_t):
 // a line of text, the OSD's UUID as a line of text, and the encoded label with its CRC-32C.
 const (
 	blueStoreMagic = "bluestore block device\n"
-	labelSize      = 4096
 	labelHead      = int64(len(blueStoreMagic)) + 36 + 1 // where the encoding begins
 )
 
@@ -21,7 +24,7 @@ const (
 var spareLabels = [...]int64{1 << 30, 10 << 30, 100 << 30, 1000 << 30}
 
 func (p *prober) blueStore(at int64) {
-	if c, ok := parseLabel(p.at(at, labelSize)); ok {
+	if c, ok := ParseLabel(p.at(at, LabelSize)); ok {
 		c.Offset = at
 		p.add(c)
 	}
@@ -34,7 +37,7 @@ func SparePlaces() []int64 { return append([]int64{firstPartition, btrfsSpare}, 
 // BlueStore's label, and the second superblock of btrfs.
 func (p *prober) spares() {
 	for _, at := range spareLabels {
-		if len(p.found) == 0 && at+labelSize <= p.size {
+		if len(p.found) == 0 && at+LabelSize <= p.size {
 			p.blueStore(at)
 		}
 	}
@@ -43,8 +46,8 @@ func (p *prober) spares() {
 	}
 }
 
-// parseLabel reads one label.
-func parseLabel(data []byte) (storage.Content, bool) {
+// ParseLabel reads the first LabelSize bytes of a BlueStore device; ok is false if they are no label.
+func ParseLabel(data []byte) (label storage.Content, ok bool) {
 	if !bytes.HasPrefix(data, []byte(blueStoreMagic)) {
 		return storage.Content{}, false
 	}
@@ -110,7 +113,12 @@ func (d *decoder) label(osd *storage.OSD) map[string]string {
 			return meta
 		}
 	}
-	osd.FSID, osd.ID = meta["ceph_fsid"], meta["whoami"]
+	osd.FSID, osd.ID, osd.Ready = meta["ceph_fsid"], meta["whoami"], meta["ready"] == "ready"
+	// Ceph 16.2 leaves the label's own size as it was when the device is expanded, and updates
+	// that of the free list beside it (BlueStore::expand_devices).
+	if size, err := strconv.ParseInt(meta["bfm_size"], 10, 64); err == nil && size > 0 {
+		osd.Size = storage.Bytes(size)
+	}
 	d.data = rest // what later versions append is skipped
 	return meta
 }

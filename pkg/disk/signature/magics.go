@@ -3,7 +3,9 @@ package signature
 import (
 	"bytes"
 	"encoding/binary"
+	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -109,15 +111,30 @@ func ext(c *storage.Content, b []byte) {
 	c.UUID, c.Label = uuid(sb[104:]), text(sb[120:136])
 }
 
-// luks reads label and subsystem of LUKS2: Rook and ceph-volume keep what OSD it is there.
+// What the LUKS2 header of an encrypted OSD says: which OSD in its label (Holdfast's), of
+// which cluster in its subsystem (Holdfast's and Rook's).
+const (
+	LabelOfOSD     = "hf-osd-"
+	SubsystemOfOSD = "ceph_fsid="
+)
+
+var fsidInSubsystem = regexp.MustCompile(SubsystemOfOSD + `([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})`)
+
+// luks reads label and subsystem of LUKS2.
 func luks(c *storage.Content, b []byte) {
 	version := binary.BigEndian.Uint16(b[6:])
 	c.UUID, c.Detail = text(b[168:208]), "version "+strconv.Itoa(int(version))
-	if version == 2 {
-		c.Label = text(b[24:72])
-		if subsystem := text(b[208:256]); subsystem != "" {
-			c.Detail += ", " + subsystem
-		}
+	if version != 2 {
+		return
+	}
+	c.Label = text(b[24:72])
+	subsystem := text(b[208:256])
+	if subsystem != "" {
+		c.Detail += ", " + subsystem
+	}
+	if m := fsidInSubsystem.FindStringSubmatch(subsystem); m != nil {
+		c.OSD = &storage.OSD{FSID: m[1], Encrypted: true}
+		c.OSD.UUID, _ = strings.CutPrefix(c.Label, LabelOfOSD)
 	}
 }
 

@@ -81,7 +81,7 @@ func TestABlueStoreLabelTellsTheClusterAndTheOSD(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := signature.Probe(sparse{size: size, pieces: map[int64][]byte{0: label}}, size)
-	want := storage.OSD{FSID: "99999999-8888-4777-8666-555555555555", ID: "7", UUID: "11111111-2222-4333-8444-555555555555", Size: 1 << 30}
+	want := storage.OSD{FSID: "99999999-8888-4777-8666-555555555555", ID: "7", UUID: "11111111-2222-4333-8444-555555555555", Size: 1 << 30, Ready: true}
 	if err != nil || len(found) != 1 || *found[0].OSD != want || found[0].Detail != "" {
 		t.Errorf("got %+v, %v", found, err)
 	}
