@@ -66,6 +66,8 @@ step "the whole of holdfast up"
 go test -count=1 -timeout 20m ./tests/standalone
 step "placement plans carried out on a cluster of six OSDs"
 go test -count=1 -timeout 10m ./tests/placement
+step "OSDs on disks: made, grown, replaced, adopted, removed"
+go test -count=1 -timeout 10m ./tests/osds
 step "a cluster that breaks under the services"
 go test -count=1 -timeout 20m ./tests/faults
 step "User Mode Linux: krbd and kernel CephFS, disks that must not be offered"
