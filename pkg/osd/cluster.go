@@ -129,6 +129,24 @@ func (n *Node) safeToDestroy(ctx context.Context, id int) (bool, error) {
 	return slices.Contains(answer.Safe, id), err
 }
 
+// awaitSafe waits until the OSD is called safe to destroy for a while on end. The manager
+// judges by what the OSDs reported last: of one that has just started or was just marked out
+// it knows nothing yet, and calls it empty.
+func (n *Node) awaitSafe(ctx context.Context, id int) error {
+	var since time.Time
+	return n.await(ctx, name(id)+" to become safe to destroy; it holds data that has no other place yet", func(ctx context.Context) (bool, error) {
+		safe, err := n.safeToDestroy(ctx, id)
+		if err != nil || !safe {
+			since = time.Time{}
+			return false, err
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		return time.Since(since) >= n.settle(), nil
+	})
+}
+
 // okToStop reports whether all data stays available without the OSD.
 func (n *Node) okToStop(ctx context.Context, id int) (bool, error) {
 	var answer struct {

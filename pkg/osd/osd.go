@@ -44,6 +44,7 @@ type Node struct {
 	FSID    string        // of the cluster
 	Paths   daemon.Paths  // of stores, keyrings and ceph.conf
 	Wait    time.Duration // for an OSD to come up or to become safe to destroy; 0: 10 minutes
+	Settle  time.Duration // for how long it must be called safe on end; 0: 15 s, three of Ceph's default reports (mgr_stats_period)
 }
 
 // Request says what OSD is wanted on which disk. The same request again goes on where the
@@ -80,6 +81,13 @@ func (n *Node) patience() time.Duration {
 		return 10 * time.Minute
 	}
 	return n.Wait
+}
+
+func (n *Node) settle() time.Duration {
+	if n.Settle == 0 {
+		return 15 * time.Second
+	}
+	return n.Settle
 }
 
 // onDisk returns the OSD on a disk, by its label or through its open encryption.

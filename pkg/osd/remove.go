@@ -53,26 +53,16 @@ func (n *Node) Remove(r Removal) []Step {
 			return n.mon(ctx, nil, "osd out", map[string]any{"ids": []string{fmt.Sprint(r.ID)}})
 		}},
 		{Kind: "osd-drain", What: "wait until all data has its copies elsewhere", check: n.whileThere(r, func(ctx context.Context, _ entry) (State, error) {
-			if safe, err := n.safeToDestroy(ctx, r.ID); err != nil || !safe {
-				return Begun, err
-			}
-			return Done, nil
-		}), do: func(ctx context.Context) error {
-			return n.await(ctx, name(r.ID)+" to become safe to destroy; it holds data that has no other place yet", func(ctx context.Context) (bool, error) { return n.safeToDestroy(ctx, r.ID) })
-		}},
+			return Begun, nil // Do does not wait long for what is so
+		}), do: func(ctx context.Context) error { return n.awaitSafe(ctx, r.ID) }, verify: nothing},
 		{Kind: "osd-stop", What: "stop " + name(r.ID), check: n.whileThere(r, func(_ context.Context, e entry) (State, error) {
 			if e.Up == 1 {
 				return Todo, nil
 			}
 			return Done, nil
 		}), do: func(ctx context.Context) error { return n.stop(ctx, r.ID) }},
-		{Kind: "osd-purge", What: "remove " + name(r.ID) + " from the cluster", check: n.whileThere(r, func(ctx context.Context, _ entry) (State, error) {
-			safe, err := n.safeToDestroy(ctx, r.ID)
-			if err == nil && !safe {
-				err = fault.New(fault.Busy, "%s is not safe to destroy any more", name(r.ID))
-			}
-			return Todo, err
-		}), do: func(ctx context.Context) error { return n.purge(ctx, r) }},
+		{Kind: "osd-purge", What: "remove " + name(r.ID) + " from the cluster", check: n.whileThere(r, func(context.Context, entry) (State, error) { return Todo, nil }),
+			do: func(ctx context.Context) error { return n.purge(ctx, r) }},
 		{Kind: "osd-forget", What: "remove what this node keeps of " + name(r.ID), check: func(context.Context) (State, error) { return n.forgotten(r) },
 			do: func(ctx context.Context) error { return n.forget(ctx, r) }},
 	}
@@ -111,6 +101,9 @@ func (n *Node) stop(ctx context.Context, id int) error {
 
 // purge goes through the manager, which looks once more whether it is safe.
 func (n *Node) purge(ctx context.Context, r Removal) error {
+	if err := n.awaitSafe(ctx, r.ID); err != nil {
+		return fmt.Errorf("%w; if that does not end, start it again: it is stopped", err)
+	}
 	prefix := "osd purge"
 	if r.Keep {
 		prefix = "osd destroy"

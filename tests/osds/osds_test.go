@@ -88,7 +88,7 @@ func (b *bench) node() *osd.Node {
 	}
 	fsid := b.fsid()
 	scanner := disk.NewScanner(disk.Config{MinSize: gib, FSID: fsid, Asked: asked})
-	return &osd.Node{Cluster: b.cluster, Daemons: b.daemons(), Run: command.System{}, Disks: scanner, FSID: fsid, Paths: b.paths(), Wait: 2 * time.Minute}
+	return &osd.Node{Cluster: b.cluster, Daemons: b.daemons(), Run: command.System{}, Disks: scanner, FSID: fsid, Paths: b.paths(), Wait: 2 * time.Minute, Settle: 4 * time.Second}
 }
 
 // disk makes a blank disk and returns its identity.

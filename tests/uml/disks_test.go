@@ -43,7 +43,32 @@ func TestDisks(t *testing.T) {
 		Init: l.build("guest", "./tests/uml/guest", true), Memory: 1024, Dir: dir,
 		Modules: []string{"configfs", "sd_mod", "tcm_loop", "target_core_file", "target_core_iblock", "dm-mod", "dm-crypt", "md-mod", "raid1", "loop", "ext4", "zram", "brd"},
 	}
-	g, err := machine.Boot(ctx, "disks", l.argv(l.buildSuite("disksuite", "./tests/uml/disks"), "."), []string{handover.Keep + "=" + dir})
+	g, err := machine.Boot(ctx, "disks", l.argv(l.buildSuite("disksuite", "./tests/uml/disks"), "^Test(NoOccupied|ADisk|Kernel|Health)"), []string{handover.Keep + "=" + dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.passes(t, ctx, g)
+}
+
+// TestAnEncryptedOSD runs an OSD on dm-crypt in a guest that is a node of a real cluster.
+func TestAnEncryptedOSD(t *testing.T) {
+	for _, missing := range []string{uml.Missing(), missingForDisks()} {
+		if missing == "" {
+			continue
+		}
+		if os.Getenv("CI") == "true" {
+			t.Fatal("needs " + missing)
+		}
+		t.Skip("needs " + missing)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	l := newLab(t, ctx)
+	machine := &uml.Machine{
+		Init: l.build("guest", "./tests/uml/guest", true), Memory: 1536, Network: l.network, Address: "10.99.0.2/24", Dir: l.dir,
+		Modules: []string{"dm-mod", "dm-crypt", "loop"},
+	}
+	g, err := machine.Boot(ctx, "osd", l.argv(l.buildSuite("disksuite", "./tests/uml/disks"), "^TestAnEncryptedOSD$"), l.env())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,7 +79,7 @@ func contents() []trap {
 		{"FAT32", written(spec{}, []string{"mkfs.vfat", "-F", "32", "--mbr=n", "PATH"}), storage.ReasonContent, "vfat"},
 		{"swap space, not in use", written(spec{}, []string{"mkswap", "PATH"}), storage.ReasonContent, "swap"},
 		{"LUKS1", written(spec{}, luksFormat("luks1")), storage.ReasonContent, "crypto_LUKS (version 1"},
-		{"LUKS2 with the tags of an OSD", written(spec{}, append(luksFormat("luks2"), "--subsystem", "ceph_fsid=11111111-2222")), storage.ReasonContent, "ceph_fsid=11111111-2222"},
+		{"LUKS2 with the tags of a foreign OSD", written(spec{}, append(luksFormat("luks2"), "--subsystem", "ceph_fsid="+foreignFSID)), storage.ReasonCeph, "which is a foreign one"},
 		{"LUKS2 whose first header is gone", func(l *lab) []drive {
 			d := written(spec{}, luksFormat("luks2"))(l)
 			l.poke(d[0], 0, make([]byte, 4096))
