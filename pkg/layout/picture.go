@@ -15,6 +15,9 @@ func (l Layout) Picture() string {
 	for _, d := range l.Disks {
 		width = max(width, len(d.ID)+2, len(d.Size.Decimal())+2)
 	}
+	for _, s := range l.Slices {
+		width = max(width, len(s.Size.Decimal())+3)
+	}
 	var b strings.Builder
 	row := func(title string, cell func(Disk) string, tail string) {
 		line := fmt.Sprintf("%-*s", name, title)

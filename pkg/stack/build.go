@@ -144,8 +144,8 @@ func (b *builder) add(s plan.Step, args any) {
 func (b *builder) operate(op layout.Operation) {
 	switch op.Kind {
 	case layout.OpCreate:
-		s := b.Layout.Slices[op.Slice-1]
-		b.create(op.Slice-1, s, op.Skipped)
+		// As it is created, not as it ends: more disks may join it in the same plan.
+		b.create(op.Slice-1, layout.Slice{Size: b.Layout.Slices[op.Slice-1].Size, Level: op.To, Members: op.Joins}, op.Skipped)
 	case layout.OpReplace, layout.OpRecover, layout.OpReshape:
 		b.change(op)
 	case layout.OpWiden:

@@ -271,6 +271,9 @@ func (s *reshape) Do(ctx context.Context) error {
 	}
 	want := s.args.After
 	if !shaped(a, want) {
+		if err := s.throttle(a); err != nil { // or its first seconds would go unbounded
+			return err
+		}
 		if err := s.MD.Reshape(ctx, a, level(want.Level), len(want.Members)); err != nil {
 			return err
 		}

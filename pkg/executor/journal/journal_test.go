@@ -1,0 +1,165 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+)
+
+func made(t testing.TB) plan.Plan {
+	t.Helper()
+	p, err := plan.Plan{Subject: "stack 미디어", Steps: []plan.Step{{Kind: "a", Args: []byte(`{"x":"<&>"}`)}, {Kind: "b", Args: []byte(`{}`)}}}.Seal(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func at(n int64) time.Time { return time.Unix(n, 0).UTC() }
+
+// filled is a journal with three records.
+func filled(t testing.TB, dir string) plan.Plan {
+	t.Helper()
+	p := made(t)
+	j, err := Create(dir, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	for i, e := range []executor.Event{executor.StepBegun, executor.StepDone, executor.StepVerified} {
+		if err := j.Append(executor.Record{Event: e, At: at(int64(i))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+func TestWhatIsAppendedIsReadAgain(t *testing.T) {
+	dir := t.TempDir()
+	p := filled(t, dir)
+	j, err := Open(dir, p.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if p.Text() != j.Plan().Text() || len(j.Plan().Steps) != 2 || len(j.Records()) != 3 {
+		t.Fatal(j.Plan(), j.Records())
+	}
+	if _, err := Open(dir, p.ID); !errors.Is(err, fault.Busy) {
+		t.Fatalf("two have it: %v", err)
+	}
+	if _, err := Create(dir, p); !errors.Is(err, fault.Exists) {
+		t.Fatalf("it was begun again: %v", err)
+	}
+	if _, err := Open(dir, "0123"); !errors.Is(err, fault.NotFound) {
+		t.Fatal(err)
+	}
+}
+
+func TestATornTailIsCutOffWhereverItWasTorn(t *testing.T) {
+	dir := t.TempDir()
+	p := filled(t, dir)
+	whole, err := os.ReadFile(path(dir, p.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := bytes.IndexByte(whole, '\n') + 1
+	for cut := first; cut < len(whole); cut++ {
+		if err := os.WriteFile(path(dir, p.ID), whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, err := Open(dir, p.ID)
+		if err != nil {
+			t.Fatalf("cut at %d: %v", cut, err)
+		}
+		kept := len(j.Records())
+		if want := bytes.Count(whole[first:cut], []byte{'\n'}); kept != want {
+			t.Fatalf("cut at %d: %d records, want %d", cut, kept, want)
+		}
+		if err := j.Append(executor.Record{Event: executor.Completed, Step: 2}); err != nil {
+			t.Fatal(err)
+		}
+		j.Close()
+		e, err := Read(dir, p.ID)
+		if err != nil || len(e.Records) != kept+1 {
+			t.Fatalf("cut at %d, then appended to: %d records, %v", cut, len(e.Records), err)
+		}
+	}
+}
+
+func TestDamageBeforeTheEndIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	p := filled(t, dir)
+	whole, _ := os.ReadFile(path(dir, p.ID))
+	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n')
+	for at := range last {
+		damaged := bytes.Clone(whole)
+		damaged[at] ^= 1
+		if err := os.WriteFile(path(dir, p.ID), damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if j, err := Open(dir, p.ID); err == nil {
+			t.Fatalf("byte %d is damaged and nobody says so: %v", at, j.Records())
+		}
+	}
+	list, err := List(dir)
+	if err != nil || len(list) != 1 || list[0].Err == nil {
+		t.Fatalf("%v, %+v", err, list)
+	}
+}
+
+func TestNothingIsAppendedAfterAFailure(t *testing.T) {
+	dir := t.TempDir()
+	p := filled(t, dir)
+	j, err := Open(dir, p.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.file.Close()
+	for range 2 {
+		if j.Append(executor.Record{}) == nil || len(j.Records()) != 3 {
+			t.Fatal("a record was taken that is nowhere")
+		}
+	}
+}
+
+func TestCancelIsSeen(t *testing.T) {
+	dir := t.TempDir()
+	p := filled(t, dir)
+	if Cancelled(dir, p.ID) {
+		t.Fatal("nobody asked")
+	}
+	if err := Cancel(dir, p.ID); err != nil || !Cancelled(dir, p.ID) {
+		t.Fatal(err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	dir := f.TempDir()
+	p := filled(f, dir)
+	whole, err := os.ReadFile(filepath.Join(dir, string(p.ID)+Suffix))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(whole[:len(whole)-3])
+	f.Add([]byte("00000000 {}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := parse(data)
+		if err != nil {
+			return
+		}
+		again, err := parse(data[:c.whole])
+		if err != nil || again.whole != c.whole || len(again.records) != len(c.records) {
+			t.Fatalf("what is whole reads otherwise: %v", err)
+		}
+		executor.StatusOf(c.plan, c.records)
+	})
+}
