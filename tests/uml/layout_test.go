@@ -50,6 +50,7 @@ type bench struct {
 	stack   stack.Stack
 	plans   []plan.Plan
 	job     layoutrun.Job
+	delay   time.Duration // from a guest's wish to die to its death
 }
 
 // guestModules are what the kernel of a guest needs for stacks.
@@ -184,6 +185,7 @@ func (b *bench) boot(kill layoutrun.Kill) (died string) {
 		case <-ticker.C:
 			if why, err := os.ReadFile(die); err == nil {
 				ticker.Stop()
+				time.Sleep(b.delay)
 				g.Stop()
 				return string(why)
 			}

@@ -146,6 +146,9 @@ func (g *guest) stop() error {
 
 // watch ends the guest in the middle of a step, if that is what the job asks for. The load and md go on until the host has seen it.
 func (g *guest) watch(s executor.Status) {
+	if s.Progress.Total > 0 {
+		fmt.Println(s)
+	}
 	k := g.job.Kill
 	if k.Fraction > 0 && s.Step == k.Step && string(s.Plan) == k.Plan && s.Progress.Total > 0 && float64(s.Progress.Done) >= k.Fraction*float64(s.Progress.Total) {
 		layoutrun.AskToDie(g.dir, fmt.Sprintf("step %d at %.3f", s.Step, float64(s.Progress.Done)/float64(s.Progress.Total)))
