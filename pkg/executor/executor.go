@@ -101,14 +101,12 @@ type Executor struct {
 // progressEvery is how often progress goes to the journal.
 const progressEvery = 10 * time.Second
 
-// Run runs what is left of the plan. nil means that all steps are verified, now or before.
+// Run runs what is left of the plan. nil means that all steps are verified, now or before. A plan that was cancelled
+// goes on, too: what lies between two steps is neither the state before nor the one after, so there is no other way from it.
 func (e *Executor) Run(ctx context.Context, p plan.Plan, j Journal) error {
 	past := replay(j.Records())
 	if past.completed {
 		return nil
-	}
-	if past.cancelled {
-		return fault.New(fault.Precondition, "plan %s was cancelled: plan again from what is there", p.ID)
 	}
 	for i := past.next; i < len(p.Steps); i++ {
 		if e.Cancelled != nil && e.Cancelled() {

@@ -10,8 +10,8 @@ import (
 
 // past is what a journal says of earlier runs.
 type past struct {
-	next                 int // the first step that is not verified
-	completed, cancelled bool
+	next      int // the first step that is not verified
+	completed bool
 }
 
 func replay(records []Record) past {
@@ -22,8 +22,6 @@ func replay(records []Record) past {
 			p.next = r.Step + 1
 		case Completed:
 			p.completed = true
-		case Cancelled:
-			p.cancelled = true
 		}
 	}
 	return p
@@ -100,7 +98,7 @@ func (s *Status) take(r Record) {
 
 // left is the forecast of what is to be done.
 func (s *Status) left(p plan.Plan, rate storage.Bytes) int64 {
-	if s.Phase == Succeeded || s.Phase == Ended {
+	if s.Phase == Succeeded {
 		return 0
 	}
 	var bytes storage.Bytes

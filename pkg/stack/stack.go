@@ -140,6 +140,17 @@ func Parse(data []byte) (Stack, error) {
 	return s, nil
 }
 
+// During is what may be there while a plan runs: its stack afterwards, together with the disks that leave by it.
+func During(p plan.Plan) (Stack, error) {
+	s, err := Parse(p.State)
+	for _, d := range p.Disks {
+		if d.Use == plan.Release {
+			s.Disks = append(s.Disks, Disk{ID: d.ID, Size: d.Size})
+		}
+	}
+	return s, err
+}
+
 // derive makes a UUID out of the stack's own and of what it is for, so that a plan is the same whenever it is
 // computed. Its form is version 8 of RFC 9562.
 func (s Stack) derive(what string) string {

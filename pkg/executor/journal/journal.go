@@ -298,6 +298,14 @@ func Cancel(dir string, id plan.ID) error {
 	return syncDir(dir)
 }
 
+// Resume takes a wish to cancel back.
+func Resume(dir string, id plan.ID) error {
+	if err := os.Remove(filepath.Join(dir, string(id)+cancelSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("resume plan %s: %w", id, err)
+	}
+	return nil
+}
+
 // Cancelled reports whether the plan was asked to end.
 func Cancelled(dir string, id plan.ID) bool {
 	_, err := os.Stat(filepath.Join(dir, string(id)+cancelSuffix))

@@ -51,16 +51,11 @@ type Report struct {
 	Took               []float64 // seconds, a plan
 }
 
-// State is the stack after a plan, together with the disks that leave by it: what may be there while it runs.
+// State is what may be there while a plan runs.
 func State(p plan.Plan) stack.Stack {
-	s, err := stack.Parse(p.State)
+	s, err := stack.During(p)
 	if err != nil {
 		panic(err) // the plan's own hash was checked
-	}
-	for _, d := range p.Disks {
-		if d.Use == plan.Release {
-			s.Disks = append(s.Disks, stack.Disk{ID: d.ID, Size: d.Size})
-		}
 	}
 	return s
 }
