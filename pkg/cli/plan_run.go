@@ -1,0 +1,169 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/stack"
+	"github.com/holdfast-storage/holdfast/pkg/stack/live"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+func planRun() *cobra.Command {
+	var approve, limit, hours string
+	cmd := &cobra.Command{
+		Use: "run FILE|ID", Short: "Run a plan, or go on with one; without --approve only show it", Args: cobra.ExactArgs(1),
+		Long: "A plan from a file is shown, and nothing is done, unless --approve repeats the serials of the disks whose content is at stake (or the plan's ID where " +
+			"there are none). A plan that was begun needs no second approval. --limit bounds how fast md copies, --full-speed says in which hours it need not.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, begun, err := findPlan(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			throttle, err := executor.ParseThrottle(limit, hours)
+			if err != nil {
+				return err
+			}
+			if !begun && approve == "" {
+				printPlan(cmd.OutOrStdout(), p)
+				fmt.Fprintf(cmd.ErrOrStderr(), "\nnothing was done; to run it: %s plan run %s --approve %s\n", self(cmd), args[0], p.Token())
+				return nil
+			}
+			dir, err := journals(cmd)
+			if err != nil {
+				return err
+			}
+			j, err := open(dir, p, begun, approve)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = j.Close() }() // every record is on disk already
+			return run(cmd, dir, j, throttle)
+		},
+	}
+	cmd.Flags().StringVar(&approve, "approve", "", "serials of the disks whose content is at stake, comma separated, or the plan's ID if there are none")
+	cmd.Flags().StringVar(&limit, "limit", "", "how fast md may copy, such as 20MB/s (default: as fast as it can)")
+	cmd.Flags().StringVar(&hours, "full-speed", "", "hours of the day without --limit, such as 22-6")
+	return cmd
+}
+
+// open takes the journal of an approved plan. One of the same subject that is on its way, or a state other than
+// the one that it was made for, is refused.
+func open(dir string, p plan.Plan, begun bool, approve string) (*journal.Journal, error) {
+	if begun {
+		if err := journal.Resume(dir, p.ID); err != nil {
+			return nil, err
+		}
+		return journal.Open(dir, p.ID)
+	}
+	if !approved(p, approve) {
+		return nil, fault.New(fault.Denied, "--approve %s does not name what is at stake: it must be %s", approve, p.Token())
+	}
+	if j, err := journal.Open(dir, p.ID); err == nil || !errors.Is(err, fault.NotFound) {
+		return j, err // it was begun, and is given as a file again
+	}
+	if err := fresh(dir, p); err != nil {
+		return nil, err
+	}
+	return journal.Create(dir, p)
+}
+
+// approved compares serials in any order.
+func approved(p plan.Plan, approve string) bool {
+	list := strings.Split(approve, ",")
+	slices.Sort(list)
+	return strings.Join(list, ",") == p.Token()
+}
+
+// fresh refuses a plan that was made from another state than the one that there is.
+func fresh(dir string, p plan.Plan) error {
+	after, err := stack.Parse(p.State)
+	if err != nil {
+		return err
+	}
+	now, there, err := current(dir, after.Name)
+	if err != nil {
+		return err
+	}
+	if !there {
+		now = stack.Stack{Name: after.Name, UUID: after.UUID, Volume: after.Volume}
+	}
+	parent, err := plan.Hash(now)
+	if err != nil {
+		return err
+	}
+	if parent != p.Parent {
+		return fault.New(fault.Precondition, "plan %s is stale: stack %s has changed since (%d disks, %s now): plan again", p.ID, after.Name, len(now.Disks), now.Capacity())
+	}
+	return nil
+}
+
+// run brings up what is there and runs what is left.
+func run(cmd *cobra.Command, dir string, j *journal.Journal, throttle executor.Throttle) error {
+	p := j.Plan()
+	machine := live.New(devices(cmd), command.System{}, func() storage.Bytes { return throttle.At(time.Now()) })
+	if err := bringUp(cmd.Context(), machine, p, len(j.Records()) > 0); err != nil {
+		return err
+	}
+	last := ""
+	e := &executor.Executor{
+		Registry: machine.Registry(), Now: time.Now, Cancelled: func() bool { return journal.Cancelled(dir, p.ID) },
+		Watch: func(s executor.Status) {
+			if text := s.String(); text != last {
+				fmt.Fprintln(cmd.ErrOrStderr(), text)
+				last = text
+			}
+		},
+	}
+	if err := e.Run(cmd.Context(), p, j); err != nil {
+		return fmt.Errorf("plan %s: %w", p.ID, err)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "plan %s is done: %s, capacity %s\n", p.ID, p.Subject, p.After)
+	return nil
+}
+
+// bringUp starts arrays, volume and mount: after a boot nobody else may have done it. A new stack has none before its
+// plan was begun.
+func bringUp(ctx context.Context, m *live.Machine, p plan.Plan, begun bool) error {
+	if !begun && p.Before == 0 {
+		return nil
+	}
+	s, err := stack.During(p)
+	if err != nil {
+		return err
+	}
+	return m.Activate(ctx, s)
+}
+
+func planActivate() *cobra.Command {
+	return &cobra.Command{
+		Use: "activate NAME", Short: "Bring a stack up after a boot: arrays, volume, mount", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := journals(cmd)
+			if err != nil {
+				return err
+			}
+			list, err := journal.List(dir)
+			if err != nil {
+				return err
+			}
+			for _, e := range slices.Backward(list) {
+				if e.Err == nil && e.Plan.Subject == "stack "+args[0] && len(e.Records) > 0 {
+					return bringUp(cmd.Context(), live.New(devices(cmd), command.System{}, nil), e.Plan, true)
+				}
+			}
+			return fault.New(fault.NotFound, "no plan in %s has made a stack %s", dir, args[0])
+		},
+	}
+}
