@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
@@ -140,17 +141,40 @@ func (t Tool) sfdisk(ctx context.Context, script string, args ...string) error {
 	return err
 }
 
-// Label writes an empty table to a disk.
-func (t Tool) Label(ctx context.Context, disk, guid string) error {
-	if err := t.sfdisk(ctx, fmt.Sprintf("label: gpt\nlabel-id: %s\n", guid), disk); err != nil {
+// Label writes an empty table to a disk, whose partitions may begin at first. Left to itself sfdisk rounds that up to the
+// optimal I/O size, which some disks give as several MiB.
+func (t Tool) Label(ctx context.Context, disk, guid string, first storage.Bytes) error {
+	sector, err := t.sectorSize(ctx, disk)
+	if err != nil {
+		return err
+	}
+	if err := t.sfdisk(ctx, fmt.Sprintf("label: gpt\nlabel-id: %s\nfirst-lba: %d\n", guid, first/sector), disk); err != nil {
 		return fmt.Errorf("label %s: %w", disk, err)
 	}
 	return t.Tell(ctx, disk)
 }
 
-// Add adds a partition of type Linux RAID. Sizes are multiples of the disk's sectors.
+// sectorSize is the disk's logical sector, in bytes.
+func (t Tool) sectorSize(ctx context.Context, disk string) (storage.Bytes, error) {
+	r, err := t.Run.Run(ctx, command.Cmd{Name: "blockdev", Args: []string{"--getss", disk}})
+	if err != nil {
+		return 0, fmt.Errorf("read sector size: %w", err)
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(r.Stdout)), 10, 64)
+	if err != nil || n < 512 || n > 1<<16 {
+		return 0, fault.New(fault.Unsupported, "disk %s: sectors of %q bytes", disk, r.Stdout)
+	}
+	return storage.Bytes(n), nil
+}
+
+// Add adds a partition of type Linux RAID. Sizes are multiples of the disk's sectors, and go to sfdisk as such: it rounds
+// those with a unit to the optimal I/O size.
 func (t Tool) Add(ctx context.Context, disk string, p Partition) error {
-	script := fmt.Sprintf("start=%dKiB, size=%dKiB, type=%s, uuid=%s, name=\"%s\"\n", p.Start/storage.KiB, p.Size/storage.KiB, TypeRAID, p.UUID, p.Name)
+	sector, err := t.sectorSize(ctx, disk)
+	if err != nil {
+		return err
+	}
+	script := fmt.Sprintf("start=%d, size=%d, type=%s, uuid=%s, name=\"%s\"\n", p.Start/sector, p.Size/sector, TypeRAID, p.UUID, p.Name)
 	if err := t.sfdisk(ctx, script, "--append", "--force", disk); err != nil {
 		return fmt.Errorf("add partition %s to %s: %w", p.Name, disk, err)
 	}
@@ -159,7 +183,11 @@ func (t Tool) Add(ctx context.Context, disk string, p Partition) error {
 
 // Resize sets the size of partition number n; what is in it stays.
 func (t Tool) Resize(ctx context.Context, disk string, n int, size storage.Bytes) error {
-	script := fmt.Sprintf(",%dKiB\n", size/storage.KiB)
+	sector, err := t.sectorSize(ctx, disk)
+	if err != nil {
+		return err
+	}
+	script := fmt.Sprintf(",%d\n", size/sector)
 	args := []string{
 		"--quiet", "--no-reread", "--no-tell-kernel", "--wipe", "never", "--wipe-partitions", "never", "--lock=yes", "--force",
 		"--partno", fmt.Sprint(n), disk,

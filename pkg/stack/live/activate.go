@@ -30,6 +30,20 @@ func (m *Machine) Activate(ctx context.Context, s stack.Stack) error {
 	return m.mount(s.Volume)
 }
 
+// Rejoin takes members back that were away for a while, and returns their devices. A member that has failed and is still
+// there stays out: it is to be replaced.
+func (m *Machine) Rejoin(ctx context.Context, s stack.Stack) ([]string, error) {
+	var added []string
+	for _, a := range s.Arrays {
+		list, err := m.join(ctx, a)
+		added = append(added, list...)
+		if err != nil {
+			return added, err
+		}
+	}
+	return added, nil
+}
+
 // start assembles an array of all partitions whose superblock names it. It may have members that the plan takes out, and lack those
 // that it brings in.
 func (m *Machine) start(ctx context.Context, want stack.Array, disks []stack.Disk) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -281,26 +282,52 @@ func (s *reshape) Do(ctx context.Context) error {
 	return s.whole(ctx)
 }
 
-// join adds the members of the array to be that are not in the array. One that was there before comes back with what it
-// holds; md fills in what it missed.
+// join adds the members of the array to be that are not in the array.
 func (s *array) join(ctx context.Context) error {
-	devices, err := s.devices(ctx, s.args.After.Members)
+	_, err := s.Machine.join(ctx, s.args.After)
+	return err
+}
+
+// join adds the members that an array is to have and has not, and returns their devices. What is left of devices that are gone
+// is taken out first. One that was there before comes back with what it holds: md fills in what it missed, by the
+// bitmap if there is one (mdadm(8), --add). All of them must be there.
+func (m *Machine) join(ctx context.Context, want stack.Array) ([]string, error) {
+	devices, err := m.devices(ctx, want.Members)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	a, err := s.find()
+	if err := m.forgetGone(ctx, want.UUID); err != nil {
+		return nil, err
+	}
+	a, err := m.MD.Find(want.UUID)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var added []string
 	for i, path := range devices {
 		if path == "" {
-			return fault.New(fault.Precondition, "disk %s is not there", s.args.After.Members[i].Disk)
+			return added, fault.New(fault.Precondition, "array %s: disk %s is not there", want.Name, want.Members[i].Disk)
 		}
 		if _, in := a.Member(base(path)); in {
 			continue
 		}
-		if err := s.MD.Add(ctx, a, path); err != nil {
-			return err
+		if err := m.MD.Add(ctx, a, path); err != nil {
+			return added, err
+		}
+		added = append(added, path)
+	}
+	return added, nil
+}
+
+// forgetGone takes members out whose devices no longer exist.
+func (m *Machine) forgetGone(ctx context.Context, uuid string) error {
+	a, err := m.MD.Find(uuid)
+	if err != nil {
+		return err
+	}
+	for _, member := range a.Members {
+		if _, err := os.Stat("/sys/class/block/" + member.Device); errors.Is(err, os.ErrNotExist) {
+			return m.MD.RemoveDetached(ctx, a)
 		}
 	}
 	return nil
@@ -326,7 +353,24 @@ func (s *replace) Check(ctx context.Context) (executor.State, error) {
 			return executor.Begun, nil
 		}
 	}
-	return executor.Todo, s.before(ctx)
+	return executor.Todo, s.others(ctx, a)
+}
+
+// others refuses an array that lacks a member other than the one that is replaced: that one may have failed or be gone.
+func (s *replace) others(ctx context.Context, a md.Array) error {
+	for _, p := range s.args.Before.Members {
+		if p.UUID == s.args.Leaves.UUID {
+			continue
+		}
+		path, err := s.member(ctx, p)
+		if err != nil {
+			return err
+		}
+		if m, in := a.Member(base(path)); !in || m.Faulty || !m.InSync {
+			return fault.New(fault.Precondition, "array %s: disk %s (%s) is not in sync, and only disk %s is to be replaced", s.args.Before.Name, p.Disk, path, s.args.Leaves.Disk)
+		}
+	}
+	return nil
 }
 
 func (s *replace) Do(ctx context.Context) error {

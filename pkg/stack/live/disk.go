@@ -57,7 +57,7 @@ func (l *label) Do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return l.GPT.Label(ctx, d.Path, l.disk.GUID)
+	return l.GPT.Label(ctx, d.Path, l.disk.GUID, stack.Edge)
 }
 
 func (l *label) Verify(ctx context.Context) error {
