@@ -117,6 +117,9 @@ func (b *bench) disk(mib int) layout.Disk {
 		b.t.Fatal(err)
 	}
 	b.machine.Disks = append(b.machine.Disks, d)
+	b.job.Disks = append(b.job.Disks, layoutrun.Disk{
+		ID: plan.DiskID(d.Serial), Path: "/dev/ubd" + string(rune('a'+n-1)), Size: storage.Bytes(mib) * storage.MiB,
+	})
 	return layout.Disk{ID: d.Serial, Size: storage.Bytes(mib) * storage.MiB}
 }
 

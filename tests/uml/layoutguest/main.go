@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
@@ -20,6 +21,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/stack"
 	"github.com/holdfast-storage/holdfast/pkg/stack/live"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
+	"github.com/holdfast-storage/holdfast/tests/uml/layoutdisks"
 	"github.com/holdfast-storage/holdfast/tests/uml/layoutload"
 	"github.com/holdfast-storage/holdfast/tests/uml/layoutrun"
 )
@@ -41,6 +43,8 @@ type guest struct {
 	load    *layoutload.Background
 	report  layoutrun.Report
 	appends int
+	disks   *layoutdisks.Disks
+	pulled  bool
 }
 
 func run(dir string) error {
@@ -53,12 +57,19 @@ func run(dir string) error {
 		return err
 	}
 	ctx := context.Background()
-	g.machine = live.New(live.SysDevices{Sys: "/sys"}, command.System{}, func() storage.Bytes { return g.job.Limit })
+	devices, err := g.fabric()
+	if err != nil {
+		return err
+	}
+	g.machine = live.New(devices, command.System{}, func() storage.Bytes { return g.job.Limit })
 	g.machine.Interval = 100 * time.Millisecond
 	if err := g.activate(ctx); err != nil {
 		return err
 	}
-	for _, name := range g.job.Plans {
+	for i, name := range g.job.Plans {
+		if err := g.fault(ctx, g.job.Faults[i]); err != nil {
+			return errors.Join(err, g.stop())
+		}
 		if err := g.plan(ctx, name); err != nil {
 			return errors.Join(err, g.stop())
 		}
@@ -69,21 +80,27 @@ func run(dir string) error {
 	return g.finish(ctx)
 }
 
-// activate brings up what was there before the boot: what the last plan that was begun is about.
-func (g *guest) activate(ctx context.Context) error {
+// newest is the journal of the plan that was begun last; one without a plan if there is none.
+func (g *guest) newest() (journal.Entry, error) {
 	entries, err := journal.List(filepath.Join(g.dir, "journals"))
-	if err != nil {
-		return err
-	}
-	for i := len(entries) - 1; i >= 0; i-- {
-		if e := entries[i]; len(e.Records) > 0 {
-			if err := g.machine.Activate(ctx, layoutrun.State(e.Plan)); err != nil {
-				return fmt.Errorf("activate: %w", err)
-			}
-			g.begin(ctx, e.Plan)
-			return nil
+	for _, e := range slices.Backward(entries) {
+		if len(e.Records) > 0 {
+			return e, err
 		}
 	}
+	return journal.Entry{}, err
+}
+
+// activate brings up what was there before the boot: what the last plan that was begun is about.
+func (g *guest) activate(ctx context.Context) error {
+	e, err := g.newest()
+	if err != nil || len(e.Records) == 0 {
+		return err
+	}
+	if err := g.machine.Activate(ctx, layoutrun.State(e.Plan)); err != nil {
+		return fmt.Errorf("activate: %w", err)
+	}
+	g.begin(ctx, e.Plan)
 	return nil
 }
 
@@ -109,6 +126,12 @@ func (g *guest) plan(ctx context.Context, name string) error {
 	start := time.Now()
 	e := &executor.Executor{Registry: g.machine.Registry(), Now: time.Now, Watch: g.watch}
 	err = e.Run(ctx, p, &counted{Journal: j, guest: g})
+	if err != nil && g.pulled {
+		g.report.Stopped = err.Error()
+		if err = g.disks.PutBack(g.job.PullDisk); err == nil {
+			err = e.Run(ctx, p, &counted{Journal: j, guest: g})
+		}
+	}
 	g.report.Took = append(g.report.Took, time.Since(start).Seconds())
 	fmt.Printf("%s: %s in %.1f s: %v\n", name, p.What, time.Since(start).Seconds(), err)
 	if err == nil {
@@ -146,13 +169,20 @@ func (g *guest) stop() error {
 
 // watch ends the guest in the middle of a step, if that is what the job asks for. The load and md go on until the host has seen it.
 func (g *guest) watch(s executor.Status) {
-	if s.Progress.Total > 0 {
-		fmt.Println(s)
+	if reached(s, g.job.Pull) && !g.pulled {
+		g.pulled = true
+		if err := g.disks.Pull(g.job.PullDisk); err != nil {
+			fmt.Println("pull:", err)
+		}
 	}
-	k := g.job.Kill
-	if k.Fraction > 0 && s.Step == k.Step && string(s.Plan) == k.Plan && s.Progress.Total > 0 && float64(s.Progress.Done) >= k.Fraction*float64(s.Progress.Total) {
+	if reached(s, g.job.Kill) {
 		layoutrun.AskToDie(g.dir, fmt.Sprintf("step %d at %.3f", s.Step, float64(s.Progress.Done)/float64(s.Progress.Total)))
 	}
+}
+
+// reached reports whether a step has come to the point.
+func reached(s executor.Status, k layoutrun.Kill) bool {
+	return k.Fraction > 0 && s.Step == k.Step && string(s.Plan) == k.Plan && s.Progress.Total > 0 && float64(s.Progress.Done) >= k.Fraction*float64(s.Progress.Total)
 }
 
 // counted is a journal that stops the world at one of its writes.

@@ -24,6 +24,28 @@ type Job struct {
 	Rate  int           // writes a second
 	Limit storage.Bytes // of md, in bytes a second; 0 for none
 	Kill  Kill
+	// Fabric is what the disks are: "" as the kernel has them, "cached" files of the host behind a cache that a crash
+	// empties, or "breakable" disks of the kernel that a table of device-mapper lies under.
+	Fabric string
+	Disks  []Disk
+	// Pull is the point at which a disk is pulled; it is put back when the plan has stopped.
+	Pull     Kill
+	PullDisk plan.DiskID
+	// Faults happen before the plan of an index is run.
+	Faults map[int]Fault
+}
+
+// Disk is a disk of a fabric.
+type Disk struct {
+	ID   plan.DiskID
+	Path string // of the file, or the device in the guest
+	Size storage.Bytes
+}
+
+// Fault is what happens to a disk: "glitch" pulls it and puts it back, "break" lets all its requests fail.
+type Fault struct {
+	Kind string
+	Disk plan.DiskID
 }
 
 // Kill is a point at which the host is to end the guest: a write to the journal, or a fraction of a step.
@@ -49,6 +71,10 @@ type Report struct {
 	Arrays             []Array
 	Volume, FileSystem storage.Bytes
 	Took               []float64 // seconds, a plan
+	// Refilled is what a disk that came back was written, in bytes.
+	Refilled storage.Bytes
+	// Stopped is why a plan stopped when its disk was pulled.
+	Stopped string
 }
 
 // State is what may be there while a plan runs.

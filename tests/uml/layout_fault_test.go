@@ -1,0 +1,90 @@
+package uml_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-storage/holdfast/pkg/layout"
+	"github.com/holdfast-storage/holdfast/pkg/stack"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+	"github.com/holdfast-storage/holdfast/tests/uml/layoutrun"
+)
+
+// cached turns the disks into files behind a cache in the guest's memory, which is lost when the guest is killed.
+func (b *bench) cached() {
+	b.job.Fabric = "cached"
+	for i, d := range b.machine.Disks {
+		b.job.Disks[i].Path = filepath.Clean(d.Path)
+	}
+	b.machine.Disks = nil
+}
+
+// TestADiskIsPulledInAReshape pulls a disk while md reshapes: the data stay online, the plan stops and says why, and
+// goes on when the disk is back.
+func TestADiskIsPulledInAReshape(t *testing.T) {
+	b := newBench(t)
+	mirrorThenFour(b)
+	b.cached()
+	b.job.Limit = 24 * storage.MiB
+	b.job.Pull, b.job.PullDisk = b.step(1, string(stack.KindReshape)), "HF-0002"
+	b.job.Pull.Fraction = 0.2
+	b.boot(layoutrun.Kill{})
+	if r := b.holds(); !strings.Contains(r.Stopped, "HF-0002") {
+		t.Errorf("the plan did not stop for the disk: %q", r.Stopped)
+	}
+}
+
+// TestADiskThatWasAwayGetsWhatItMissed pulls a disk of a mirror for a moment: by the bitmap it needs little of its data.
+func TestADiskThatWasAwayGetsWhatItMissed(t *testing.T) {
+	b := newBench(t)
+	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(512), b.disk(512))
+	b.cached()
+	b.job.Plans = append(b.job.Plans, b.job.Plans[0]) // completed by then: only the fault happens
+	b.job.Faults = map[int]layoutrun.Fault{1: {Kind: "glitch", Disk: "HF-0002"}}
+	b.boot(layoutrun.Kill{})
+	r, size := b.holds(), b.stack.Arrays[0].Size
+	if r.Refilled == 0 || r.Refilled > size/2 {
+		t.Errorf("%s of %s were written to the disk that came back", r.Refilled, size)
+	}
+	t.Logf("%s of %s were written to the disk that came back", r.Refilled, size)
+}
+
+// TestADiskThatFailsIsReplaced lets all requests to a disk fail under load, then replaces it.
+func TestADiskThatFailsIsReplaced(t *testing.T) {
+	b := newBench(t)
+	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(256), b.disk(256), b.disk(256))
+	b.grow(layout.Change{Replace: []layout.Replacement{{Old: "HF-0003", New: b.disk(256)}}})
+	b.job.Fabric = "breakable"
+	b.job.Faults = map[int]layoutrun.Fault{1: {Kind: "break", Disk: "HF-0003"}}
+	b.boot(layoutrun.Kill{})
+	b.holds()
+}
+
+// TestPowerCuts kills the guest in a reshape and over the journal, with disks whose caches are lost.
+func TestPowerCuts(t *testing.T) {
+	random := seed(t)
+	b := newBench(t)
+	mirrorThenFour(b)
+	b.cached()
+	b.job.Limit = 12 * storage.MiB
+	cuts := 2
+	if all() {
+		cuts = 20
+	}
+	for range cuts {
+		kill := layoutrun.Kill{Append: 1 + random.IntN(20), Before: random.IntN(2) == 0}
+		if random.IntN(2) == 0 {
+			kill = b.step(1, string(stack.KindReshape))
+			kill.Fraction = 0.05 + 0.9*random.Float64()
+		}
+		died := b.boot(kill)
+		t.Logf("power cut: %q", died)
+		if died == "" {
+			break
+		}
+	}
+	b.job.Limit = 0
+	b.boot(layoutrun.Kill{})
+	b.holds()
+}

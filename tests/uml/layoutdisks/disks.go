@@ -1,0 +1,225 @@
+// Package layoutdisks gives a guest SCSI disks with serial numbers out of files or other disks, by the kernel's target and its
+// loopback fabric: disks that can be pulled and put back, that break, and whose cache is lost in a power cut.
+package layoutdisks
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
+	"github.com/holdfast-storage/holdfast/pkg/stack/live"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+const target = "/sys/kernel/config/target"
+
+// Disks are the disks of a guest, by the identity that plans have for them.
+type Disks struct {
+	list []*disk
+}
+
+type disk struct {
+	id     plan.DiskID
+	number int
+	size   storage.Bytes
+}
+
+var _ live.Devices = (*Disks)(nil)
+
+// Setup loads the target.
+func Setup() error {
+	for _, argv := range [][]string{
+		{"modprobe", "-a", "sd_mod", "tcm_loop", "target_core_file", "target_core_iblock"}, {"mount", "-t", "configfs", "none", "/sys/kernel/config"},
+	} {
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w: %s", argv, err, out)
+		}
+	}
+	return nil
+}
+
+// AddCached makes a disk of a file. Its cache is the guest's memory: what was not flushed is lost with the guest.
+func (d *Disks) AddCached(id plan.DiskID, file string) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	control := fmt.Sprintf("fd_dev_name=%s,fd_dev_size=%d,fd_buffered_io=1", file, info.Size())
+	return d.add(id, "fileio_0", control, storage.Bytes(info.Size()))
+}
+
+// AddBreakable makes a disk of a device by way of a device-mapper table, which Break changes.
+func (d *Disks) AddBreakable(id plan.DiskID, device string, size storage.Bytes) error {
+	name := "under-" + string(id)
+	table := fmt.Sprintf("0 %d linear %s 0", size/512, device)
+	if err := dmsetup("create", name, "--table", table); err != nil {
+		return err
+	}
+	return d.add(id, "iblock_0", "udev_path=/dev/mapper/"+name, size)
+}
+
+func dmsetup(args ...string) error {
+	if out, err := exec.Command("dmsetup", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("dmsetup %v: %w: %s", args, err, out)
+	}
+	return nil
+}
+
+// Break lets every request to the disk fail from now on.
+func (d *Disks) Break(id plan.DiskID) error {
+	for _, one := range d.list {
+		if one.id != id {
+			continue
+		}
+		name := "under-" + string(id)
+		for _, args := range [][]string{{"suspend", "--nolockfs", "--noflush", name}, {"load", name, "--table", fmt.Sprintf("0 %d error", one.size/512)}, {"resume", name}} {
+			if err := dmsetup(args...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func write(path, text string) error {
+	if err := os.WriteFile(path, []byte(text), 0o200); err != nil {
+		return fmt.Errorf("write %q: %w", text, err)
+	}
+	return nil
+}
+
+// wwn is the name of a disk's target port.
+func wwn(number int) string { return fmt.Sprintf("naa.5001405%09d", number) }
+
+func (d *Disks) add(id plan.DiskID, kind, control string, size storage.Bytes) error {
+	n := len(d.list) + 1
+	core := filepath.Join(target, "core", kind, string(id))
+	port := filepath.Join(target, "loopback", wwn(n), "tpgt_1")
+	if err := os.MkdirAll(core, 0o755); err != nil {
+		return err
+	}
+	if err := write(filepath.Join(core, "control"), control); err != nil {
+		return err
+	}
+	if err := write(filepath.Join(core, "wwn", "vpd_unit_serial"), string(id)); err != nil {
+		return err
+	}
+	if err := write(filepath.Join(core, "enable"), "1"); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(port, 0o755); err != nil {
+		return err
+	}
+	if err := write(filepath.Join(port, "nexus"), fmt.Sprintf("naa.6001405%09d", n)); err != nil {
+		return err
+	}
+	lun := filepath.Join(port, "lun", "lun_0")
+	if err := os.MkdirAll(lun, 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink(core, filepath.Join(lun, "disk")); err != nil {
+		return err
+	}
+	d.list = append(d.list, &disk{id: id, number: n, size: size})
+	return d.await(id)
+}
+
+// serial reads what a SCSI disk says of itself (page 0x80: four bytes of header).
+func serial(block string) string {
+	data, err := os.ReadFile(filepath.Join(block, "device", "vpd_pg80"))
+	if err != nil || len(data) < 4 {
+		return ""
+	}
+	return strings.Trim(string(data[4:]), " \x00")
+}
+
+// Find implements live.Devices by the serial numbers of SCSI disks.
+func (d *Disks) Find(_ context.Context, id plan.DiskID) (live.Device, error) {
+	blocks, err := filepath.Glob("/sys/block/sd*")
+	if err != nil {
+		return live.Device{}, err
+	}
+	for _, block := range blocks {
+		if serial(block) != string(id) {
+			continue
+		}
+		state, _ := os.ReadFile(filepath.Join(block, "device", "state"))
+		if strings.TrimSpace(string(state)) != "running" {
+			continue // it was pulled, and something still holds it
+		}
+		for _, one := range d.list {
+			if one.id == id {
+				return live.Device{Path: "/dev/" + filepath.Base(block), Size: one.size}, nil
+			}
+		}
+	}
+	return live.Device{}, notThere(id)
+}
+
+// await waits until a disk is there.
+func (d *Disks) await(id plan.DiskID) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	err := poll.Until(ctx, 20*time.Millisecond, func() (bool, error) {
+		found, err := d.Find(ctx, id)
+		if err != nil {
+			return false, nil //nolint:nilerr // not yet
+		}
+		_, err = os.Stat(found.Path)
+		return err == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("disk %s does not come: %w", id, err)
+	}
+	return nil
+}
+
+// Pull takes a disk away while it is in use.
+func (d *Disks) Pull(id plan.DiskID) error {
+	found, err := d.Find(context.Background(), id)
+	if err != nil {
+		return err
+	}
+	return write(filepath.Join("/sys/block", filepath.Base(found.Path), "device", "delete"), "1")
+}
+
+// PutBack puts a disk that was pulled into its bay again.
+func (d *Disks) PutBack(id plan.DiskID) error {
+	hosts, err := filepath.Glob("/sys/class/scsi_host/host*/scan")
+	if err != nil {
+		return err
+	}
+	for _, scan := range hosts {
+		if err := write(scan, "- - -"); err != nil {
+			return err
+		}
+	}
+	return d.await(id)
+}
+
+// Written is how much was written to a disk since it came, in bytes.
+func (d *Disks) Written(id plan.DiskID) (storage.Bytes, error) {
+	found, err := d.Find(context.Background(), id)
+	if err != nil {
+		return 0, err
+	}
+	data, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(found.Path), "stat"))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(data)) // Documentation/block/stat.rst: the seventh is sectors written
+	var sectors storage.Bytes
+	if len(fields) > 6 {
+		_, err = fmt.Sscan(fields[6], &sectors)
+	}
+	return sectors * 512, err
+}
+
+func notThere(id plan.DiskID) error { return fault.New(fault.NotFound, "disk %s is not there", id) }

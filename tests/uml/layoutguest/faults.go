@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/md"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
+	"github.com/holdfast-storage/holdfast/pkg/stack"
+	"github.com/holdfast-storage/holdfast/pkg/stack/live"
+	"github.com/holdfast-storage/holdfast/tests/uml/layoutdisks"
+	"github.com/holdfast-storage/holdfast/tests/uml/layoutrun"
+)
+
+// fabric makes the guest's disks what the job wants them to be.
+func (g *guest) fabric() (live.Devices, error) {
+	if g.job.Fabric == "" {
+		return live.SysDevices{Sys: "/sys"}, nil
+	}
+	g.disks = &layoutdisks.Disks{}
+	if err := layoutdisks.Setup(); err != nil {
+		return nil, err
+	}
+	for _, d := range g.job.Disks {
+		var err error
+		if g.job.Fabric == "cached" {
+			err = g.disks.AddCached(d.ID, d.Path)
+		} else {
+			err = g.disks.AddBreakable(d.ID, d.Path, d.Size)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return g.disks, nil
+}
+
+// faultTakes is how long md may take to notice and to get over it.
+const faultTakes = 2 * time.Minute
+
+func (g *guest) fault(ctx context.Context, f layoutrun.Fault) error {
+	ctx, cancel := context.WithTimeout(ctx, faultTakes)
+	defer cancel()
+	switch f.Kind {
+	case "glitch":
+		return g.glitch(ctx, f)
+	case "break":
+		if err := g.disks.Break(f.Disk); err != nil {
+			return err
+		}
+		return g.await(ctx, func(a md.Array) bool { return a.Degraded > 0 })
+	}
+	return nil
+}
+
+// await waits until an array of the stack is as it should be.
+func (g *guest) await(ctx context.Context, ok func(md.Array) bool) error {
+	return poll.Until(ctx, 100*time.Millisecond, func() (bool, error) {
+		list, err := g.machine.MD.Arrays()
+		for _, a := range list {
+			if ok(a) {
+				return true, err
+			}
+		}
+		return false, err
+	})
+}
+
+// glitch pulls a disk, lets it miss some writes, and puts it back.
+func (g *guest) glitch(ctx context.Context, f layoutrun.Fault) error {
+	if err := g.disks.Pull(f.Disk); err != nil {
+		return err
+	}
+	if err := g.await(ctx, func(a md.Array) bool { return a.Degraded > 0 }); err != nil {
+		return fmt.Errorf("md does not notice that disk %s is gone: %w", f.Disk, err)
+	}
+	if err := g.disks.PutBack(f.Disk); err != nil {
+		return err
+	}
+	s, err := g.last()
+	if err != nil {
+		return err
+	}
+	added, err := g.machine.Rejoin(ctx, s)
+	if err != nil || len(added) == 0 {
+		return fmt.Errorf("rejoin: %v, %w", added, err)
+	}
+	if err := g.await(ctx, func(a md.Array) bool { return a.Degraded == 0 && !a.Busy() }); err != nil {
+		return fmt.Errorf("disk %s does not get in sync: %w", f.Disk, err)
+	}
+	g.report.Refilled, err = g.disks.Written(f.Disk)
+	return err
+}
+
+// last is the stack as the last plan left it.
+func (g *guest) last() (stack.Stack, error) {
+	e, err := g.newest()
+	return layoutrun.State(e.Plan), err
+}
