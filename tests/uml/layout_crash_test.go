@@ -30,6 +30,14 @@ func seed(t *testing.T) *rand.Rand {
 // all reports whether everything is to be tried (make test-layouts), not only a few draws.
 func all() bool { return os.Getenv("HOLDFAST_LAYOUTS") == "all" }
 
+// slow skips a test unless everything is to be tried.
+func slow(t *testing.T) {
+	t.Helper()
+	if !all() {
+		t.Skip("it takes minutes: make test-layouts runs it")
+	}
+}
+
 // mirrorThenFour is a mirror of two disks that two more join: the plan with every kind of step but a replacement.
 func mirrorThenFour(b *bench) {
 	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(256), b.disk(256))

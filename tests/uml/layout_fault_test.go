@@ -23,6 +23,7 @@ func (b *bench) cached() {
 // TestADiskIsPulledInAReshape pulls a disk while md reshapes: the data stay online, the plan stops and says why, and
 // goes on when the disk is back.
 func TestADiskIsPulledInAReshape(t *testing.T) {
+	slow(t)
 	b := newBench(t)
 	mirrorThenFour(b)
 	b.cached()
@@ -68,9 +69,9 @@ func TestPowerCuts(t *testing.T) {
 	mirrorThenFour(b)
 	b.cached()
 	b.job.Limit = 12 * storage.MiB
-	cuts := 2
+	cuts := 1
 	if all() {
-		cuts = 20
+		cuts = 12
 	}
 	for range cuts {
 		kill := layoutrun.Kill{Append: 1 + random.IntN(20), Before: random.IntN(2) == 0}

@@ -79,11 +79,9 @@ func (b *bench) mix(random *rand.Rand) {
 
 // TestOneReshapeAgainstDiskByDisk says how long two disks take together and one after the other.
 func TestOneReshapeAgainstDiskByDisk(t *testing.T) {
-	if !all() {
-		t.Skip("it measures; make test-layouts runs it")
-	}
+	slow(t)
 	took := func(changes ...int) float64 {
-		b := newBench(t)
+		b := loneBench(t)
 		b.job.Rate = 0 // measure md alone
 		b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(1024), b.disk(1024))
 		for _, n := range changes {
@@ -106,9 +104,7 @@ func TestOneReshapeAgainstDiskByDisk(t *testing.T) {
 
 // TestTwoDisksMayBeLost takes a stack for two losses from four disks to six, one of them larger.
 func TestTwoDisksMayBeLost(t *testing.T) {
-	if !all() {
-		t.Skip("make test-layouts runs it; the mixes draw such stacks, too")
-	}
+	slow(t)
 	b := newBench(t)
 	b.create(layout.Policy{Tolerance: 2, ThreeWayMirror: true}, "xfs", b.disk(320), b.disk(320), b.disk(448), b.disk(448))
 	old := b.stack.Layout.Disks[0].ID

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,7 +59,14 @@ func guestModules() []string {
 	return []string{"md-mod", "raid1", "raid456", "dm-mod", "ext4", "xfs"}
 }
 
+// newBench begins a test that runs beside others: a guest keeps one processor busy.
 func newBench(t *testing.T) *bench {
+	t.Helper()
+	t.Parallel()
+	return loneBench(t)
+}
+
+func loneBench(t *testing.T) *bench {
 	t.Helper()
 	needLayouts(t)
 	dir, err := os.MkdirTemp("/var/tmp", "hfl")
@@ -79,9 +87,14 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
+// building lets one test at a time compile.
+var building sync.Mutex
+
 // built compiles one of the guest's programs, once a run of the tests.
 func built(t *testing.T, name string) string {
 	t.Helper()
+	building.Lock()
+	defer building.Unlock()
 	path := filepath.Join(programs(t), name)
 	if _, err := os.Stat(path); err == nil {
 		return path

@@ -52,7 +52,19 @@ func (d *Disks) AddCached(id plan.DiskID, file string) error {
 		return err
 	}
 	control := fmt.Sprintf("fd_dev_name=%s,fd_dev_size=%d,fd_buffered_io=1", file, info.Size())
-	return d.add(id, "fileio_0", control, storage.Bytes(info.Size()))
+	if err := d.add(id, "fileio_0", control, storage.Bytes(info.Size())); err != nil {
+		return err
+	}
+	found, err := d.Find(context.Background(), id)
+	if err != nil {
+		return err
+	}
+	// Without a cache nobody would flush it, and a power cut would prove nothing.
+	kind, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(found.Path), "queue", "write_cache"))
+	if err != nil || strings.TrimSpace(string(kind)) != "write back" {
+		return fmt.Errorf("disk %s has the cache %q: %w", id, kind, err)
+	}
+	return nil
 }
 
 // AddBreakable makes a disk of a device by way of a device-mapper table, which Break changes.
