@@ -94,11 +94,15 @@ func Contains(mounts, point string) bool {
 // AskToDie asks the host to end the guest, and says why.
 func AskToDie(dir, why string) {
 	path := filepath.Join(dir, DieFile)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
+	if _, err := os.Stat(path); err == nil {
 		return // it was asked already
+	}
+	f, err := os.Create(path + ".new")
+	if err != nil {
+		return
 	}
 	_, _ = f.WriteString(why)
 	_ = f.Sync()
 	_ = f.Close()
+	_ = os.Rename(path+".new", path) // whole, or not there
 }
