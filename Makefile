@@ -12,7 +12,7 @@ TOOLS   := $(CURDIR)/.work/bin
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
-.PHONY: help deps build generate lint vuln test-unit test conformance test-crash test-fuzz soak bench demo demo-kube image clean
+.PHONY: help deps build generate lint vuln test-unit test conformance test-layouts test-crash test-fuzz soak bench demo demo-kube image clean
 
 ##@ Use
 demo: build ## bring a cluster up on this machine, make volumes, use them
@@ -65,6 +65,11 @@ test-crash: build ## kill the services at every point of every call, stop them f
 	HOLDFAST_CRASH=all go test -count=1 -v -timeout 3h ./tests/crash
 
 test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, then fuzz the readers of maps, disk images and partition tables for FUZZ_TIME (1m) each
+test-layouts: ## stacks of 50 random mixes of disks, killed at every journal write and over reshapes, in guests (as root)
+	@tests/deps.sh test
+	HOLDFAST_LAYOUTS=all HOLDFAST_LAYOUT_SEED=$(LAYOUT_SEED) go test -count=1 -v -timeout 6h -run 'Layout|Life|Mixes|Reshape|Journal|Lost|Plan|Disk|Power' ./tests/uml
+
+test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, then fuzz the map readers for a minute
 	@tests/deps.sh run
 	HOLDFAST_CRUSH_MAPPINGS=$(or $(FUZZ_MAPPINGS),10000000) HOLDFAST_CRUSH_SEED=$(or $(FUZZ_SEED),1000) go test -count=1 -v -timeout 2h -run TestMappings ./pkg/crush
 	go test -run '^$$' -fuzz FuzzParse -fuzztime 1m -parallel 1 ./pkg/crush
