@@ -41,7 +41,9 @@ func (b *bench) mix(random *rand.Rand) {
 	some := func(n int) []layout.Disk {
 		var list []layout.Disk
 		for range n {
-			list = append(list, b.disk(192+64*random.IntN(6)))
+			d := b.disk(192 + 64*random.IntN(6))
+			d.Zeroed = random.IntN(3) > 0 // new files are
+			list = append(list, d)
 		}
 		return list
 	}
