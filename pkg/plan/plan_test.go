@@ -71,10 +71,10 @@ func TestAPersonCanReadIt(t *testing.T) {
 ~ 1/2 partition-add: add
       requires it is blank
 ~ 2/2 array-reshape: reshape
-      4 TiB in 1 passes, about 8h20m; survives the loss of 0 disks meanwhile; no protection against a power cut together with the loss of a disk
+      4 TiB in 1 pass, about 8h20m; survives the loss of 0 disks meanwhile; no protection against a power cut together with the loss of a disk
       capacity 4 TiB -> 8 TiB
 ! mind the gap
-capacity 4 TiB -> 8 TiB; 1 passes over 4 TiB, about 8h20m; survives the loss of 0 disks meanwhile
+capacity 4 TiB -> 8 TiB; 1 pass over 4 TiB, about 8h20m; survives the loss of 0 disks meanwhile
 1 to take, 1 to keep, 1 to release
 `
 	if got := p.Text(); got != want {

@@ -21,8 +21,8 @@ func (p Plan) Text() string {
 	for _, note := range p.Notes {
 		fmt.Fprintf(&b, "! %s\n", note)
 	}
-	fmt.Fprintf(&b, "capacity %s -> %s; %d passes over %s, about %s; survives the loss of %d disks meanwhile\n",
-		p.Before, p.After, p.Passes, p.Sync, Duration(p.Forecast), p.Redundancy)
+	fmt.Fprintf(&b, "capacity %s -> %s; %s over %s, about %s; survives the loss of %s meanwhile\n",
+		p.Before, p.After, count(p.Passes, "pass", "passes"), p.Sync, Duration(p.Forecast), count(p.Redundancy, "disk", "disks"))
 	fmt.Fprintf(&b, "%d to take, %d to keep, %d to release\n", len(p.Of(Take)), len(p.Of(Keep)), len(p.Of(Release)))
 	return b.String()
 }
@@ -31,7 +31,8 @@ func (p Plan) Text() string {
 func (s Step) details() string {
 	var b strings.Builder
 	if s.Passes > 0 {
-		fmt.Fprintf(&b, "      %s in %d passes, about %s; survives the loss of %d disks meanwhile", s.Sync, s.Passes, Duration(s.Forecast), s.Redundancy)
+		fmt.Fprintf(&b, "      %s in %s, about %s; survives the loss of %s meanwhile",
+			s.Sync, count(s.Passes, "pass", "passes"), Duration(s.Forecast), count(s.Redundancy, "disk", "disks"))
 		if s.WriteHole {
 			b.WriteString("; no protection against a power cut together with the loss of a disk")
 		}
@@ -44,6 +45,13 @@ func (s Step) details() string {
 		fmt.Fprintf(&b, "      requires %s\n", strings.Join(s.Requires, "; "))
 	}
 	return b.String()
+}
+
+func count(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 // Duration prints seconds as a person counts them: "40s", "7m", "7h25m".

@@ -61,6 +61,9 @@ func (s Stack) Grow(c layout.Change, rate storage.Bytes) (Stack, plan.Plan, erro
 	}
 	b.Generation++
 	b.Layout = after
+	for _, r := range c.Replace {
+		b.leaving = append(b.leaving, plan.DiskID(r.Old))
+	}
 	b.resize(c.Grown)
 	b.dropFirst(step.Operations)
 	for _, op := range step.Operations {
@@ -79,6 +82,7 @@ type builder struct {
 	steps    []plan.Step
 	inGroup  map[string]Array // the group's arrays as LVM knows them, by their UUIDs; nil before there is a group
 	released []Disk
+	leaving  []plan.DiskID // disks that the plan replaces
 	err      error
 }
 
@@ -254,6 +258,7 @@ func (b *builder) change(op layout.Operation) {
 		at := slices.IndexFunc(b.Arrays[i].Members, func(m Partition) bool { return string(m.Disk) == op.Leaves })
 		left := b.Arrays[i].Members[at]
 		args.Leaves = &left
+		args.MayLack = b.mayLack(args.Before)
 		b.Arrays[i].Members[at] = joins[0]
 	} else {
 		b.Arrays[i].Members = append(b.Arrays[i].Members, joins...)
@@ -264,6 +269,17 @@ func (b *builder) change(op layout.Operation) {
 	step.Requires = []string{fmt.Sprintf("array %s is %s of %d and has all its members", args.Before.Name, args.Before.Level, len(args.Before.Members))}
 	b.add(step, args)
 	b.protect(i, consistency(op.To))
+}
+
+// mayLack lists the members of an array on disks that the plan replaces.
+func (b *builder) mayLack(a Array) []string {
+	var list []string
+	for _, m := range a.Members {
+		if slices.Contains(b.leaving, m.Disk) {
+			list = append(list, m.UUID)
+		}
+	}
+	return list
 }
 
 // protect changes the consistency policy, if it is another.

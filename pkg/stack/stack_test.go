@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -89,6 +91,33 @@ func moved(list []string) []string {
 		list[0], list[1] = list[1], list[0]
 	}
 	return list
+}
+
+// TestTranscriptOfALife compares what a person reads with testdata/life.txt. HOLDFAST_GOLDEN=write writes it anew.
+func TestTranscriptOfALife(t *testing.T) {
+	s, p := made(t, policy(1), disk("A", 4000))
+	text := p.Text() + s.Layout.Picture()
+	for _, c := range []layout.Change{
+		{Add: []layout.Disk{disk("B", 8000)}},
+		{Replace: []layout.Replacement{{Old: "A", New: disk("C", 8000)}}},
+		{Add: []layout.Disk{disk("D", 8000), disk("E", 8000)}},
+	} {
+		s, p = grow(t, s, c)
+		text += "\n" + p.Text() + s.Layout.Picture()
+	}
+	path := filepath.Join("testdata", "life.txt")
+	if os.Getenv("HOLDFAST_GOLDEN") == "write" {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), text); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func grow(t *testing.T, s stack.Stack, c layout.Change) (stack.Stack, plan.Plan) {

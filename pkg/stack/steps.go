@@ -44,6 +44,8 @@ type ArrayArgs struct {
 	Before Array      `json:"before"` // empty for a new one
 	After  Array      `json:"after"`
 	Leaves *Partition `json:"leaves,omitempty"`
+	// MayLack are the partitions, by UUID, of members that the same plan replaces: they may have failed already.
+	MayLack []string `json:"may_lack,omitempty"`
 	// Zeroed: all members read as zeros, so the array needs no first sync.
 	Zeroed bool `json:"zeroed,omitempty"`
 }

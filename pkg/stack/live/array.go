@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
@@ -59,28 +60,42 @@ func shaped(a md.Array, want stack.Array) bool {
 
 // complete says why the array does not have all members that it is to have, in sync and nobody else; nil if it has.
 func (s *array) complete(ctx context.Context, a md.Array, want stack.Array) error {
-	devices, err := s.devices(ctx, want.Members)
+	there, err := s.present(ctx, a, want, nil)
 	if err != nil {
 		return err
 	}
+	if !shaped(a, want) || len(a.Members) != there {
+		return fault.New(fault.Precondition, "array %s is %s of %d with %d devices, the plan says %s of %d", want.Name, a.Level, a.Disks, len(a.Members), level(want.Level), len(want.Members))
+	}
+	return nil
+}
+
+// present counts the members that an array has in sync, and says which it should have and has not. Those that it may lack are
+// not asked for.
+func (s *array) present(ctx context.Context, a md.Array, want stack.Array, mayLack []string) (int, error) {
+	devices, err := s.devices(ctx, want.Members)
+	if err != nil {
+		return 0, err
+	}
+	there := 0
 	for i, path := range devices {
 		p := want.Members[i]
 		m, in := a.Member(base(path))
 		switch {
+		case slices.Contains(mayLack, p.UUID):
+			continue
 		case path == "":
-			return fault.New(fault.Precondition, "array %s: disk %s is not there", want.Name, p.Disk)
+			return there, fault.New(fault.Precondition, "array %s: disk %s is not there", want.Name, p.Disk)
 		case !in:
-			return fault.New(fault.Precondition, "array %s: disk %s (%s) is not a member", want.Name, p.Disk, path)
+			return there, fault.New(fault.Precondition, "array %s: disk %s (%s) is not a member", want.Name, p.Disk, path)
 		case m.Faulty:
-			return fault.New(fault.Precondition, "array %s: disk %s (%s) has failed: replace it", want.Name, p.Disk, path)
+			return there, fault.New(fault.Precondition, "array %s: disk %s (%s) has failed: replace it", want.Name, p.Disk, path)
 		case !m.InSync || m.Replacing || m.Slot < 0:
-			return fault.New(fault.Precondition, "array %s: disk %s (%s) is not in sync", want.Name, p.Disk, path)
+			return there, fault.New(fault.Precondition, "array %s: disk %s (%s) is not in sync", want.Name, p.Disk, path)
 		}
+		there++
 	}
-	if !shaped(a, want) || len(a.Members) != len(want.Members) {
-		return fault.New(fault.Precondition, "array %s is %s of %d with %d devices, the plan says %s of %d", want.Name, a.Level, a.Disks, len(a.Members), level(want.Level), len(want.Members))
-	}
-	return nil
+	return there, nil
 }
 
 // Verify holds the array against the plan: members, level, sizes, consistency.
@@ -353,31 +368,34 @@ func (s *replace) Check(ctx context.Context) (executor.State, error) {
 			return executor.Begun, nil
 		}
 	}
-	return executor.Todo, s.others(ctx, a)
+	_, err = s.present(ctx, a, s.args.Before, s.args.MayLack)
+	return executor.Todo, err
 }
 
-// others refuses an array that lacks a member other than the one that is replaced: that one may have failed or be gone.
-func (s *replace) others(ctx context.Context, a md.Array) error {
-	for _, p := range s.args.Before.Members {
-		if p.UUID == s.args.Leaves.UUID {
-			continue
-		}
-		path, err := s.member(ctx, p)
-		if err != nil {
-			return err
-		}
-		if m, in := a.Member(base(path)); !in || m.Faulty || !m.InSync {
-			return fault.New(fault.Precondition, "array %s: disk %s (%s) is not in sync, and only disk %s is to be replaced", s.args.Before.Name, p.Disk, path, s.args.Leaves.Disk)
-		}
+// Verify asks for all members but those that the plan replaces after this one, and that the old one is out.
+func (s *replace) Verify(ctx context.Context) error {
+	a, err := s.find()
+	if err != nil {
+		return err
 	}
-	return nil
+	if _, err := s.present(ctx, a, s.args.After, s.args.MayLack); err != nil {
+		return err
+	}
+	path, err := s.member(ctx, *s.args.Leaves)
+	if errors.Is(err, fault.NotFound) {
+		err, path = nil, ""
+	}
+	if _, in := a.Member(base(path)); err == nil && in && path != "" {
+		err = fault.New(fault.Precondition, "array %s: disk %s is still a member", s.args.After.Name, s.args.Leaves.Disk)
+	}
+	return err
 }
 
 func (s *replace) Do(ctx context.Context) error {
 	if err := s.settle(ctx, func(md.Array) error { return nil }); err != nil {
 		return err
 	}
-	if err := s.join(ctx); err != nil {
+	if err := s.joinNew(ctx); err != nil {
 		return err
 	}
 	old, err := s.member(ctx, *s.args.Leaves)
@@ -391,6 +409,14 @@ func (s *replace) Do(ctx context.Context) error {
 		return err
 	}
 	return s.leave(ctx)
+}
+
+// joinNew adds the successor alone: others that are missing are replaced by steps of their own.
+func (s *replace) joinNew(ctx context.Context) error {
+	want := s.args.After
+	want.Members = s.args.Joins()
+	_, err := s.Machine.join(ctx, want)
+	return err
 }
 
 // begin starts the copy unless it runs or is done.
