@@ -42,7 +42,7 @@ func TestADiskThatWasAwayGetsWhatItMissed(t *testing.T) {
 	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(512), b.disk(512))
 	b.cached()
 	b.job.Plans = append(b.job.Plans, b.job.Plans[0]) // completed by then: only the fault happens
-	b.job.Faults = map[int]layoutrun.Fault{1: {Kind: "glitch", Disk: "HF-0002"}}
+	b.job.Faults = map[int][]layoutrun.Fault{1: {{Kind: "glitch", Disk: "HF-0002"}}}
 	b.boot(layoutrun.Kill{})
 	r, size := b.holds(), b.stack.Arrays[0].Size
 	if r.Refilled == 0 || r.Refilled > size/2 {
@@ -57,7 +57,19 @@ func TestADiskThatFailsIsReplaced(t *testing.T) {
 	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(256), b.disk(256), b.disk(256))
 	b.grow(layout.Change{Replace: []layout.Replacement{{Old: "HF-0003", New: b.disk(256)}}})
 	b.job.Fabric = "breakable"
-	b.job.Faults = map[int]layoutrun.Fault{1: {Kind: "break", Disk: "HF-0003"}}
+	b.job.Faults = map[int][]layoutrun.Fault{1: {{Kind: "break", Disk: "HF-0003"}}}
+	b.boot(layoutrun.Kill{})
+	b.holds()
+}
+
+// TestTwoDisksThatFailAreReplaced lets two of four disks fail under load, then replaces both.
+func TestTwoDisksThatFailAreReplaced(t *testing.T) {
+	slow(t)
+	b := newBench(t)
+	b.create(layout.Policy{Tolerance: 2}, "ext4", b.disk(256), b.disk(256), b.disk(256), b.disk(256))
+	b.grow(layout.Change{Replace: []layout.Replacement{{Old: "HF-0003", New: b.disk(256)}, {Old: "HF-0001", New: b.disk(256)}}})
+	b.job.Fabric = "breakable"
+	b.job.Faults = map[int][]layoutrun.Fault{1: {{Kind: "break", Disk: "HF-0001"}, {Kind: "break", Disk: "HF-0003"}}}
 	b.boot(layoutrun.Kill{})
 	b.holds()
 }

@@ -49,7 +49,8 @@ func (g *guest) fault(ctx context.Context, f layoutrun.Fault) error {
 		if err := g.disks.Break(f.Disk); err != nil {
 			return err
 		}
-		return g.await(ctx, func(a md.Array) bool { return a.Degraded > 0 })
+		g.broken++
+		return g.await(ctx, func(a md.Array) bool { return a.Degraded >= g.broken })
 	}
 	return nil
 }

@@ -45,6 +45,7 @@ type guest struct {
 	appends int
 	disks   *layoutdisks.Disks
 	pulled  bool
+	broken  int
 }
 
 func run(dir string) error {
@@ -67,8 +68,10 @@ func run(dir string) error {
 		return err
 	}
 	for i, name := range g.job.Plans {
-		if err := g.fault(ctx, g.job.Faults[i]); err != nil {
-			return errors.Join(err, g.stop())
+		for _, f := range g.job.Faults[i] {
+			if err := g.fault(ctx, f); err != nil {
+				return errors.Join(err, g.stop())
+			}
 		}
 		if err := g.plan(ctx, name); err != nil {
 			return errors.Join(err, g.stop())

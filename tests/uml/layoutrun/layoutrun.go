@@ -32,7 +32,7 @@ type Job struct {
 	Pull     Kill
 	PullDisk plan.DiskID
 	// Faults happen before the plan of an index is run.
-	Faults map[int]Fault
+	Faults map[int][]Fault
 }
 
 // Disk is a disk of a fabric.
