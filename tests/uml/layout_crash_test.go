@@ -63,7 +63,7 @@ func TestAReshapeIsCrashedAndGoesOn(t *testing.T) {
 	mirrorThenFour(b)
 	b.job.Limit = 12 * storage.MiB // so that there is time to be killed in
 	kill := b.step(1, string(stack.KindReshape))
-	kills := 2
+	kills := 1
 	if all() {
 		kills = 20
 	}
@@ -95,7 +95,7 @@ func TestEveryJournalWriteMayBeTheLast(t *testing.T) {
 	b := newBench(t)
 	mirrorThenFour(b)
 	kills := 0
-	for boots := 4; all() || boots > 0; boots-- {
+	for boots := 3; all() || boots > 0; boots-- {
 		kill := layoutrun.Kill{Append: 1 + random.IntN(24), Before: random.IntN(2) == 0}
 		if all() {
 			// A boot that dies before its first write gets no further: it dies before the second, and after the first.

@@ -25,6 +25,7 @@ func (b *bench) enlarge(mib int, disks ...int) []layout.Disk {
 
 // TestAnOnlyDiskThatGrewIsUsedToItsEnd widens partition, array, volume and file system.
 func TestAnOnlyDiskThatGrewIsUsedToItsEnd(t *testing.T) {
+	slow(t)
 	b := newBench(t)
 	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(256))
 	b.boot(layoutrun.Kill{})
