@@ -64,29 +64,24 @@ test-crash: build ## kill the services at every point of every call, stop them f
 	@tests/deps.sh test
 	HOLDFAST_CRASH=all go test -count=1 -v -timeout 3h ./tests/crash
 
-test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, then fuzz the readers of maps, disk images and partition tables for FUZZ_TIME (1m) each
 test-layouts: ## stacks of 50 random mixes of disks, killed at every journal write and over reshapes, in guests (as root)
 	@tests/deps.sh test
 	HOLDFAST_LAYOUTS=all HOLDFAST_LAYOUT_SEED=$(LAYOUT_SEED) go test -count=1 -v -timeout 6h -run 'Layout|Life|Mixes|Reshape|Journal|Lost|Plan|Disk|Power' ./tests/uml
 
-test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, then fuzz the map readers for a minute
+test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, OSD maps with osdmaptool's, plans with an oracle; fuzz readers for FUZZ_TIME (1m) each
 	@tests/deps.sh run
 	HOLDFAST_CRUSH_MAPPINGS=$(or $(FUZZ_MAPPINGS),10000000) HOLDFAST_CRUSH_SEED=$(or $(FUZZ_SEED),1000) go test -count=1 -v -timeout 2h -run TestMappings ./pkg/crush
-	go test -run '^$$' -fuzz FuzzParse -fuzztime 1m -parallel 1 ./pkg/crush
-	for what in vdisk/vdi.FuzzImage vdisk/vmdk.FuzzDisk vdisk/vmdk.FuzzCOWD partition/edit.FuzzRead; do \
-	  go test -run '^$$' -fuzz "$${what#*.}\$$" -fuzztime $(or $(FUZZ_TIME),1m) -fuzzminimizetime 1x "./pkg/$${what%.*}" || exit 1; done
-test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, OSD maps with osdmaptool's, plans with an oracle; fuzz the readers
 	HOLDFAST_OSDMAPS=$(or $(FUZZ_OSDMAPS),400) HOLDFAST_PLACEMENT_CLUSTERS=100 go test -count=1 -v -timeout 1h -run 'TestMappings|TestUnseen' ./pkg/placement/...
-	go test -run '^$$' -fuzz FuzzParse -fuzztime 1m -parallel 1 ./pkg/placement/osdmap
+	for what in crush.FuzzParse placement/osdmap.FuzzParse vdisk/vdi.FuzzImage vdisk/vmdk.FuzzDisk vdisk/vmdk.FuzzCOWD partition/edit.FuzzRead; do \
+	  go test -run '^$$' -fuzz "$${what#*.}\$$" -fuzztime $(or $(FUZZ_TIME),1m) -fuzzminimizetime 1x -parallel 1 "./pkg/$${what%.*}" || exit 1; done
 
 soak: build ## whole lives of SOAK_VOLUMES volumes (1000) under random kills; SOAK_SEED repeats a run (as root)
 	@tests/deps.sh test
 	HOLDFAST_SOAK_VOLUMES=$(or $(SOAK_VOLUMES),1000) HOLDFAST_SOAK_SEED=$(SOAK_SEED) go test -count=1 -v -timeout 6h -run TestSoak ./tests/crash
 
-bench: build ## ratios to bare librbd and to the manager, and of disk images to cp and qemu-img, interleaved
+bench: build ## ratios to bare librbd and the manager, of disk images to cp and qemu-img, of placement plans to osdmaptool's, interleaved
 	@tests/deps.sh run
 	go run ./tests/bench/images -holdfast bin/holdfast
-bench: build ## ratios to bare librbd and to the manager, interleaved; placement plans beside osdmaptool's
 	go test -run '^$$' -benchtime 1x -timeout 1h -bench Balance ./pkg/placement
 	@tests/bench.sh
 
