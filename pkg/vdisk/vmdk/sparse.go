@@ -41,6 +41,9 @@ func openSparse(file File, length int64) (*sparse, *header, error) {
 		zeroed: h.Flags&flagZeroed != 0, deflated: h.deflated(),
 		metadata: SectorSize, tables: tables{file: file, entries: int(h.Entries)},
 	}
+	if h.Descriptor == 1 { // where it is but for a growth that was cut off
+		s.metadata += h.DescriptorSize * SectorSize
+	}
 	if s.directory, err = readDirectory(file, length, h, h.Directory, "the grain directory (its sector is at byte 56 of the header)"); err != nil {
 		return nil, nil, err
 	}
