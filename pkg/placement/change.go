@@ -144,8 +144,30 @@ func (w *world) keepOld() {
 				w.places(p)[place] = crushed[place]
 			}
 		}
+		if p.pool.positional {
+			w.keepInOrder(p, crushed)
+		}
 	}
 	w.sum()
+}
+
+// keepInOrder keeps of the old places what pairs can say: OSDs that CRUSH has in other
+// places now cannot swap them.
+func (w *world) keepInOrder(p *pg, crushed []int32) {
+	_, at := order(w.basePlaces(p), w.places(p))
+	if slices.Equal(at, w.places(p)) {
+		return
+	}
+	left := slices.Clone(at)
+	for i, o := range left {
+		if w.isOSD(o) && w.osds[o].weight == 0 {
+			left[i] = none
+		}
+	}
+	if !p.pool.rule.holds(left) {
+		at = crushed
+	}
+	copy(w.places(p), at)
 }
 
 // evict makes sure that no shard stays on an OSD that is gone: what found no place within

@@ -1,6 +1,7 @@
 package placement_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/crush"
@@ -108,5 +109,78 @@ func judgeChange(t *testing.T, name string, im *placementtest.Image, cluster pla
 	}
 	if cancelled := placementtest.Cleanup(t, file); len(cancelled) > 0 {
 		t.Errorf("%s: osdmaptool cancels %d upmaps: %s", name, len(cancelled), cancelled[0])
+	}
+}
+
+// TestChangesOfUnseenClusters changes made-up clusters at random: osdmaptool must cancel no
+// upmap of the plan, and count its moves, and no PG may break its rule.
+func TestChangesOfUnseenClusters(t *testing.T) {
+	placementtest.NeedTools(t)
+	for seed := range clusters(t) {
+		r := placementtest.NewRandom(seed + 500)
+		im := r.Image(t)
+		before := read(t, im)
+		edit := before.Edit("hdd")
+		var err error
+		switch seed % 4 {
+		case 0:
+			err = edit.RemoveOSD(crush.ItemID(seed) % crush.ItemID(len(r.OSDs)))
+		case 1:
+			err = edit.RemoveHost("h1")
+		case 2:
+			err = edit.AddHost("new", []storage.Bytes{4 * storage.TiB, 8 * storage.TiB})
+		default:
+			err = edit.Replace(2, 20*storage.TiB)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		cluster, err := edit.Cluster()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, prefer := range []placement.Prefer{placement.PreferBytes, placement.PreferPairs} {
+			c, err := placement.PlanChange(before, cluster, prefer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkChange(t, seed, r, im, cluster, c)
+		}
+	}
+}
+
+func checkChange(t *testing.T, seed uint64, r *placementtest.Random, im *placementtest.Image, cluster placement.Cluster, c *placement.Change) {
+	t.Helper()
+	changed := after(t, im, cluster)
+	file := apply(changed, c.Upmaps).Write(t)
+	crushed, was, is := placementtest.Mappings(t, changed.Write(t)), placementtest.Mappings(t, im.Write(t)), placementtest.Mappings(t, file)
+	known := *r
+	for id := len(r.OSDs); id < len(cluster.OSDs.OSDs); id++ { // the new host's are in a host and a rack of their own
+		rack := -1
+		if holder := cluster.Crush.Holder(cluster.Crush.BucketNamed("new").ID); r.Racks > 0 {
+			rack = int(holder.Name[1] - '0')
+		}
+		known.OSDs = append(known.OSDs, placementtest.RandomOSD{Host: 1000, Rack: rack, Class: "hdd"})
+	}
+	var moves int64
+	for _, p := range r.Pools {
+		for pgSeed := range p.PGs {
+			pg := osdmap.PG{Pool: p.ID, Seed: pgSeed}
+			if obeys(&known, p, crushed[pg].Up) && !obeys(&known, p, is[pg].Up) {
+				t.Fatalf("seed %d: %s is at %v, domain %d class %q", seed, pg, is[pg].Up, p.Domain, p.Class)
+			}
+			for i, o := range is[pg].Up {
+				if o == osdmap.None || p.Type == crush.Erasure && i < len(was[pg].Up) && was[pg].Up[i] == o || p.Type != crush.Erasure && slices.Contains(was[pg].Up, o) {
+					continue
+				}
+				moves++
+			}
+		}
+	}
+	if moves != c.Moves {
+		t.Errorf("seed %d, sparing %s: osdmaptool's mappings have %d moves, the plan %d", seed, c.Prefer, moves, c.Moves)
+	}
+	if cancelled := placementtest.Cleanup(t, file); len(cancelled) > 0 {
+		t.Errorf("seed %d, sparing %s: osdmaptool cancels %d upmaps: %s", seed, c.Prefer, len(cancelled), cancelled[0])
 	}
 }

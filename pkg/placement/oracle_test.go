@@ -329,18 +329,23 @@ func obeys(r *placementtest.Random, p placementtest.RandomPool, up []crush.ItemI
 // tally counts the groups of made-up clusters that a plan served as well as can be.
 type tally struct{ even, uneven, bundled, evenGood, unevenGood, bundledGood int }
 
-// TestUnseenClusters holds plans for made-up clusters against the oracle, with all
-// mappings from osdmaptool, which must cancel none of the upmaps. Bounds must agree.
-// Where shards are of one size, plans must reach them; elsewhere they mostly do.
-// HOLDFAST_PLACEMENT_CLUSTERS sets how many clusters.
-func TestUnseenClusters(t *testing.T) {
-	placementtest.NeedTools(t)
-	var sum tally
-	clusters, err := strconv.ParseUint(cmp.Or(os.Getenv("HOLDFAST_PLACEMENT_CLUSTERS"), "15"), 10, 32)
+// clusters is how many made-up clusters to try: HOLDFAST_PLACEMENT_CLUSTERS, or a sample.
+func clusters(t *testing.T) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(cmp.Or(os.Getenv("HOLDFAST_PLACEMENT_CLUSTERS"), "15"), 10, 32)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for seed := range clusters {
+	return n
+}
+
+// TestUnseenClusters holds plans for made-up clusters against the oracle, with all
+// mappings from osdmaptool, which must cancel none of the upmaps. Bounds must agree.
+// Where shards are of one size, plans must reach them; elsewhere they mostly do.
+func TestUnseenClusters(t *testing.T) {
+	placementtest.NeedTools(t)
+	var sum tally
+	for seed := range clusters(t) {
 		r := placementtest.NewRandom(seed)
 		im := r.Image(t)
 		cluster := read(t, im)

@@ -105,8 +105,14 @@ func minus(a, b []int32) []int32 {
 
 // ordered lists pairs place by place, each after the one that frees its target.
 func ordered(base, want []int32) []osdmap.Pair {
-	at := slices.Clone(base)
-	var pairs []osdmap.Pair
+	pairs, _ := order(base, want)
+	return pairs
+}
+
+// order lists pairs, and says what they make of base: not all of want, where OSDs would have
+// to swap places.
+func order(base, want []int32) (pairs []osdmap.Pair, at []int32) {
+	at = slices.Clone(base)
 	for progress := true; progress; {
 		progress = false
 		for i := range at {
@@ -117,5 +123,5 @@ func ordered(base, want []int32) []osdmap.Pair {
 			at[i], progress = want[i], true
 		}
 	}
-	return pairs
+	return pairs, at
 }
