@@ -74,6 +74,9 @@ test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's
 	HOLDFAST_OSDMAPS=$(or $(FUZZ_OSDMAPS),400) HOLDFAST_PLACEMENT_CLUSTERS=100 go test -count=1 -v -timeout 1h -run 'TestMappings|TestUnseen' ./pkg/placement/...
 	for what in crush.FuzzParse placement/osdmap.FuzzParse vdisk/vdi.FuzzImage vdisk/vmdk.FuzzDisk vdisk/vmdk.FuzzCOWD partition/edit.FuzzRead; do \
 	  go test -run '^$$' -fuzz "$${what#*.}\$$" -fuzztime $(or $(FUZZ_TIME),1m) -fuzzminimizetime 1x -parallel 1 "./pkg/$${what%.*}" || exit 1; done
+	go test -run '^$$' -fuzz FuzzParse -fuzztime 1m -parallel 1 ./pkg/crush
+	HOLDFAST_OSDMAPS=$(or $(FUZZ_OSDMAPS),400) HOLDFAST_PLACEMENT_CLUSTERS=100 go test -count=1 -v -timeout 1h -run 'TestMappings|Unseen' ./pkg/placement/...
+	go test -run '^$$' -fuzz FuzzParse -fuzztime 1m -parallel 1 ./pkg/placement/osdmap
 
 soak: build ## whole lives of SOAK_VOLUMES volumes (1000) under random kills; SOAK_SEED repeats a run (as root)
 	@tests/deps.sh test
