@@ -144,11 +144,24 @@ func (w *world) keepOld() {
 				w.places(p)[place] = crushed[place]
 			}
 		}
-		if p.pool.positional {
+		switch {
+		case holes(w.places(p)) > holes(crushed):
+			copy(w.places(p), crushed) // upmaps cannot empty a place
+		case p.pool.positional:
 			w.keepInOrder(p, crushed)
 		}
 	}
 	w.sum()
+}
+
+// holes counts empty places.
+func holes(places []int32) (n int) {
+	for _, o := range places {
+		if o == none {
+			n++
+		}
+	}
+	return n
 }
 
 // keepInOrder keeps of the old places what pairs can say: OSDs that CRUSH has in other
