@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -19,21 +20,33 @@ import (
 // than a scan looks at.
 const claimSpan = 4 << 20
 
-// Find returns the one disk with this identity: fault.NotFound without one, and
+// Find looks at the one disk with this identity, and at no other's content: fault.NotFound without one, and
 // fault.Precondition when several have it.
 func (s *Scanner) Find(ctx context.Context, id storage.DiskID) (storage.Disk, error) {
-	inventory, err := s.Scan(ctx)
+	k, err := readKernel(s.cfg.Root)
 	if err != nil {
 		return storage.Disk{}, err
 	}
-	found := slices.DeleteFunc(inventory.Disks, func(d storage.Disk) bool { return d.ID != id || id == "" })
+	names, err := s.names()
+	if err != nil {
+		return storage.Disk{}, err
+	}
+	var found []string
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return storage.Disk{}, err
+		}
+		if f := s.look(k, name); f.ID == id && id != "" {
+			found = append(found, name)
+		}
+	}
 	switch len(found) {
 	case 0:
 		return storage.Disk{}, fault.New(fault.NotFound, "there is no disk %s in this machine", id)
 	case 1:
-		return found[0], nil
+		return s.probe(k, found[0]), nil
 	default:
-		return storage.Disk{}, fault.New(fault.Precondition, "%d devices have the identity %s", len(found), id)
+		return storage.Disk{}, fault.New(fault.Precondition, "%s have the identity %s", strings.Join(found, ", "), id)
 	}
 }
 

@@ -40,7 +40,7 @@ func TestDisks(t *testing.T) {
 	l := &lab{t: t, dir: dir, root: root}
 	diskImages(t, ctx, dir)
 	machine := &uml.Machine{
-		Init: l.build("guest", "./tests/uml/guest", true), Memory: 1024, Dir: dir,
+		Init: l.build("guest", "./tests/uml/guest", true), Memory: 1536, Dir: dir,
 		Modules: []string{"configfs", "sd_mod", "tcm_loop", "target_core_file", "target_core_iblock", "dm-mod", "dm-crypt", "md-mod", "raid1", "loop", "ext4", "zram", "brd"},
 	}
 	g, err := machine.Boot(ctx, "disks", l.argv(l.buildSuite("disksuite", "./tests/uml/disks"), "^Test(NoOccupied|ADisk|Kernel|Health)"), []string{handover.Keep + "=" + dir})

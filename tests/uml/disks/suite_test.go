@@ -6,12 +6,14 @@ package disks
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/disk"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -75,6 +77,50 @@ func TestNoOccupiedDiskIsOffered(t *testing.T) {
 	}
 	t.Logf("%d traps, %d disks, %d block devices", len(traps), l.next, len(disks))
 	t.Run("what is no disk", func(t *testing.T) { nonDisks(t, disks) })
+	t.Run("wipes", func(t *testing.T) { wipes(t, traps, drives, disks) })
+}
+
+// wiped are the traps that are taken apart: what lies at the start, at the end, and far from both.
+var wiped = []string{
+	"ext4 on the whole disk", "btrfs whose first superblock is gone", "LUKS2 whose first header is gone", "ZFS, by its last label", "a byte near the end",
+	"a damaged primary GPT, an intact backup", "md 1.0, left over", "LVM, left over", "phantom partitions on BlueStore", "BlueStore with nothing left but a spare label",
+}
+
+// wipes: a disk is blank after a wipe by its own token, and by no other; one that somebody
+// uses is refused, whatever is said.
+func wipes(t *testing.T, traps []trap, drives [][]drive, disks map[string]storage.Disk) {
+	scanner := disk.NewScanner(disk.Config{MinSize: 16 << 20, FSID: ownFSID})
+	n, refused := 0, 0
+	for i, trap := range traps {
+		d := disks[drives[i][0].name]
+		inUse := slices.ContainsFunc([]storage.ReasonCode{storage.ReasonMounted, storage.ReasonHeld, storage.ReasonSwap, storage.ReasonReadOnly, storage.ReasonUnknown,
+			storage.ReasonMultipath, storage.ReasonRemovable, storage.ReasonBusy}, d.Because)
+		switch {
+		case inUse:
+			refused++
+			if err := scanner.Wipe(t.Context(), d.ID, disk.Token(d)); err == nil && len(d.Contents) > 0 {
+				t.Errorf("%s: it was wiped", trap.name)
+			}
+			if after, err := scanner.Find(t.Context(), d.ID); err == nil && len(after.Contents) != len(d.Contents) {
+				t.Errorf("%s: it was refused, and is changed: %s", trap.name, after.Why())
+			}
+		case slices.Contains(wiped, trap.name):
+			n++
+			if err := scanner.Wipe(t.Context(), d.ID, disk.Token(d)+"0"); !errors.Is(err, fault.Denied) {
+				t.Errorf("%s: by a wrong token: %v", trap.name, err)
+			}
+			if err := scanner.Wipe(t.Context(), d.ID, disk.Token(d)); err != nil {
+				t.Errorf("%s: %v", trap.name, err)
+			}
+			if after, err := scanner.Find(t.Context(), d.ID); err != nil || !after.Free() {
+				t.Errorf("%s: after the wipe: %s, %v", trap.name, after.Why(), err)
+			}
+		}
+	}
+	t.Logf("%d disks were wiped, %d refused", n, refused)
+	if n != len(wiped) || refused < 12 {
+		t.Errorf("%d disks were wiped, %d refused", n, refused)
+	}
 }
 
 // nonDisks: loop, md, dm, zram and ram devices are there and are never offered.
