@@ -22,7 +22,7 @@ import (
 
 func disksCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "disks", Short: "Look at this machine's disks: what they are, what is on them, which are free"}
-	cmd.AddCommand(disksList())
+	cmd.AddCommand(disksList(), disksWipe())
 	return cmd
 }
 

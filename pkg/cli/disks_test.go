@@ -78,3 +78,35 @@ naa.2  sda   1 TB  ssd   -         no        no    mounted at /; it is read-only
 		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
 }
+
+func TestAWipeIsShownBeforeItIsDone(t *testing.T) {
+	m := disktest.New(t)
+	m.Add(disktest.Disk{Name: "sda", Size: 4e12, WWN: "naa.50014ee200000001", Serial: "WD-1", Head: []byte("XFSB")})
+	m.Add(disktest.Disk{Name: "sdb", Size: 4e12, WWN: "naa.50014ee200000002", Holders: []string{"dm-0"}})
+	scanner := disk.NewScanner(disk.Config{Root: m.Root, Images: true})
+	wipe := func(id storage.DiskID, token string) (string, error) {
+		var out strings.Builder
+		cmd := New(Streams{Out: &out, Err: &out}, "test")
+		if err := cmd.ParseFlags(nil); err != nil {
+			t.Fatal(err)
+		}
+		err := wipeDisk(t.Context(), cmd, scanner, id, "", token)
+		return out.String(), err
+	}
+	out, err := wipe("naa.50014ee200000001", "")
+	if want := "naa.50014ee200000001 (sda, 4 TB) holds: xfs\nto destroy that: holdfast disks wipe naa.50014ee200000001 --token 'wipe WD-1'\n"; err != nil || out != want {
+		t.Errorf("got %q, %v", out, err)
+	}
+	if _, err := wipe("naa.50014ee200000001", "wipe WD-2"); err == nil || !strings.Contains(err.Error(), `say "wipe WD-1"`) {
+		t.Errorf("a wrong token: %v", err)
+	}
+	if out, err := wipe("naa.50014ee200000001", "wipe WD-1"); err != nil || out != "naa.50014ee200000001 is blank\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+	if out, err := wipe("naa.50014ee200000002", ""); err != nil || !strings.Contains(out, "used by dm-0") {
+		t.Errorf("a disk in use: %q, %v", out, err)
+	}
+	if _, err := wipe("naa.7", ""); err == nil {
+		t.Error("a disk that is not there")
+	}
+}
