@@ -133,13 +133,13 @@ func (s *Scanner) Wipe(ctx context.Context, id storage.DiskID, token string) err
 	if err != nil {
 		return err
 	}
-	if len(d.Contents) == 0 && !d.Because(storage.ReasonPartitions) {
-		return nil
-	}
 	for _, r := range d.Reasons {
 		if !slices.Contains(wipeable, r.Code) {
 			return fault.New(fault.Precondition, "disk %s (%s) is not wiped: %s", id, d.Name, r.Message)
 		}
+	}
+	if len(d.Contents) == 0 && !d.Because(storage.ReasonPartitions) {
+		return nil
 	}
 	if want := Token(d); token != want {
 		return fault.New(fault.Denied, "disk %s (%s) holds %s; to destroy all that is on it, say %q", id, d.Name, d.Why(), want)

@@ -62,13 +62,20 @@ func TestAWipeNeedsTheDisksToken(t *testing.T) {
 }
 
 func TestADiskInUseIsNotWiped(t *testing.T) {
-	m := disktest.New(t)
-	d := blank("sda", "00000001")
-	d.Head, d.Holders = []byte("XFSB"), []string{"dm-0"}
-	m.Add(d)
-	scanner := disk.NewScanner(disk.Config{Root: m.Root, Images: true})
-	if err := scanner.Wipe(t.Context(), "naa.50014ee200000001", "wipe 00000001"); !errors.Is(err, fault.Precondition) {
-		t.Errorf("got %v", err)
+	for name, change := range map[string]func(d *disktest.Disk){
+		"held":                 func(d *disktest.Disk) { d.Head, d.Holders = []byte("XFSB"), []string{"dm-0"} },
+		"held, and blank":      func(d *disktest.Disk) { d.Holders = []string{"dm-0"} },
+		"it cannot be read":    func(d *disktest.Disk) { d.NoDevice = true },
+		"its use is not known": func(d *disktest.Disk) { d.Head, d.Missing = []byte("XFSB"), []string{"holders"} },
+	} {
+		m := disktest.New(t)
+		d := blank("sda", "00000001")
+		change(&d)
+		m.Add(d)
+		scanner := disk.NewScanner(disk.Config{Root: m.Root, Images: true})
+		if err := scanner.Wipe(t.Context(), "naa.50014ee200000001", "wipe 00000001"); !errors.Is(err, fault.Precondition) {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }
 

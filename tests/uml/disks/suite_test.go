@@ -98,8 +98,8 @@ func wipes(t *testing.T, traps []trap, drives [][]drive, disks map[string]storag
 		switch {
 		case inUse:
 			refused++
-			if err := scanner.Wipe(t.Context(), d.ID, disk.Token(d)); err == nil && len(d.Contents) > 0 {
-				t.Errorf("%s: it was wiped", trap.name)
+			if err := scanner.Wipe(t.Context(), d.ID, disk.Token(d)); err == nil {
+				t.Errorf("%s: the wipe is said to have worked", trap.name)
 			}
 			if after, err := scanner.Find(t.Context(), d.ID); err == nil && len(after.Contents) != len(d.Contents) {
 				t.Errorf("%s: it was refused, and is changed: %s", trap.name, after.Why())
