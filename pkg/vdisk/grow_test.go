@@ -52,7 +52,7 @@ func makeGrowable(t *testing.T, name, source string) string {
 
 func TestAGrownImageHoldsTheSameAndZerosBehind(t *testing.T) {
 	for name := range growable {
-		for _, size := range sizes {
+		for _, size := range sizes[1:] {
 			for _, larger := range []int64{size + 512, size + 100*mib, 400 << 30} {
 				if name == "a fixed VDI" && larger > 1<<30 || name == "QEMU's VMDK" && size != sizes[1] {
 					continue // all of it would be allocated; the same for each size, and slow
@@ -109,8 +109,8 @@ func TestAGrowthThatIsCutOffLeavesTheOldDiskOrTheNew(t *testing.T) {
 		"VMDK": func(f *vdisktest.File, length, size int64) error { return vmdk.Grow(f, length, size) },
 	}
 	for _, name := range []string{"our VDI", "QEMU's VDI", "a fixed VDI", "our VMDK", "QEMU's VMDK"} {
-		for _, larger := range []int64{3 * mib, 40*mib + 512, 8 << 30, 300 << 30} {
-			if name == "a fixed VDI" && larger > 1<<30 || name == "our VDI" && larger < 1<<30 || name != "our VDI" && larger > 8<<30 {
+		for _, larger := range []int64{3 * mib, 4 << 30, 300 << 30} {
+			if name == "a fixed VDI" && larger > 1<<30 || name == "our VDI" && larger < 1<<30 || name != "our VDI" && larger > 8<<30 || strings.Contains(name, "QEMU") && larger < 1<<30 {
 				continue // slow, or nothing is moved
 			}
 			t.Run(fmt.Sprintf("%s to %d", name, larger), func(t *testing.T) {
@@ -134,7 +134,7 @@ func TestAGrowthThatIsCutOffLeavesTheOldDiskOrTheNew(t *testing.T) {
 				chance := rand.New(rand.NewPCG(seed, 0))
 				for at := 1; at <= steps; at++ {
 					f := run(at)
-					for try := range 4 {
+					for try := range 3 {
 						left := f.After(nil)
 						if try > 0 {
 							left = f.After(chance)
