@@ -2,9 +2,11 @@ package md
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
+	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -129,18 +131,23 @@ func (t Tool) Protect(ctx context.Context, a Array, policy string) error {
 	return nil
 }
 
-// Assemble starts an array from members that are there, also in the middle of a reshape. It is not run degraded
-// unless all that are missing were missing before.
+// Assemble starts an array from members that are there, also in the middle of a reshape. Where others are missing that were
+// there before, mdadm does not start it and fails unless told to (mdadm(8), --run); then it is started without
+// them, as whoever waits for the data wants it. md refuses that if too many are missing.
 func (t Tool) Assemble(ctx context.Context, name, uuid string, devices []string) error {
-	if err := t.mdadm(ctx, append([]string{"--assemble", "/dev/md/" + name, "--uuid=" + uuid}, devices...)...); err != nil {
+	args := append([]string{"--assemble", "/dev/md/" + name, "--uuid=" + uuid}, devices...)
+	err := t.mdadm(ctx, args...)
+	if command.ExitCode(err) == 1 {
+		if degraded := t.mdadm(ctx, append(args, "--run")...); degraded != nil {
+			err = errors.Join(err, degraded)
+		} else {
+			err = nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("assemble array %s: %w", name, err)
 	}
 	return nil
-}
-
-// RunDegraded starts an array although members are missing.
-func (t Tool) RunDegraded(ctx context.Context, a Array) error {
-	return t.manage(ctx, a, "run", "--run", a.Path())
 }
 
 // Writable ends the state in which an array waits for the first write before it syncs.

@@ -3,7 +3,6 @@ package live
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -61,14 +60,6 @@ func (m *Machine) start(ctx context.Context, want stack.Array, disks []stack.Dis
 	if err != nil {
 		return err
 	}
-	if a.State == "inactive" {
-		if err := m.MD.RunDegraded(ctx, a); err != nil {
-			return err
-		}
-		if a, err = m.MD.Find(want.UUID); err != nil {
-			return err
-		}
-	}
 	// An array that was in a reshape waits for the first write; nothing would go on without one.
 	if slices.Contains([]string{"read-auto", "readonly"}, a.State) {
 		return m.MD.Writable(ctx, a)
@@ -88,11 +79,8 @@ func (m *Machine) marked(ctx context.Context, uuid string, disks []stack.Disk) (
 			return nil, err
 		}
 		for _, p := range t.Partitions {
-			found, err := m.MD.MemberOf(p.Device)
-			if err != nil {
-				return nil, fmt.Errorf("look for members of %s: %w", uuid, err)
-			}
-			if found == uuid {
+			// A member that cannot be read is as good as gone.
+			if found, err := m.MD.MemberOf(p.Device); err == nil && found == uuid {
 				list = append(list, p.Device)
 			}
 		}
