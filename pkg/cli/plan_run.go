@@ -22,10 +22,11 @@ import (
 
 func planRun() *cobra.Command {
 	var approve, limit, hours string
+	var latency time.Duration
 	cmd := &cobra.Command{
 		Use: "run FILE|ID", Short: "Run a plan, or go on with one; without --approve only show it", Args: cobra.ExactArgs(1),
 		Long: "A plan from a file is shown, and nothing is done, unless --approve repeats the serials of the disks whose content is at stake (or the plan's ID where " +
-			"there are none). A plan that was begun needs no second approval. --limit bounds how fast md copies, --full-speed says in which hours it need not.",
+			"there are none). A plan that was begun needs no second approval. --limit bounds how fast md copies, --full-speed says in which hours it need not, --latency lets it give way to clients.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, begun, err := findPlan(cmd, args[0])
 			if err != nil {
@@ -49,13 +50,30 @@ func planRun() *cobra.Command {
 				return err
 			}
 			defer func() { _ = j.Close() }() // every record is on disk already
-			return run(cmd, dir, j, throttle)
+			return run(cmd, dir, j, bound(j.Plan(), throttle, latency))
 		},
 	}
 	cmd.Flags().StringVar(&approve, "approve", "", "serials of the disks whose content is at stake, comma separated, or the plan's ID if there are none")
 	cmd.Flags().StringVar(&limit, "limit", "", "how fast md may copy, such as 20MB/s (default: as fast as it can)")
 	cmd.Flags().StringVar(&hours, "full-speed", "", "hours of the day without --limit, such as 22-6")
+	cmd.Flags().DurationVar(&latency, "latency", 0, "give way to clients while their requests take longer than this, such as 30ms (default: never)")
 	return cmd
+}
+
+// Ends of the bound while copying gives way to clients: what no disk exceeds, and what still brings a plan to its end.
+const (
+	mostCopied  = storage.GiB
+	leastCopied = 4 * storage.MiB
+)
+
+// bound is how fast md may copy at the moment: by the limit, its hours and how long clients wait.
+func bound(p plan.Plan, throttle executor.Throttle, latency time.Duration) func() storage.Bytes {
+	s, err := stack.Parse(p.State)
+	if latency == 0 || err != nil {
+		return func() storage.Bytes { return throttle.At(time.Now()) }
+	}
+	clients, yield := live.LatencyOf(s.Volume), &executor.Yield{Target: latency, Most: mostCopied, Least: leastCopied}
+	return func() storage.Bytes { return executor.Tighter(throttle.At(time.Now()), yield.Next(clients.Measure())) }
 }
 
 // open takes the journal of an approved plan. One of the same subject that is on its way, or a state other than
@@ -110,9 +128,9 @@ func fresh(dir string, p plan.Plan) error {
 }
 
 // run brings up what is there and runs what is left.
-func run(cmd *cobra.Command, dir string, j *journal.Journal, throttle executor.Throttle) error {
+func run(cmd *cobra.Command, dir string, j *journal.Journal, limit func() storage.Bytes) error {
 	p := j.Plan()
-	machine := live.New(devices(cmd), command.System{}, func() storage.Bytes { return throttle.At(time.Now()) })
+	machine := live.New(devices(cmd), command.System{}, limit)
 	if err := bringUp(cmd.Context(), machine, p, len(j.Records()) > 0); err != nil {
 		return err
 	}

@@ -127,7 +127,10 @@ func (s Status) String() string {
 	default:
 		return string(s.Phase)
 	}
-	text := fmt.Sprintf("step %d/%d %s", min(s.Step+1, s.Steps), s.Steps, s.What)
+	if s.Step >= s.Steps {
+		return fmt.Sprintf("all %d steps are done", s.Steps)
+	}
+	text := fmt.Sprintf("step %d/%d %s", s.Step+1, s.Steps, s.What)
 	if s.Progress.Total > 0 {
 		text += fmt.Sprintf(" %.0f %%", 100*float64(s.Progress.Done)/float64(s.Progress.Total))
 	}

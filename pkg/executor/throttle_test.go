@@ -31,3 +31,32 @@ func TestTheLimitKeepsHours(t *testing.T) {
 		}
 	}
 }
+
+func TestCopyingGivesWayToClientsAndComesBack(t *testing.T) {
+	y := &executor.Yield{Target: 20 * time.Millisecond, Most: 100 * storage.MiB, Least: 3 * storage.MiB}
+	if got := y.Next(0); got != y.Most {
+		t.Fatalf("it begins with %s", got)
+	}
+	for range 10 {
+		y.Next(50 * time.Millisecond)
+	}
+	if got := y.Next(21 * time.Millisecond); got != y.Least {
+		t.Errorf("under load: %s", got)
+	}
+	last := y.Least
+	for range 30 {
+		got := y.Next(20 * time.Millisecond)
+		if got < last {
+			t.Fatalf("it falls from %s to %s though nobody waits", last, got)
+		}
+		last = got
+	}
+	if last != y.Most {
+		t.Errorf("without load: %s", last)
+	}
+	for _, c := range [][3]storage.Bytes{{0, 0, 0}, {0, 5, 5}, {5, 0, 5}, {5, 3, 3}} {
+		if got := executor.Tighter(c[0], c[1]); got != c[2] {
+			t.Errorf("%v: %d", c, got)
+		}
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -24,4 +26,13 @@ func readSectors(path string) storage.Bytes {
 		return 0
 	}
 	return storage.Bytes(n) * 512
+}
+
+// number is a device node's major and minor number; false for what is none.
+func number(path string) (major, minor int, ok bool) {
+	var s unix.Stat_t
+	if err := unix.Stat(path, &s); err != nil || s.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return 0, 0, false
+	}
+	return int(unix.Major(s.Rdev)), int(unix.Minor(s.Rdev)), true
 }
