@@ -31,7 +31,7 @@ grep -q 'another process' "$DIR/second"
 pkill -9 -x holdfast; wait || true
 hf plan cancel "$id"
 hf plan watch "$id" | head -1 &
-hf plan run "$id"
+hf plan run "$id" --latency 30ms
 hf plan watch "$id" | grep completed
 [ "$(sha256sum < /mnt/media/file)" = "$sum" ]
 grep -A1 raid5 /proc/mdstat

@@ -62,6 +62,18 @@ func TestADiskThatFailsIsReplaced(t *testing.T) {
 	b.holds()
 }
 
+// TestADiskThatIsGoneAfterABootIsReplaced boots without a disk: the stack comes up all the same.
+func TestADiskThatIsGoneAfterABootIsReplaced(t *testing.T) {
+	slow(t)
+	b := newBench(t)
+	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(256), b.disk(256), b.disk(256))
+	b.boot(layoutrun.Kill{})
+	b.grow(layout.Change{Replace: []layout.Replacement{{Old: "HF-0002", New: b.disk(256)}}})
+	b.machine.Disks = append(b.machine.Disks[:1], b.machine.Disks[2:]...)
+	b.boot(layoutrun.Kill{})
+	b.holds()
+}
+
 // TestTwoDisksThatFailAreReplaced lets two of four disks fail under load, then replaces both.
 func TestTwoDisksThatFailAreReplaced(t *testing.T) {
 	slow(t)

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
@@ -31,6 +32,9 @@ func main() {
 	flag.Parse()
 	if err := run(*dir); err != nil {
 		fmt.Println("error:", err)
+		if out, err := exec.Command("dmesg").Output(); err == nil {
+			fmt.Printf("the kernel says:\n%s", out[max(0, len(out)-3000):])
+		}
 		os.Exit(1)
 	}
 }
