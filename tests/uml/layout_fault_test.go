@@ -1,23 +1,37 @@
 package uml_test
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/layout"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
+	"github.com/holdfast-storage/holdfast/tests/uml"
 	"github.com/holdfast-storage/holdfast/tests/uml/layoutrun"
 )
 
-// cached turns the disks into files behind a cache in the guest's memory, which is lost when the guest is killed.
+// cached turns the disks into files behind a cache in the guest's memory, which is lost when the guest is killed. All of them
+// lie on one disk of the kernel.
 func (b *bench) cached() {
-	b.job.Fabric = "cached"
-	for i, d := range b.machine.Disks {
-		b.job.Disks[i].Path = filepath.Clean(d.Path)
+	b.t.Helper()
+	size := int64(256) << 20 // for the file system that they are files of
+	for _, d := range b.job.Disks {
+		size += int64(d.Size)
 	}
-	b.machine.Disks = nil
+	path := filepath.Join(b.dir, "store")
+	f, err := os.Create(path)
+	if err == nil {
+		err = errors.Join(f.Truncate(size), f.Close())
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.job.Fabric, b.machine.Disks = "cached", []uml.Disk{{Path: path, Serial: "STORE"}}
 }
 
 // TestADiskIsPulledInAReshape pulls a disk while md reshapes: the data stay online, the plan stops and says why, and
@@ -84,6 +98,23 @@ func TestTwoDisksThatFailAreReplaced(t *testing.T) {
 	b.job.Faults = map[int][]layoutrun.Fault{1: {{Kind: "break", Disk: "HF-0001"}, {Kind: "break", Disk: "HF-0003"}}}
 	b.boot(layoutrun.Kill{})
 	b.holds()
+}
+
+// TestAPowerCutLosesWhatWasNotFlushed shows that such disks have a cache that is lost, or TestPowerCuts would show nothing.
+func TestAPowerCutLosesWhatWasNotFlushed(t *testing.T) {
+	b := newBench(t)
+	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(256))
+	b.cached()
+	b.job.Faults = map[int][]layoutrun.Fault{0: {{Kind: "unflushed", Disk: "HF-0001"}}}
+	if died := b.boot(layoutrun.Kill{}); died != "unflushed" {
+		t.Fatalf("it died by %q", died)
+	}
+	b.job.Faults = map[int][]layoutrun.Fault{0: {{Kind: "kept", Disk: "HF-0001"}}}
+	kept := b.boot(layoutrun.Kill{})
+	t.Logf("%s of %d bytes were kept", kept, layoutrun.Unflushed)
+	if kept == "" || kept == strconv.Itoa(layoutrun.Unflushed) {
+		t.Error("all of it is there: the disk has no cache")
+	}
 }
 
 // TestPowerCuts kills the guest in a reshape and over the journal, with disks whose caches are lost.

@@ -23,13 +23,13 @@ func (b *bench) enlarge(mib int, disks ...int) []layout.Disk {
 	return list
 }
 
-// TestAnOnlyDiskThatGrewIsUsedToItsEnd widens partition, array, volume and file system.
+// TestAnOnlyDiskThatGrewIsUsedToItsEnd widens partition, array, volume and file system, by less than one of ext4's groups.
 func TestAnOnlyDiskThatGrewIsUsedToItsEnd(t *testing.T) {
 	slow(t)
 	b := newBench(t)
-	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(256))
+	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(768))
 	b.boot(layoutrun.Kill{})
-	b.grow(layout.Change{Grown: b.enlarge(448, 0)})
+	b.grow(layout.Change{Grown: b.enlarge(832, 0)})
 	b.boot(layoutrun.Kill{})
 	b.holds()
 }

@@ -231,7 +231,7 @@ func (b *bench) holds() layoutrun.Report {
 		b.t.Fatal(err)
 	}
 	want := b.plans[len(b.plans)-1].After
-	if r.Volume != want || r.FileSystem > want || r.FileSystem < want-want/8 {
+	if r.Volume != want || r.FileSystem > want || r.FileSystem < want-16*storage.MiB {
 		b.t.Errorf("volume of %d bytes, file system of %d; planned %d", r.Volume, r.FileSystem, want)
 	}
 	for i, a := range b.stack.Arrays {

@@ -4,6 +4,7 @@ package layoutdisks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,7 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/filesystem"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
 	"github.com/holdfast-storage/holdfast/pkg/stack/live"
@@ -45,14 +49,37 @@ func Setup() error {
 	return nil
 }
 
-// AddCached makes a disk of a file. Its cache is the guest's memory: what was not flushed is lost with the guest.
-func (d *Disks) AddCached(id plan.DiskID, file string) error {
-	info, err := os.Stat(file)
+// store is where the files of cached disks are.
+const store = "/mnt/store"
+
+// OpenStore mounts the file system that cached disks are files of, making it on a device that has none. What is written there
+// and not flushed is in the guest's memory alone. (A file of the host would not do: hostfs passes every write on.)
+func OpenStore(device string) error {
+	if err := os.MkdirAll(store, 0o755); err != nil {
+		return err
+	}
+	if info, err := filesystem.Probe(device); err != nil || info.Type == "" {
+		if out, err := exec.Command("mkfs.ext4", "-q", device).CombinedOutput(); err != nil {
+			return fmt.Errorf("mkfs: %w: %s", err, out)
+		}
+	}
+	if out, err := exec.Command("mount", "-o", "data=writeback", device, store).CombinedOutput(); err != nil {
+		return fmt.Errorf("mount %s: %w: %s", device, err, out)
+	}
+	return nil
+}
+
+// AddCached makes a disk of a file in the store. Its cache is the guest's memory: what was not flushed is lost with the guest.
+func (d *Disks) AddCached(id plan.DiskID, size storage.Bytes) error {
+	path := filepath.Join(store, string(id))
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, int64(size)), f.Sync(), f.Close())
+	}
 	if err != nil {
 		return err
 	}
-	control := fmt.Sprintf("fd_dev_name=%s,fd_dev_size=%d,fd_buffered_io=1", file, info.Size())
-	if err := d.add(id, "fileio_0", control, storage.Bytes(info.Size())); err != nil {
+	if err := d.add(id, "fileio_0", fmt.Sprintf("fd_dev_name=%s,fd_dev_size=%d,fd_buffered_io=1", path, size), size); err != nil {
 		return err
 	}
 	found, err := d.Find(context.Background(), id)

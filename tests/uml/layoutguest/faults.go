@@ -1,9 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/pkg/md"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
@@ -22,10 +27,15 @@ func (g *guest) fabric() (live.Devices, error) {
 	if err := layoutdisks.Setup(); err != nil {
 		return nil, err
 	}
+	if g.job.Fabric == "cached" {
+		if err := layoutdisks.OpenStore("/dev/ubda"); err != nil {
+			return nil, err
+		}
+	}
 	for _, d := range g.job.Disks {
 		var err error
 		if g.job.Fabric == "cached" {
-			err = g.disks.AddCached(d.ID, d.Path)
+			err = g.disks.AddCached(d.ID, d.Size)
 		} else {
 			err = g.disks.AddBreakable(d.ID, d.Path, d.Size)
 		}
@@ -45,6 +55,10 @@ func (g *guest) fault(ctx context.Context, f layoutrun.Fault) error {
 	switch f.Kind {
 	case "glitch":
 		return g.glitch(ctx, f)
+	case "unflushed":
+		return g.unflushed(ctx, f)
+	case "kept":
+		return g.kept(ctx, f)
 	case "break":
 		if err := g.disks.Break(f.Disk); err != nil {
 			return err
@@ -98,4 +112,49 @@ func (g *guest) glitch(ctx context.Context, f layoutrun.Fault) error {
 func (g *guest) last() (stack.Stack, error) {
 	e, err := g.newest()
 	return layoutrun.State(e.Plan), err
+}
+
+// unflushed writes to a disk, which says that it has it, and dies before the disk's cache is flushed.
+func (g *guest) unflushed(ctx context.Context, f layoutrun.Fault) error {
+	d, err := g.disks.Find(ctx, f.Disk)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Open(d.Path, unix.O_WRONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	buf, err := unix.Mmap(-1, 0, layoutrun.Unflushed, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE) // aligned, as O_DIRECT wants it
+	if err != nil {
+		return err
+	}
+	for i := range buf {
+		buf[i] = 0xff
+	}
+	if n, err := unix.Pwrite(fd, buf, 0); n != len(buf) {
+		return fmt.Errorf("wrote %d of %d bytes: %w", n, len(buf), err)
+	}
+	layoutrun.AskToDie(g.dir, "unflushed")
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// kept says how much is there of what "unflushed" wrote, and dies.
+func (g *guest) kept(ctx context.Context, f layoutrun.Fault) error {
+	d, err := g.disks.Find(ctx, f.Disk)
+	if err != nil {
+		return err
+	}
+	file, err := os.Open(d.Path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	buf := make([]byte, layoutrun.Unflushed)
+	if _, err := io.ReadFull(file, buf); err != nil {
+		return err
+	}
+	layoutrun.AskToDie(g.dir, fmt.Sprint(bytes.Count(buf, []byte{0xff})))
+	<-ctx.Done()
+	return ctx.Err()
 }

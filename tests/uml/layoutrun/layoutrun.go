@@ -42,7 +42,11 @@ type Disk struct {
 	Size storage.Bytes
 }
 
-// Fault is what happens to a disk: "glitch" pulls it and puts it back, "break" lets all its requests fail.
+// Unflushed is how much the fault "unflushed" writes, in bytes.
+const Unflushed = 4 << 20
+
+// Fault is what happens to a disk: "glitch" pulls it and puts it back, "break" lets all its requests fail, "unflushed"
+// writes to it and asks to die before its cache is flushed.
 type Fault struct {
 	Kind string
 	Disk plan.DiskID
