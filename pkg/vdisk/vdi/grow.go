@@ -7,16 +7,8 @@ import (
 	"math"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
 )
-
-// Editable is a file that is changed in place. What was written before Sync returned is there after a crash;
-// what was written after it may be there or not, write by write, and a sector (512 bytes) is never half written.
-type Editable interface {
-	io.ReaderAt
-	io.WriterAt
-	Truncate(size int64) error
-	Sync() error
-}
 
 // Grow makes the disk in an image of length bytes larger, in place: size is in bytes. Whenever it is cut off, the image is
 // the old one or the new one, and growing it again finishes the work. Extra space in the file: the blocks that the
@@ -27,7 +19,7 @@ type Editable interface {
 // of the content; then the new map is written where those blocks were, and one write of the header's sector
 // switches to it. Of an image all of whose blocks are allocated the old map names blocks behind the header's count
 // meanwhile: readers read the same, and a strict checker finds fault with it.
-func Grow(file Editable, length, size int64) error {
+func Grow(file content.Editable, length, size int64) error {
 	h, err := readHeader(file, length)
 	if err != nil {
 		return err
@@ -66,7 +58,7 @@ func (g *growth) clearTail() error {
 }
 
 type growth struct {
-	file   Editable
+	file   content.Editable
 	length int64
 	h      *Header
 	blocks []uint32

@@ -3,6 +3,7 @@ package vdi
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -18,20 +19,15 @@ const (
 	page = 32 << 10
 )
 
-// Output is what a new image is written to.
-type Output interface {
-	WriteAt(p []byte, off int64) (int, error)
-}
-
 // Writer writes a dynamic image: blocks in the order of the disk, the map and the header at the end.
 type Writer struct {
-	out    Output
+	out    io.WriterAt
 	h      *Header
 	blocks []uint32
 }
 
 // NewWriter begins an image of size bytes in a new file of zeros.
-func NewWriter(out Output, size int64, id, modified UUID) (*Writer, error) {
+func NewWriter(out io.WriterAt, size int64, id, modified UUID) (*Writer, error) {
 	if size > maxMap/4*BlockSize {
 		return nil, fault.New(fault.Range, "a VDI of %d bytes would have a map of more than %d: at most %d bytes are known", size, maxMap, int64(maxMap/4*BlockSize))
 	}

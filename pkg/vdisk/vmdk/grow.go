@@ -9,22 +9,13 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
 )
 
-// Editable is a file that is changed in place. What was written before Sync returned is there after a crash;
-// what was written after it may be there or not, write by write, and a sector (512 bytes) is never half written.
-type Editable interface {
-	io.ReaderAt
-	io.WriterAt
-	Truncate(size int64) error
-	Sync() error
-}
-
 // Grow makes a monolithicSparse disk in a file of length bytes larger, in place: size is in bytes. Whenever it is cut
 // off, the disk is the old one or the new one. Extra space: the larger directories and their new tables, 4 KiB for each 32 MiB, which
 // are holes until they are used.
 //
 // The new metadata and the new descriptor go behind the end of the file, and one write of the header's sector switches
 // to them. The descriptor then goes to where it was, and its copy away: some readers look for it at one place only.
-func Grow(file Editable, length, size int64) error {
+func Grow(file content.Editable, length, size int64) error {
 	g, err := newGrowth(file, length)
 	if err != nil {
 		return err
@@ -44,7 +35,7 @@ func Grow(file Editable, length, size int64) error {
 }
 
 type growth struct {
-	file Editable
+	file content.Editable
 	d    *Disk
 	s    *sparse
 	h    *header
@@ -55,7 +46,7 @@ type unclosed struct{ io.ReaderAt }
 
 func (unclosed) Close() error { return nil }
 
-func newGrowth(file Editable, length int64) (*growth, error) {
+func newGrowth(file content.Editable, length int64) (*growth, error) {
 	d, err := openHosted(unclosed{file}, length)
 	if err != nil {
 		return nil, err

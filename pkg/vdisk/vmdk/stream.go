@@ -3,6 +3,7 @@ package vmdk
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"sync"
 
 	"github.com/klauspost/compress/zlib"
@@ -14,7 +15,7 @@ import (
 // Stream writes a streamOptimized disk, the form of OVA files: compressed grains, each table behind its grains, and at
 // the end the directory and a footer.
 type Stream struct {
-	out       Output
+	out       io.WriterAt
 	h         *header
 	directory []uint32
 	at        int64 // bytes written
@@ -26,7 +27,7 @@ type Stream struct {
 const streamBuffer = 1 << 20
 
 // NewStream begins a disk of size bytes; name is what the file will be called.
-func NewStream(out Output, size int64, name string, cid uint32) (*Stream, error) {
+func NewStream(out io.WriterAt, size int64, name string, cid uint32) (*Stream, error) {
 	h := freshHeader(3, flagDeflated|flagMarkers, size/SectorSize)
 	h.Directory, h.Overhead = directoryEnd, grainSectors
 	w := &Stream{out: out, h: h, directory: make([]uint32, h.tables()), table: table{number: -1}, buffer: make([]byte, 0, streamBuffer+2*grainBytes)}

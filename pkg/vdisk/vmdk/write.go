@@ -3,6 +3,7 @@ package vmdk
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
@@ -17,11 +18,6 @@ const (
 	// maxSparse keeps grains' offsets, sectors in 32 bits, within what can be written: 2 TiB of file.
 	maxSparse = (1<<32 - 1) * SectorSize
 )
-
-// Output is what a new disk is written to.
-type Output interface {
-	WriteAt(p []byte, off int64) (int, error)
-}
 
 // table is the grain table that is being filled: disks are written from the front to the end.
 type table struct {
@@ -40,7 +36,7 @@ func (t *table) bytes() []byte {
 
 // Sparse writes a monolithicSparse disk. Tables and directories are before the grains, twice, as VMware makes them.
 type Sparse struct {
-	out         Output
+	out         io.WriterAt
 	h           *header
 	first, copy int64 // sectors of the tables and of their copies
 	next        int64 // where the next grain goes, a sector
@@ -48,7 +44,7 @@ type Sparse struct {
 }
 
 // NewSparse begins a disk of size bytes in a new file of zeros; name is what the file will be called.
-func NewSparse(out Output, size int64, name string, cid uint32) (*Sparse, error) {
+func NewSparse(out io.WriterAt, size int64, name string, cid uint32) (*Sparse, error) {
 	h := freshHeader(1, flagRedundant, size/SectorSize)
 	count := h.tables()
 	directory := (4*count + SectorSize - 1) / SectorSize
