@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/pkg/disk/signature"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/gpt"
@@ -40,7 +42,31 @@ func (l *label) Check(ctx context.Context) (executor.State, error) {
 	if len(found) > 0 {
 		return executor.Todo, fault.New(fault.Precondition, "disk %s holds %s: it is not blank, and nothing is wiped without being asked to", l.disk.ID, strings.Join(found, ", "))
 	}
+	if err := unrecognised(d); err != nil {
+		return executor.Todo, fmt.Errorf("disk %s: %w", l.disk.ID, err)
+	}
 	return executor.Todo, exclusive(d.Path)
+}
+
+// unrecognised refuses a disk on which something is recognised that wipefs does not know: OSDs, spare copies of what
+// was there, the other half of a table. A place that cannot be read refuses it, too. Bytes that nobody knows are let
+// pass: a disk that left a stack is full of them.
+func unrecognised(d Device) error {
+	file, err := os.Open(d.Path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	found, err := signature.Probe(file, int64(d.Size))
+	if err != nil {
+		return fault.New(fault.Precondition, "it cannot be told whether it is blank: %w", err)
+	}
+	for _, c := range found {
+		if c.Kind != signature.Data {
+			return fault.New(fault.Precondition, "it holds %s at byte %d: it is not blank, and nothing is wiped without being asked to (see `holdfast disks wipe`)", c.Kind, c.Offset)
+		}
+	}
+	return nil
 }
 
 // exclusive reports whether nobody has the device: the kernel gives O_EXCL to one holder alone (open(2)).
