@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
+	"github.com/holdfast-storage/holdfast/pkg/vdisk/inside"
 )
 
 func imageCommand() *cobra.Command {
@@ -67,6 +68,9 @@ type imageReport struct {
 	FileBytes int64    `json:"file_bytes"`
 	Files     []string `json:"files"`
 	Parents   []string `json:"parents"`
+
+	Inside  *inside.Layout `json:"inside,omitempty"`         // of `image info` alone
+	Trouble string         `json:"inside_trouble,omitempty"` // why it could not be looked at
 }
 
 func reportImage(i *vdisk.Image) (imageReport, error) {
@@ -92,17 +96,26 @@ func (r imageReport) print(out io.Writer) {
 	for _, parent := range r.Parents {
 		fmt.Fprintf(out, "parent       %s\n", parent)
 	}
+	if r.Inside != nil {
+		fmt.Fprint(out, r.Inside.Picture(r.Size))
+	}
+	if r.Trouble != "" {
+		fmt.Fprintf(out, "inside       %s\n", r.Trouble)
+	}
 }
 
 func imageInfo() *cobra.Command {
 	var o imageOptions
 	cmd := &cobra.Command{
-		Use: "info FILE", Short: "Show what an image is", Args: cobra.ExactArgs(1),
+		Use: "info FILE", Short: "Show what an image is, and the partitions in it", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.with(args[0], func(i *vdisk.Image) error {
 				report, err := reportImage(i)
 				if err != nil {
 					return err
+				}
+				if report.Inside, err = inside.Look(i); err != nil {
+					report.Trouble = err.Error()
 				}
 				return emit(cmd, report, nil, report.print)
 			})

@@ -42,7 +42,7 @@ type Table struct {
 	SectorSize int64       `json:"sector_size_bytes"`
 	DiskSize   int64       `json:"disk_size_bytes"`
 	Usable     int64       `json:"usable_end_bytes"` // partitions end here at the latest
-	Partitions []Partition `json:"partitions"`
+	Partitions []Partition `json:"-"`
 	// Trouble is what is wrong with the table and is mended when it is written: a backup that is not at the end of the disk.
 	Trouble []string `json:"trouble,omitempty"`
 }
