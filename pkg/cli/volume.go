@@ -87,12 +87,12 @@ func completeVolumes(cmd *cobra.Command, args []string, _ string) ([]string, cob
 }
 
 func volumeCreate() *cobra.Command {
-	var size, filesystem string
+	var size, filesystem, image string
 	var block, dryRun bool
 	var parameters map[string]string
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Create a volume",
-		Example: "  holdfast volume create data --size 10GiB\n  holdfast volume create shared --type cephfs --size 50GiB",
+		Example: "  holdfast volume create data --size 10GiB\n  holdfast volume create shared --type cephfs --size 50GiB\n  holdfast volume create vm --from-image disk.vmdk",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bytes, err := storage.ParseBytes(size)
@@ -104,6 +104,9 @@ func volumeCreate() *cobra.Command {
 					driver = storage.RBD
 				}
 				request := csiclient.Request{Name: args[0], Driver: driver, Bytes: bytes, Block: block, Filesystem: filesystem, Parameters: parameters}
+				if image != "" {
+					return createFromImage(ctx, cmd, c, request, image, dryRun)
+				}
 				if dryRun {
 					fmt.Fprintf(cmd.ErrOrStderr(), "+ %s volume %q of %s (dry run: nothing was made)\n", driver, args[0], bytes)
 					return nil
@@ -121,6 +124,7 @@ func volumeCreate() *cobra.Command {
 	flags.StringVar(&size, "size", "1GiB", "size, such as 10GiB")
 	flags.StringVar(&filesystem, "fs", "", "file system of an rbd volume: xfs or ext4 (default: xfs, ext4 below 300 MiB)")
 	flags.BoolVar(&block, "block", false, "an rbd volume for use as a raw block device")
+	flags.StringVar(&image, "from-image", "", "fill a new raw block volume with the disk in this image (see `holdfast image`); --size may ask for more than it has")
 	flags.StringToStringVar(&parameters, "parameter", nil, "StorageClass parameter NAME=VALUE (repeatable)")
 	flags.BoolVar(&dryRun, "dry-run", false, "say what would be made, and make nothing")
 	addOutputFlag(cmd)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"path/filepath"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -124,7 +125,7 @@ func newCID() uint32 {
 
 // flat writes a disk as it is, with holes.
 type flat struct {
-	out  *output
+	out  io.WriterAt
 	size int64
 }
 
