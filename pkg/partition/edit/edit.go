@@ -31,6 +31,16 @@ type Partition struct {
 	Boot     bool   `json:"boot,omitempty"`
 	Extended bool   `json:"extended,omitempty"` // holds the logical ones
 	Logical  bool   `json:"logical,omitempty"`
+
+	begins int64 // where what belongs to it begins, in bytes: of a logical one, its record, which may lie well before Start
+}
+
+// first is the first byte that another partition must leave alone.
+func (p Partition) first() int64 {
+	if p.Logical {
+		return min(p.begins, p.Start)
+	}
+	return p.Start
 }
 
 // End is the first byte behind it.
@@ -95,13 +105,13 @@ func (t *Table) room(p Partition) (int64, error) {
 			continue
 		}
 		if other.Start >= p.End() {
-			end = min(end, other.Start)
+			end = min(end, other.first())
 		}
 	}
 	end = end / alignment * alignment
 	if end <= p.End() {
 		for _, other := range t.Partitions {
-			if other.Start >= p.End() && other.Start-p.End() < alignment {
+			if other.Start >= p.End() && other.first()-p.End() < alignment {
 				return 0, fault.New(fault.Precondition, "partition %d has no room to grow: partition %d begins where it ends", p.Number, other.Number)
 			}
 		}

@@ -256,3 +256,26 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// fdisk puts a logical partition's record right before it, 1 MiB aligned: what is before the record is where another may end.
+func TestALogicalPartitionLeavesTheNextOnesRecordAlone(t *testing.T) {
+	path := disk(t, 200*mib, "label: dos\nsize=20M, type=83\ntype=5\nstart=45056, size=81920, type=83\nstart=149504, type=82\n")
+	before := sfdisk(t, path)
+	_, err := grow(t, path, 200*mib, 5)
+	after := sfdisk(t, path)
+	if len(after) != len(before) {
+		t.Fatalf("%+v became %+v, %v", before, after, err)
+	}
+	file, openErr := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, openErr)
+	for _, p := range after {
+		if p.Start == 45056 {
+			_, err := file.WriteAt(bytes.Repeat([]byte{0xaa}, int(p.Size*512)), p.Start*512)
+			must(t, err)
+		}
+	}
+	must(t, file.Close())
+	if left := sfdisk(t, path); len(left) != len(before) {
+		t.Errorf("filled, it covers the next one's record: %+v", left)
+	}
+}

@@ -27,7 +27,7 @@ const maxTable = 1 << 20
 
 // findGPT returns the size of the sectors by which there is a GPT, 0 without one: its first sector is the second of
 // the disk, or only the backup in the last one is left.
-func findGPT(disk io.ReaderAt, size int64) (int64, error) {
+func findGPT(disk io.ReaderAt, size int64) (found int64, err error) {
 	for _, sector := range []int64{512, 4096} {
 		for _, at := range []int64{sector, size/sector*sector - sector} {
 			header := make([]byte, 512)
@@ -37,14 +37,18 @@ func findGPT(disk io.ReaderAt, size int64) (int64, error) {
 			if !bytes.HasPrefix(header, []byte("EFI PART")) {
 				continue
 			}
+			// The library allocates what either copy says, before it looks at checksums.
 			le := binary.LittleEndian
-			if mine := le.Uint64(header[atMine:]); mine != uint64(at/sector) {
-				continue // of the other sector size, or left over
-			}
 			if count, each := le.Uint32(header[atCount:]), le.Uint32(header[atEntrySize:]); each != gpt.PartitionEntrySize || uint64(count)*uint64(each) > maxTable {
 				return 0, fault.New(fault.Invalid, "the GPT at byte %d says that it has %d entries of %d bytes: entries have %d, and at most %d are known", at, count, each, gpt.PartitionEntrySize, maxTable/gpt.PartitionEntrySize)
 			}
-			return sector, nil
+			if mine := le.Uint64(header[atMine:]); mine != uint64(at/sector) {
+				continue // of the other sector size, or left over
+			}
+			found = sector
+		}
+		if found > 0 {
+			return found, nil
 		}
 	}
 	return 0, nil

@@ -100,7 +100,7 @@ func readLogical(disk io.ReaderAt, in slot) (list []Partition, err error) {
 		}
 		if s := slotAt(record, 0); s.kind != 0 && s.sectors > 0 {
 			p := s.partition(firstLogic+len(list), at)
-			p.Logical = true
+			p.Logical, p.begins = true, at*mbrSize
 			if p.End() > (in.start+in.sectors)*mbrSize {
 				return nil, fault.New(fault.Invalid, "logical partition %d (record at sector %d) ends behind its container", p.Number, at)
 			}
