@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -73,10 +74,12 @@ func (c *conversion) run(cmd *cobra.Command, source, target string) (err error) 
 	if c.Size, err = parseSize(c.size); err != nil {
 		return err
 	}
-	if sameFile(source, target) {
-		return fmt.Errorf("%s and %s are one file: the new disk needs a name of its own", source, target)
-	}
 	return c.with(source, func(i *vdisk.Image) error {
+		for _, part := range slices.Concat(i.Files, i.Parents) {
+			if sameFile(part, target) {
+				return fmt.Errorf("%s is a part of the disk that is read: the new disk needs a name of its own", target)
+			}
+		}
 		if err := c.Target.Check(i.Size()); err != nil {
 			return err
 		}

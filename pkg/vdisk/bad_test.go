@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -246,6 +247,54 @@ func TestADiskInAnArchiveIsRead(t *testing.T) {
 	convert(t, source, filepath.Join(folder, "disk2.vmdk"), targets["vmdk streamOptimized"])
 	tool(t, "tar", "-C", folder, "--format=ustar", "-rf", ova, "disk2.vmdk")
 	if _, err := vdisk.Open(ova, vdisk.Options{}); err == nil || !strings.Contains(err.Error(), "appliance.ova:disk1.vmdk, :disk2.vmdk") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Neither a link nor an archive leads out of the folder, and what is no file is not waited for.
+func TestExtentsAreFilesOfTheFolder(t *testing.T) {
+	const head = "# Disk DescriptorFile\nversion=1\nCID=123\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 2048 FLAT \"d-flat.vmdk\" 0\n"
+	outside := filepath.Join(t.TempDir(), "secret")
+	must(t, os.WriteFile(outside, make([]byte, mib), 0o600))
+	for name, place := range map[string]func(path string) error{
+		"a link":      func(path string) error { return os.Symlink(outside, path) },
+		"a pipe":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a directory": func(path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		folder := t.TempDir()
+		must(t, os.WriteFile(filepath.Join(folder, "d.vmdk"), []byte(head), 0o600))
+		must(t, place(filepath.Join(folder, "d-flat.vmdk")))
+		if _, err := vdisk.Open(filepath.Join(folder, "d.vmdk"), vdisk.Options{}); err == nil {
+			t.Errorf("%s: it is read", name)
+		}
+		if err := vdisk.Grow(filepath.Join(folder, "d.vmdk"), vdisk.Options{}, 2*mib); err == nil {
+			t.Errorf("%s: it is grown", name)
+		}
+	}
+	if info, err := os.Stat(outside); err != nil || info.Size() != mib {
+		t.Errorf("%v, %v", info.Size(), err)
+	}
+
+	folder := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(folder, "d.vmdk"), []byte(head), 0o600))
+	must(t, os.WriteFile(filepath.Join(folder, "d-flat.vmdk"), make([]byte, mib), 0o600))
+	tool(t, "tar", "-C", folder, "--format=ustar", "-cf", filepath.Join(folder, "x.ova"), "d.vmdk")
+	if _, err := vdisk.Open(filepath.Join(folder, "x.ova"), vdisk.Options{}); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("%v", err)
+	}
+	i, err := vdisk.Open(filepath.Join(folder, "x.ova"), vdisk.Options{Format: vdisk.Raw})
+	must(t, err)
+	if i.Format != vdisk.Raw || i.Member != "" {
+		t.Errorf("an archive that is said to be a raw disk is opened as %+v", i)
+	}
+	must(t, i.Close())
+}
+
+func TestExtentsThatAreTooLargeTogetherAreRefused(t *testing.T) {
+	text := "# Disk DescriptorFile\nversion=1\nCID=123\nparentCID=ffffffff\ncreateType=\"custom\"\n" + strings.Repeat("RW 1125899906842624 ZERO\n", 17)
+	path := filepath.Join(t.TempDir(), "d.vmdk")
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+	if _, err := vdisk.Open(path, vdisk.Options{}); !errors.Is(err, fault.Invalid) {
 		t.Errorf("%v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
@@ -60,6 +61,8 @@ func (t *Target) Check(size int64) error {
 		return fault.New(fault.Unsupported, "a VMDK of the subformat %q is not written: monolithicSparse and streamOptimized are", t.Subformat)
 	case t.Format != VMDK && t.Subformat != "":
 		return fault.New(fault.Invalid, "only a VMDK has subformats")
+	case t.Format == VMDK && strings.ContainsAny(filepath.Base(t.Path), "\"\n\r"):
+		return fault.New(fault.Invalid, "the name %q has a quote or a line's end, which a VMDK's descriptor cannot say", filepath.Base(t.Path))
 	case t.Format == QCOW2:
 		return fault.New(fault.Unsupported, "qcow2 is read only: vdi, vmdk and raw are written")
 	case t.Format != VDI && t.Format != VMDK && t.Format != Raw:

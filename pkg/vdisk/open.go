@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/qcow2"
@@ -50,14 +52,15 @@ type Image struct {
 	FileBytes int64    // their length
 
 	top    content.Disk // without parents
-	parent parentRef
+	parent *parentRef   // nil: none
 }
 
 // parentRef is how an image tells what its parent is.
 type parentRef struct {
 	hint string // name of the file; "" looks for it by id
 	cid  uint32
-	uuid vdi.UUID
+
+	uuid, modified vdi.UUID // of a VDI's parent; modified may be zero: not known
 }
 
 // maxParents bounds a chain. VMware takes 32 snapshots.
@@ -84,7 +87,10 @@ func openOne(path string, options Options) (*Image, error) {
 		return nil, err
 	}
 	i := &Image{Path: file.Name(), Format: options.Format}
-	if err := i.open(file, member); err != nil {
+	if err = shared(file); err == nil {
+		err = i.open(file, member)
+	}
+	if err != nil {
 		_ = file.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -112,7 +118,8 @@ func (i *Image) open(file *os.File, member string) error {
 		return err
 	}
 	head = head[:n]
-	if i.Format == "" {
+	looked := i.Format == "" // else it is what the person says, whatever it looks like
+	if looked {
 		i.Format = formatOf(head)
 	}
 	length, err := file.Seek(0, io.SeekEnd)
@@ -121,7 +128,7 @@ func (i *Image) open(file *os.File, member string) error {
 	}
 	i.Files, i.FileBytes = []string{file.Name()}, length
 	switch {
-	case member != "" || i.Format == Raw && isTar(head):
+	case member != "" || looked && i.Format == Raw && isTar(head):
 		return i.openOVA(file, member)
 	case i.Format == VDI:
 		return i.openVDI(file, length)
@@ -158,7 +165,7 @@ func (i *Image) openVDI(file *os.File, length int64) error {
 	}
 	i.top, i.Subformat = d, map[uint32]string{vdi.Dynamic: "dynamic", vdi.Fixed: "fixed", vdi.Differencing: "differencing"}[d.Type]
 	if d.Type == vdi.Differencing {
-		i.parent = parentRef{uuid: d.Parent}
+		i.parent = &parentRef{uuid: d.Parent, modified: d.ParentModified}
 	}
 	return nil
 }
@@ -166,11 +173,14 @@ func (i *Image) openVDI(file *os.File, length int64) error {
 func (i *Image) openVMDK(file vmdk.File, length int64) error {
 	folder := filepath.Dir(i.Path)
 	beside := func(name string) (*os.File, error) {
+		if i.Member != "" {
+			return nil, fault.New(fault.Unsupported, "a disk in an archive names the file %q beside it", name)
+		}
 		path, err := below(folder, name)
 		if err != nil {
 			return nil, err
 		}
-		extent, err := os.Open(path)
+		extent, err := openBelow(folder, path)
 		if err != nil {
 			return nil, err
 		}
@@ -186,7 +196,7 @@ func (i *Image) openVMDK(file vmdk.File, length int64) error {
 	}
 	i.top, i.Subformat = d, d.CreateType
 	if d.HasParent() {
-		i.parent = parentRef{hint: d.ParentHint, cid: d.ParentCID}
+		i.parent = &parentRef{hint: d.ParentHint, cid: d.ParentCID}
 	}
 	return nil
 }
@@ -199,4 +209,30 @@ func below(folder, name string) (string, error) {
 		return "", fault.New(fault.Precondition, "the image names the file %q, which is not in its folder %s: put it there and correct the descriptor, if you trust the image", name, folder)
 	}
 	return filepath.Join(folder, clean), nil
+}
+
+// openBelow opens a file of the folder, also through links if they do not lead out of it. What is no file is not waited for.
+func openBelow(folder, path string) (*os.File, error) {
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	name, err := filepath.Rel(folder, path)
+	if err != nil {
+		return nil, err
+	}
+	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return file, shared(file)
+}
+
+// shared keeps an image from being grown by another Holdfast while it is read. A device takes the lock, too.
+func shared(file *os.File) error {
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return fault.New(fault.Busy, "%s is being changed by another process", file.Name())
+	}
+	return nil // a file system without locks has none to mind
 }

@@ -73,7 +73,11 @@ func (o *output) keep(length int64) error {
 	if err := o.file.Truncate(length); err != nil {
 		return explainWrite(err)
 	}
-	if err := o.file.Chmod(0o666 &^ umask()); err != nil {
+	mode := 0o666 &^ umask()
+	if info, err := os.Stat(o.path); err == nil && o.overwrite {
+		mode = info.Mode().Perm()
+	}
+	if err := o.file.Chmod(mode); err != nil {
 		return err
 	}
 	if err := o.file.Sync(); err != nil {

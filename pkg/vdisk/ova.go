@@ -61,6 +61,9 @@ func members(file *os.File) ([]member, error) {
 		if err != nil {
 			return nil, err
 		}
+		if h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != "" || h.PAXRecords["GNU.sparse.size"] != "" {
+			return nil, fault.New(fault.Unsupported, "%s is in the archive as a sparse file: unpack it with tar, and give the disk", h.Name)
+		}
 		if h.Typeflag == tar.TypeReg && strings.HasSuffix(strings.ToLower(h.Name), ".vmdk") {
 			disks = append(disks, member{h.Name, from, h.Size})
 		}

@@ -2,7 +2,6 @@ package vdisk
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,7 +39,7 @@ func (o *opener) chain(top *Image) error {
 	return nil
 }
 
-func (i *Image) wantsParent() bool { return i.parent != parentRef{} }
+func (i *Image) wantsParent() bool { return i.parent != nil }
 
 // note refuses a chain that bites its tail, or is too long.
 func (o *opener) note(path string) error {
@@ -80,7 +79,7 @@ func (o *opener) find(child *Image) (*Image, error) {
 	return nil, fault.New(fault.NotFound, "%s is a snapshot of %q, which is not in %s: say where it is with --parent-dir", child.Path, child.parent.hint, strings.Join(folders, ", "))
 }
 
-// findVDI looks for the image that has the parent's UUID: a differencing image names no file.
+// findVDI looks for the image that has the parent's UUID and was not changed since: a differencing image names no file.
 func (o *opener) findVDI(child *Image, folders []string) (*Image, error) {
 	for _, folder := range folders {
 		names, err := filepath.Glob(filepath.Join(escape(folder), "*.[vV][dD][iI]"))
@@ -88,13 +87,14 @@ func (o *opener) findVDI(child *Image, folders []string) (*Image, error) {
 			return nil, err
 		}
 		for _, name := range names {
-			if id, err := vdi.ID(name); err != nil || id != child.parent.uuid {
+			id, modified, err := vdi.ID(name)
+			if err != nil || id != child.parent.uuid || !child.parent.modified.IsZero() && modified != child.parent.modified {
 				continue // others in the folder may be anything
 			}
 			return openOne(name, Options{Format: VDI})
 		}
 	}
-	return nil, fault.New(fault.NotFound, "%s shows the image with the UUID %s, of which there is none in %s: say where it is with --parent-dir", child.Path, child.parent.uuid, strings.Join(folders, ", "))
+	return nil, fault.New(fault.NotFound, "%s shows the image with the UUID %s as it was when it had the modification UUID %s, of which there is none in %s: say where it is with --parent-dir", child.Path, child.parent.uuid, child.parent.modified, strings.Join(folders, ", "))
 }
 
 func escape(folder string) string {
@@ -107,9 +107,6 @@ func (o *opener) fits(child, parent *Image) error {
 	if ok && child.parent.cid != d.CID {
 		return fault.New(fault.Precondition, "%s was changed after the snapshot %s was taken (its CID is %08x, and the snapshot is of %08x): together they hold no disk that there ever was",
 			parent.Path, child.Path, d.CID, child.parent.cid)
-	}
-	if parent.Size() > child.Size() {
-		return fmt.Errorf("parent %s: %w", parent.Path, fault.New(fault.Invalid, "it has %d bytes, and the snapshot %d", parent.Size(), child.Size()))
 	}
 	return nil
 }

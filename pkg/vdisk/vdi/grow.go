@@ -34,6 +34,9 @@ func Grow(file content.Editable, length, size int64) error {
 		return err
 	}
 	err = g.clearTail()
+	if err == nil && to.Type == Fixed {
+		err = g.cutBehind()
+	}
 	if err == nil && to.mapEnd() > int64(h.DataOffset) {
 		err = g.makeRoom(to)
 	}
@@ -57,6 +60,20 @@ func (g *growth) clearTail() error {
 	return nil
 }
 
+// cutBehind takes away what is behind the last block in use: the new blocks of a fixed image come there, and read what
+// the file has.
+func (g *growth) cutBehind() error {
+	end := g.h.blockAt(g.next())
+	if g.length <= end {
+		return nil
+	}
+	if err := g.file.Truncate(end); err != nil {
+		return fmt.Errorf("cut off what is behind the last block: %w", err)
+	}
+	g.length = end
+	return g.sync()
+}
+
 type growth struct {
 	file   content.Editable
 	length int64
@@ -69,7 +86,7 @@ func (g *growth) target(size int64) (*Header, error) {
 	h := g.h
 	switch {
 	case h.Type != Dynamic && h.Type != Fixed:
-		return nil, fault.New(fault.Unsupported, "a differencing image does not grow by itself: its parent must, or convert it to an image of its own with --size")
+		return nil, fault.New(fault.Unsupported, "a differencing image does not grow by itself: convert it to an image of its own with --size")
 	case size%512 != 0:
 		return nil, fault.New(fault.Invalid, "%d bytes are no whole number of sectors of 512", size)
 	case size < int64(h.Size):

@@ -58,6 +58,7 @@ const (
 	atUUID      = 0x188
 	atModified  = 0x198
 	atParent    = 0x1a8
+	atParentMod = 0x1b8
 )
 
 // UUID is an image's, in the byte order of the file.
@@ -80,6 +81,7 @@ type Header struct {
 	BlockSize, Extra       uint32 // Extra: bytes before each block
 	Blocks, Allocated      uint32
 	UUID, Modified, Parent UUID
+	ParentModified         UUID // the parent's Modified when the image was made
 
 	raw [headerSize]byte // as it was read: what is not understood is kept
 }
@@ -100,7 +102,8 @@ func parse(sector []byte, length int64) (*Header, error) {
 		BlockSize: le.Uint32(sector[atBlockSize:]), Extra: le.Uint32(sector[atExtra:]),
 		Blocks: le.Uint32(sector[atBlocks:]), Allocated: le.Uint32(sector[atAllocated:]),
 		UUID: UUID(sector[atUUID:]), Modified: UUID(sector[atModified:]), Parent: UUID(sector[atParent:]),
-		raw: [headerSize]byte(sector),
+		ParentModified: UUID(sector[atParentMod:]),
+		raw:            [headerSize]byte(sector),
 	}
 	return h, h.check(length)
 }

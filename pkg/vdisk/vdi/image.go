@@ -65,13 +65,16 @@ func (i *Image) Span(off int64) (content.Span, error) {
 	return s, err
 }
 
+// longest bounds a piece, in blocks: each is looked for from its beginning.
+const longest = 1024
+
 // Piece implements content.Pieces: blocks that follow each other in the file are one piece.
 func (i *Image) Piece(off int64) (content.Span, io.ReaderAt, error) {
 	size := int64(i.BlockSize)
 	first := off / size
 	entry := i.blocks[first]
 	run := first + 1
-	for run < int64(len(i.blocks)) && follows(entry, i.blocks[run], run-first) {
+	for run < min(int64(len(i.blocks)), first+longest) && follows(entry, i.blocks[run], run-first) {
 		run++
 	}
 	s := content.Clip(content.Span{Offset: off, Length: run*size - off, Kind: kindOf(entry)}, i.Size())
@@ -110,20 +113,20 @@ func Is(head []byte) bool {
 	return len(head) >= SignatureOffset+4 && binary.LittleEndian.Uint32(head[SignatureOffset:]) == Signature
 }
 
-// ID reads the UUID of the image at path.
-func ID(path string) (UUID, error) {
+// ID reads the UUIDs of the image at path: its own, and that which changes when it is written to.
+func ID(path string) (id, modified UUID, err error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return UUID{}, err
+		return id, modified, err
 	}
 	defer func() { _ = file.Close() }()
 	info, err := file.Stat()
 	if err != nil {
-		return UUID{}, err
+		return id, modified, err
 	}
 	h, err := readHeader(file, info.Size())
 	if err != nil {
-		return UUID{}, err
+		return id, modified, err
 	}
-	return h.UUID, nil
+	return h.UUID, h.Modified, nil
 }

@@ -120,6 +120,9 @@ func openDescribed(file File, length int64, beside Beside) (*Disk, error) {
 // add opens an extent and puts it behind those that are there.
 func (d *Disk) add(e Extent, beside Beside) error {
 	size := e.Sectors * SectorSize
+	if e.Sectors > maxSectors-d.size/SectorSize {
+		return fault.New(fault.Invalid, "the extents together have more than %d sectors", int64(maxSectors))
+	}
 	opened, err := openExtent(e, size, beside)
 	if err != nil {
 		return err

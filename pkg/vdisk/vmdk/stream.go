@@ -30,6 +30,9 @@ const streamBuffer = 1 << 20
 func NewStream(out io.WriterAt, size int64, name string, cid uint32) (*Stream, error) {
 	h := freshHeader(3, flagDeflated|flagMarkers, size/SectorSize)
 	h.Directory, h.Overhead = directoryEnd, grainSectors
+	if h.tables()*4 > maxDirectory {
+		return nil, fault.New(fault.Range, "a disk of %d bytes needs a directory of more than %d", size, maxDirectory)
+	}
 	w := &Stream{out: out, h: h, directory: make([]uint32, h.tables()), table: table{number: -1}, buffer: make([]byte, 0, streamBuffer+2*grainBytes)}
 	text := describe("streamOptimized", "SPARSE", name, size, cid)
 	if len(text) > descriptorSectors*SectorSize {
