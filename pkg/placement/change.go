@@ -119,39 +119,71 @@ func (w *world) leastMoves() (shards, load int64) {
 
 // keepOld puts every shard back to where it was before the change, also onto OSDs that
 // are gone: from there it has to leave, as from any OSD above its cap. PGs that the rule
-// does not allow there any more follow CRUSH.
+// does not allow there any more follow CRUSH, and so do those whose upmaps would be
+// cancelled.
 func (w *world) keepOld() {
-	kept := make([]int32, 0, 16)
 	for i := range w.pgs {
 		p := &w.pgs[i]
-		if p.frozen {
-			continue
-		}
-		kept = kept[:0]
-		for _, o := range w.oldPlaces(p) {
-			if w.isOSD(o) && w.osds[o].weight == 0 {
-				o = none
-			}
-			kept = append(kept, o)
-		}
-		if !p.pool.rule.holds(kept) {
+		if p.frozen || !p.pool.rule.holds(w.withoutGone(w.oldPlaces(p))) {
 			continue
 		}
 		crushed := slices.Clone(w.places(p))
 		copy(w.places(p), w.oldPlaces(p))
-		for place, o := range w.places(p) {
-			if o == none && crushed[place] != none && p.pool.rule.allows(w.places(p), place, crushed[place]) {
-				w.places(p)[place] = crushed[place]
-			}
-		}
+		w.fillHoles(p, crushed)
+		w.trim(p, holes(crushed))
 		switch {
 		case holes(w.places(p)) > holes(crushed):
-			copy(w.places(p), crushed) // upmaps cannot empty a place
+			copy(w.places(p), crushed)
 		case p.pool.positional:
 			w.keepInOrder(p, crushed)
 		}
 	}
 	w.sum()
+}
+
+// withoutGone copies places, those on OSDs that take no data any more empty.
+func (w *world) withoutGone(places []int32) []int32 {
+	left := slices.Clone(places)
+	for i, o := range left {
+		if w.isGone(o) {
+			left[i] = none
+		}
+	}
+	return left
+}
+
+// isGone says whether a place is on an OSD that takes no data any more.
+func (w *world) isGone(o int32) bool { return w.isOSD(o) && w.osds[o].weight == 0 }
+
+// fillHoles gives empty places what CRUSH has for the PG.
+func (w *world) fillHoles(p *pg, crushed []int32) {
+	places := w.places(p)
+	for place, o := range places {
+		for i, c := range crushed {
+			if o == none && c != none && (!p.pool.positional || i == place) && p.pool.rule.allows(places, place, c) {
+				places[place] = c
+				break
+			}
+		}
+	}
+}
+
+// trim empties places until there are as many holes as CRUSH leaves in the PG, since pairs
+// only replace what CRUSH has chosen: first those on OSDs that are gone, then the last
+// ones that CRUSH has not chosen. PGs whose places count do not come here with more.
+func (w *world) trim(p *pg, want int) {
+	places := w.places(p)
+	spare := []func(int32) bool{
+		w.isGone,
+		func(o int32) bool { return !slices.Contains(w.basePlaces(p), o) },
+	}
+	for _, dispensable := range spare {
+		for i := len(places) - 1; i >= 0 && holes(places) < want; i-- {
+			if places[i] != none && dispensable(places[i]) {
+				places[i] = none
+			}
+		}
+	}
 }
 
 // holes counts empty places.
@@ -171,13 +203,7 @@ func (w *world) keepInOrder(p *pg, crushed []int32) {
 	if slices.Equal(at, w.places(p)) {
 		return
 	}
-	left := slices.Clone(at)
-	for i, o := range left {
-		if w.isOSD(o) && w.osds[o].weight == 0 {
-			left[i] = none
-		}
-	}
-	if !p.pool.rule.holds(left) {
+	if !p.pool.rule.holds(w.withoutGone(at)) {
 		at = crushed
 	}
 	copy(w.places(p), at)

@@ -112,40 +112,65 @@ func judgeChange(t *testing.T, name string, im *placementtest.Image, cluster pla
 	}
 }
 
-// TestChangesOfUnseenClusters changes made-up clusters at random: osdmaptool must cancel no
-// upmap of the plan, and count its moves, and no PG may break its rule.
+// TestChangesOfUnseenClusters changes made-up clusters at random, as they are and with a
+// plan carried out before: osdmaptool must cancel no upmap of the plan, and count its
+// moves, and no PG may break its rule.
 func TestChangesOfUnseenClusters(t *testing.T) {
 	placementtest.NeedTools(t)
 	for seed := range clusters(t) {
-		r := placementtest.NewRandom(seed + 500)
-		im := r.Image(t)
-		before := read(t, im)
-		edit := before.Edit("hdd")
-		var err error
-		switch seed % 4 {
-		case 0:
-			err = edit.RemoveOSD(crush.ItemID(seed) % crush.ItemID(len(r.OSDs)))
-		case 1:
-			err = edit.RemoveHost("h1")
-		case 2:
-			err = edit.AddHost("new", []storage.Bytes{4 * storage.TiB, 8 * storage.TiB})
-		default:
-			err = edit.Replace(2, 20*storage.TiB)
-		}
+		changeUnseen(t, seed, seed/4%2 == 1)
+	}
+}
+
+// TestChangesThatLeavePGsShort takes away what PGs need: CRUSH finds no fifth host for
+// some of an erasure-coded pool (53), no second one in a rack for some of a replicated (84).
+func TestChangesThatLeavePGsShort(t *testing.T) {
+	placementtest.NeedTools(t)
+	for _, seed := range []uint64{53, 84} {
+		changeUnseen(t, seed, false)
+		changeUnseen(t, seed, true)
+	}
+}
+
+// changeUnseen changes one made-up cluster, balanced before or not, with both preferences.
+func changeUnseen(t *testing.T, seed uint64, balanced bool) {
+	t.Helper()
+	r := placementtest.NewRandom(seed + 500)
+	im := r.Image(t)
+	before := read(t, im)
+	if balanced {
+		plan, err := placement.PlanBalance(before, placement.BalanceOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		cluster, err := edit.Cluster()
+		im = apply(im, plan.Upmaps)
+		before = read(t, im)
+	}
+	edit := before.Edit("hdd")
+	var err error
+	switch seed % 4 {
+	case 0:
+		err = edit.RemoveOSD(crush.ItemID(seed) % crush.ItemID(len(r.OSDs)))
+	case 1:
+		err = edit.RemoveHost("h1")
+	case 2:
+		err = edit.AddHost("new", []storage.Bytes{4 * storage.TiB, 8 * storage.TiB})
+	default:
+		err = edit.Replace(2, 20*storage.TiB)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := edit.Cluster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, prefer := range []placement.Prefer{placement.PreferBytes, placement.PreferPairs} {
+		c, err := placement.PlanChange(before, cluster, prefer)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, prefer := range []placement.Prefer{placement.PreferBytes, placement.PreferPairs} {
-			c, err := placement.PlanChange(before, cluster, prefer)
-			if err != nil {
-				t.Fatal(err)
-			}
-			checkChange(t, seed, r, im, cluster, c)
-		}
+		checkChange(t, seed, r, im, cluster, c)
 	}
 }
 

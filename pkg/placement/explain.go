@@ -167,7 +167,7 @@ func (w *world) candidate(p *pg, o int32) Candidate {
 		return Candidate{o, false, "up", "is down"}
 	}
 	if p.frozen {
-		return Candidate{o, false, "pg", "the PG's places are not as the rule wants them, or it is about to be merged: upmaps would be cancelled"}
+		return Candidate{o, false, "pg", "the PG's places are not as the rule wants them, CRUSH leaves one of an erasure-coded PG empty, or it is about to be merged: upmaps would be cancelled"}
 	}
 	for place := range w.places(p) {
 		if rule.allows(w.places(p), place, o) {
@@ -312,7 +312,7 @@ func ExplainPool(c Cluster, id int64) (*Explanation, error) {
 	}
 	e.decide("pg_upmap_items", "moves", "%d PGs are elsewhere than CRUSH has them", upmapped)
 	if frozen > 0 {
-		e.decide("balance", "cannot move", "%d PGs: their places are not as the rule wants them, or they are about to be merged", frozen)
+		e.decide("balance", "cannot move", "%d PGs: their places are not as the rule wants them, CRUSH leaves one of an erasure-coded PG empty, or they are about to be merged", frozen)
 	}
 	w.judge(e, p)
 	return e, nil

@@ -200,11 +200,18 @@ func (w *world) mapOne(mapper *osdmap.Mapper, p *pg, scratch []crush.ItemID) ([]
 		mapper.ApplyPairs(base, w.OSDs.UpmapItems[p.id()])
 	}
 	fill(w.places(p), base)
-	if !p.pool.rule.holds(w.places(p)) && p.pool.rule.holds(w.basePlaces(p)) {
+	if w.gapped(p) || !p.pool.rule.holds(w.places(p)) && p.pool.rule.holds(w.basePlaces(p)) {
 		copy(w.places(p), w.basePlaces(p)) // monitors cancel such upmaps
 	}
-	p.frozen = !open || p.pool.Merging(p.seed) || len(base) > int(p.n) || !p.pool.rule.holds(w.places(p))
+	p.frozen = !open || w.gapped(p) || p.pool.Merging(p.seed) || len(base) > int(p.n) || !p.pool.rule.holds(w.places(p))
 	return raw[:0], nil
+}
+
+// gapped says whether CRUSH leaves a place of an erasure-coded PG empty: monitors
+// cancel all upmaps of such a PG, since the gap is below no bucket (verify_upmap,
+// check_pg_upmaps). Replicated PGs close up.
+func (w *world) gapped(p *pg) bool {
+	return p.pool.Erasure() && slices.Contains(w.basePlaces(p), none)
 }
 
 // fill copies a mapping to its places, the missing ones empty.

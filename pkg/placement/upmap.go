@@ -34,6 +34,10 @@ func (w *world) upmaps() (changes []Upmap, pairs int) {
 	for i := range w.pgs {
 		p := &w.pgs[i]
 		have := w.OSDs.UpmapItems[p.id()]
+		if w.gapped(p) && len(have) > 0 {
+			changes = append(changes, Upmap{PG: p.id()})
+			continue
+		}
 		if slices.Equal(w.places(p), w.mapped(p)) && (p.frozen || w.effective(p, have)) {
 			pairs += len(have)
 			continue
