@@ -140,7 +140,7 @@ func (g *group) searchOn(start *saved, lowest float64, leastLoad, leastMoves int
 }
 
 // search tries levels from the lowest on and keeps the first plan that works out and is
-// thrifty, or else the one that ends most even. It says whether that plan is at the
+// thrifty, or else the one that ends most even; polish evens that out further. It says whether that plan is at the
 // lowest level and proven to have the fewest moves. Moves count from start, the search
 // sets out from where it is told.
 func (g *group) search(start, from *saved, lowest float64, leastLoad, leastMoves int64) (proven bool) {
@@ -157,10 +157,15 @@ func (g *group) search(start, from *saved, lowest float64, leastLoad, leastMoves
 			best, bestUsable = g.save(), u
 		}
 		if ok && float64(load) <= thrifty*float64(leastLoad) {
-			return false
+			best = g.save()
+			break
 		}
 	}
 	g.load(best)
+	if !g.even {
+		_, load := g.change(start)
+		g.polish(start, lowest, max(load, int64(thrifty*float64(leastLoad))))
+	}
 	return false
 }
 
