@@ -140,8 +140,8 @@ func (g *group) searchOn(start *saved, lowest float64, leastLoad, leastMoves int
 }
 
 // search tries levels from the lowest on and keeps the first plan that works out and is
-// thrifty, or else the one that ends most even; polish evens that out further. It says whether that plan is at the
-// lowest level and proven to have the fewest moves. Moves count from start, the search
+// thrifty, or else the one that ends most even; polish evens that out further. It says
+// whether that plan is at the lowest level and proven to have the fewest moves. Moves count from start, the search
 // sets out from where it is told.
 func (g *group) search(start, from *saved, lowest float64, leastLoad, leastMoves int64) (proven bool) {
 	best, bestUsable := from, g.usable()
