@@ -63,7 +63,7 @@ func (n *Node) Remove(r Removal) []Step {
 		}), do: func(ctx context.Context) error { return n.stop(ctx, r.ID) }},
 		{Kind: "osd-purge", What: "remove " + name(r.ID) + " from the cluster", check: n.whileThere(r, func(context.Context, entry) (State, error) { return Todo, nil }),
 			do: func(ctx context.Context) error { return n.purge(ctx, r) }},
-		{Kind: "osd-forget", What: "remove what this node keeps of " + name(r.ID), check: func(context.Context) (State, error) { return n.forgotten(r) },
+		{Kind: "osd-forget", What: "remove what this node keeps of " + name(r.ID), check: func(ctx context.Context) (State, error) { return n.forgotten(ctx, r) },
 			do: func(ctx context.Context) error { return n.forget(ctx, r) }},
 	}
 	if r.Token != "" && r.Disk != "" {
@@ -111,7 +111,19 @@ func (n *Node) purge(ctx context.Context, r Removal) error {
 	return decode(ctx, n.Cluster.Mgr, nil, prefix, map[string]any{"id": r.ID, "yes_i_really_mean_it": true}, nil)
 }
 
-func (n *Node) forgotten(r Removal) (State, error) {
+// reused reports whether another OSD has the id by now.
+func (n *Node) reused(ctx context.Context, r Removal) (bool, error) {
+	e, err := n.byID(ctx, r.ID)
+	if errors.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return err == nil && !e.destroyed() && e.UUID != r.UUID, err
+}
+
+func (n *Node) forgotten(ctx context.Context, r Removal) (State, error) {
+	if other, err := n.reused(ctx, r); err != nil || other {
+		return Done, err // what is kept under the id is the other one's
+	}
 	for _, path := range []string{n.store(r.ID), n.Paths.Keyring(name(r.ID)), mappedDevice(r.UUID)} {
 		if _, err := os.Lstat(path); err == nil {
 			return Todo, nil
@@ -121,6 +133,9 @@ func (n *Node) forgotten(r Removal) (State, error) {
 }
 
 func (n *Node) forget(ctx context.Context, r Removal) error {
+	if other, err := n.reused(ctx, r); err != nil || other {
+		return errors.Join(err, n.closeEncryption(ctx, r.UUID))
+	}
 	if err := n.Daemons.Stop(ctx, r.ID); err != nil {
 		return err
 	}
