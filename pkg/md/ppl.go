@@ -17,9 +17,11 @@ import (
 // Where the partial parity log lies on each member, in sectors of 512 bytes from its start. mdadm puts it right behind the
 // superblock and gives up ("Not enough space to add ppl") where the bad block log is, which every member has unless
 // mdadm.conf(5) says otherwise; the kernel takes any place before the data (Documentation/admin-guide/md.rst, ppl_sector
-// and ppl_size). 1 MiB is what mdadm gives it.
+// and ppl_size). 1 MiB is what mdadm gives it. It begins behind all that mdadm puts before the data: the bad block log
+// is at sector 24, 144 or 272, by the member's size, and at 2064 on one that is added while there is a log (mdadm: super1.c,
+// write_init_super1, choose_bm_space).
 const (
-	logAt     = 64
+	logAt     = 4096
 	logLength = 2048
 )
 
