@@ -79,16 +79,19 @@ func current(dir, name string) (stack.Stack, bool, error) {
 		if e.Err != nil {
 			return found, false, e.Err
 		}
-		if e.Plan.Subject != "stack "+name || len(e.Records) == 0 {
+		if e.Plan.Subject != "stack "+name || !executor.Touched(e.Records) {
 			continue
 		}
 		if s := executor.StatusOf(e.Plan, e.Records); s.Phase != executor.Succeeded {
 			return found, false, fault.New(fault.Busy, "plan %s of stack %s has not come to its end (%s): `holdfast plan run %s` goes on with it", e.Plan.ID, name, s, e.Plan.ID)
 		}
-		if found, err = stack.Parse(e.Plan.State); err != nil {
+		s, err := stack.Parse(e.Plan.State)
+		if err != nil {
 			return found, false, err
 		}
-		there = true
+		if !there || s.Generation > found.Generation { // clocks may have been wrong
+			found, there = s, true
+		}
 	}
 	return found, there, nil
 }

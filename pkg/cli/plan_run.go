@@ -45,6 +45,11 @@ func planRun() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			unlock, err := journal.Lock(dir)
+			if err != nil {
+				return err
+			}
+			defer unlock()
 			j, err := open(dir, p, begun, approve)
 			if err != nil {
 				return err
@@ -80,21 +85,36 @@ func bound(p plan.Plan, throttle executor.Throttle, latency time.Duration) func(
 // the one that it was made for, is refused.
 func open(dir string, p plan.Plan, begun bool, approve string) (*journal.Journal, error) {
 	if begun {
-		if err := journal.Resume(dir, p.ID); err != nil {
-			return nil, err
-		}
-		return journal.Open(dir, p.ID)
+		return goOn(dir, p)
 	}
 	if !approved(p, approve) {
 		return nil, fault.New(fault.Denied, "--approve %s does not name what is at stake: it must be %s", approve, p.Token())
 	}
-	if j, err := journal.Open(dir, p.ID); err == nil || !errors.Is(err, fault.NotFound) {
+	if j, err := goOn(dir, p); err == nil || !errors.Is(err, fault.NotFound) {
 		return j, err // it was begun, and is given as a file again
 	}
 	if err := fresh(dir, p); err != nil {
 		return nil, err
 	}
 	return journal.Create(dir, p)
+}
+
+// goOn opens the journal of a plan that was begun. One that changed nothing yet must still be of the state that there is.
+func goOn(dir string, p plan.Plan) (*journal.Journal, error) {
+	j, err := journal.Open(dir, p.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !executor.Touched(j.Records()) {
+		err = fresh(dir, j.Plan())
+	}
+	if err == nil {
+		err = journal.Resume(dir, p.ID)
+	}
+	if err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	return j, nil
 }
 
 // approved compares serials in any order.
@@ -130,7 +150,7 @@ func fresh(dir string, p plan.Plan) error {
 // run brings up what is there and runs what is left.
 func run(cmd *cobra.Command, dir string, j *journal.Journal, limit func() storage.Bytes) error {
 	p := j.Plan()
-	machine := live.New(devices(cmd), command.System{}, limit)
+	machine := live.New(devices(cmd), command.Steady{}, limit)
 	if err := bringUp(cmd.Context(), machine, p, len(j.Records()) > 0); err != nil {
 		return err
 	}
@@ -178,7 +198,7 @@ func planActivate() *cobra.Command {
 			}
 			for _, e := range slices.Backward(list) {
 				if e.Err == nil && e.Plan.Subject == "stack "+args[0] && len(e.Records) > 0 {
-					return bringUp(cmd.Context(), live.New(devices(cmd), command.System{}, nil), e.Plan, true)
+					return bringUp(cmd.Context(), live.New(devices(cmd), command.Steady{}, nil), e.Plan, true)
 				}
 			}
 			return fault.New(fault.NotFound, "no plan in %s has made a stack %s", dir, args[0])

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -72,10 +73,26 @@ type System struct{}
 var _ Runner = System{}
 
 // Run starts the program, waits for it and kills it when ctx ends.
-func (System) Run(ctx context.Context, c Cmd) (Result, error) {
+func (System) Run(ctx context.Context, c Cmd) (Result, error) { return run(ctx, c, nil) }
+
+// Steady runs programs that must not be cut off in the middle of what they change: they go on to their end when ctx
+// ends, and a terminal's interrupt does not reach them. None is started after ctx has ended.
+type Steady struct{}
+
+var _ Runner = Steady{}
+
+// Run starts the program and waits for it.
+func (Steady) Run(ctx context.Context, c Cmd) (Result, error) {
+	if err := ctx.Err(); err != nil {
+		return Result{}, fmt.Errorf("%s: %w", c, err)
+	}
+	return run(context.WithoutCancel(ctx), c, &syscall.SysProcAttr{Setpgid: true})
+}
+
+func run(ctx context.Context, c Cmd, attributes *syscall.SysProcAttr) (Result, error) {
 	cmd := exec.CommandContext(ctx, c.Name, c.Args...)
 	cmd.Env = append(append(os.Environ(), "LC_ALL=C"), c.Env...)
-	cmd.Dir, cmd.Stdin = c.Dir, c.Stdin
+	cmd.Dir, cmd.Stdin, cmd.SysProcAttr = c.Dir, c.Stdin, attributes
 	cmd.WaitDelay = 2 * time.Second
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

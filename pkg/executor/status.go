@@ -2,6 +2,7 @@ package executor
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/plan"
@@ -138,4 +139,11 @@ func (s Status) String() string {
 		text += fmt.Sprintf(" %s/s", s.Progress.Rate)
 	}
 	return fmt.Sprintf("%s, about %s left", text, plan.Duration(s.Forecast))
+}
+
+// Touched reports whether any step may have changed something.
+func Touched(records []Record) bool {
+	return slices.ContainsFunc(records, func(r Record) bool {
+		return r.Event == StepBegun || r.Event == StepDone || r.Event == StepVerified
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"unsafe"
 
 	"github.com/moby/sys/mountinfo"
@@ -103,6 +104,29 @@ func Mounted(path string) (bool, error) {
 		return false, nil
 	}
 	return there, err
+}
+
+// MountedFrom reports whether a device is mounted at a path: fault.Precondition if something else is.
+func MountedFrom(device, path string) (bool, error) {
+	resolved, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at mount point: %w", err)
+	}
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.Mountpoint != resolved, false })
+	if err != nil || len(mounts) == 0 {
+		return false, err
+	}
+	var stat unix.Stat_t
+	if err := unix.Stat(device, &stat); err != nil {
+		return false, fmt.Errorf("look at %s: %w", device, err)
+	}
+	if m := mounts[len(mounts)-1]; m.Major != int(unix.Major(stat.Rdev)) || m.Minor != int(unix.Minor(stat.Rdev)) {
+		return false, fault.New(fault.Precondition, "%s is mounted at %s, not %s", m.Source, path, device)
+	}
+	return true, nil
 }
 
 // Mount mounts a device, making the directory.

@@ -239,12 +239,12 @@ func disksOf(a Array) []plan.DiskID {
 // gives EINVAL), so it goes without meanwhile.
 func (b *builder) change(op layout.Operation) {
 	i := op.Slice - 1
-	if op.Kind == layout.OpReshape && b.Arrays[i].Consistency == PPL {
-		b.protect(i, Resync)
-	}
 	var joins []Partition
 	for _, id := range op.Joins {
 		joins = append(joins, b.partition(id, op.Slice, b.Arrays[i].Size))
+	}
+	if op.Kind == layout.OpReshape && b.Arrays[i].Consistency == PPL {
+		b.protect(i, Resync) // not before the new disks are known to be good for it
 	}
 	args := ArrayArgs{Before: b.array(i)}
 	step := plan.Step{Kind: KindRecover, What: op.String(), Sync: op.Sync, Passes: op.Passes, Redundancy: op.Survives, WriteHole: op.WriteHole}

@@ -306,6 +306,23 @@ func Resume(dir string, id plan.ID) error {
 	return nil
 }
 
+// Lock keeps other processes from running plans of this directory: plans of one machine may have disks in common.
+// fault.Busy while one does.
+func Lock(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("lock plans: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock plans: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fault.New(fault.Busy, "another process runs a plan (see `holdfast plan list`): %w", err)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
 // Cancelled reports whether the plan was asked to end.
 func Cancelled(dir string, id plan.ID) bool {
 	_, err := os.Stat(filepath.Join(dir, string(id)+cancelSuffix))

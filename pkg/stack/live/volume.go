@@ -206,7 +206,7 @@ func (s *makeFS) Verify(context.Context) error {
 type mount struct{ volume }
 
 func (s *mount) Check(context.Context) (executor.State, error) {
-	there, err := filesystem.Mounted(s.args.Volume.MountPoint)
+	there, err := filesystem.MountedFrom(s.device(), s.args.Volume.MountPoint)
 	if err != nil || !there {
 		return executor.Todo, err
 	}
@@ -218,7 +218,7 @@ func (s *mount) Do(context.Context) error {
 }
 
 func (s *mount) Verify(context.Context) error {
-	there, err := filesystem.Mounted(s.args.Volume.MountPoint)
+	there, err := filesystem.MountedFrom(s.device(), s.args.Volume.MountPoint)
 	if err == nil && !there {
 		return fault.New(fault.Precondition, "nothing is mounted at %s", s.args.Volume.MountPoint)
 	}
@@ -230,7 +230,7 @@ type growFS struct{ volume }
 
 func (s *growFS) Check(context.Context) (executor.State, error) {
 	v := s.args.Volume
-	there, err := filesystem.Mounted(v.MountPoint)
+	there, err := filesystem.MountedFrom(s.device(), v.MountPoint)
 	switch {
 	case err != nil:
 		return executor.Todo, err
