@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,7 @@ type LV struct {
 	Group, Name string
 	Size        storage.Bytes
 	Active      bool
+	New         bool // made, and what lay there may not be wiped yet
 }
 
 // Path is the volume's device.
@@ -109,7 +111,7 @@ func (t Tool) PVs(ctx context.Context) ([]PV, error) {
 
 // LVs lists the volumes of a group; none if there is no such group.
 func (t Tool) LVs(ctx context.Context, group string) ([]LV, error) {
-	out, err := t.lvm(ctx, "lvs", append(units, "-o", "vg_name,lv_name,lv_size,lv_active", "-S", "vg_name="+group)...)
+	out, err := t.lvm(ctx, "lvs", append(units, "-o", "vg_name,lv_name,lv_size,lv_active,lv_tags", "-S", "vg_name="+group)...)
 	if err != nil {
 		return nil, fmt.Errorf("list volumes of %s: %w", group, err)
 	}
@@ -124,7 +126,7 @@ func (t Tool) LVs(ctx context.Context, group string) ([]LV, error) {
 			if err != nil {
 				return nil, err
 			}
-			list = append(list, LV{Group: row["vg_name"], Name: row["lv_name"], Size: n, Active: row["lv_active"] == "active"})
+			list = append(list, LV{Group: row["vg_name"], Name: row["lv_name"], Size: n, Active: row["lv_active"] == "active", New: slices.Contains(strings.Split(row["lv_tags"], ","), newTag)})
 		}
 	}
 	return list, nil
@@ -158,9 +160,18 @@ func (t Tool) ExtendGroup(ctx context.Context, group, device string) error {
 	return t.do(ctx, "vgextend", group, device)
 }
 
-// CreateVolume makes a volume of exactly a size. Signatures that lie there are wiped.
+// newTag marks a volume on which old signatures may still lie.
+const newTag = "holdfast.new"
+
+// CreateVolume makes a volume of exactly a size. Signatures that lie there are wiped, but for a crash in between: the volume is
+// LV.New until it is Cleared.
 func (t Tool) CreateVolume(ctx context.Context, group, name string, size storage.Bytes) error {
-	return t.do(ctx, "lvcreate", "--yes", "--wipesignatures", "y", "--size", bytes(size), "--name", name, group)
+	return t.do(ctx, "lvcreate", "--yes", "--wipesignatures", "y", "--addtag", newTag, "--size", bytes(size), "--name", name, group)
+}
+
+// Cleared says that nothing old lies on a volume any more.
+func (t Tool) Cleared(ctx context.Context, group, name string) error {
+	return t.do(ctx, "lvchange", "--deltag", newTag, group+"/"+name)
 }
 
 // ExtendVolume grows a volume to exactly a size.

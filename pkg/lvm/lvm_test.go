@@ -27,7 +27,7 @@ func (c *canned) Run(_ context.Context, cmd command.Cmd) (command.Result, error)
 // As LVM 2.03.16 prints it.
 const (
 	pvs = `  {"report": [{"pv": [{"pv_name":"/dev/md127", "vg_name":"hf-t", "pv_size":"419430400"}, {"pv_name":"/dev/md126", "vg_name":"", "pv_size":"67108864"}]}]}`
-	lvs = `  {"report": [{"lv": [{"vg_name":"hf-t", "lv_name":"data", "lv_size":"507510784", "lv_active":"active"}]}]}`
+	lvs = `  {"report": [{"lv": [{"vg_name":"hf-t", "lv_name":"data", "lv_size":"507510784", "lv_active":"active", "lv_tags":""}, {"vg_name":"hf-t", "lv_name":"next", "lv_size":"4194304", "lv_active":"", "lv_tags":"a,holdfast.new"}]}]}`
 )
 
 func TestReportsAreRead(t *testing.T) {
@@ -36,7 +36,7 @@ func TestReportsAreRead(t *testing.T) {
 		t.Error(err, diff)
 	}
 	volumes, err := Tool{Run: &canned{out: lvs}}.LVs(t.Context(), "hf-t")
-	if diff := cmp.Diff([]LV{{"hf-t", "data", 484 * storage.MiB, true}}, volumes); err != nil || diff != "" {
+	if diff := cmp.Diff([]LV{{"hf-t", "data", 484 * storage.MiB, true, false}, {"hf-t", "next", 4 * storage.MiB, false, true}}, volumes); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
 	if path := volumes[0].Path(); path != "/dev/mapper/hf--t-data" {

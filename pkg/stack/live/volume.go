@@ -141,15 +141,32 @@ func (s *volume) Verify(ctx context.Context) error {
 type volumeCreate struct{ volume }
 
 func (s *volumeCreate) Check(ctx context.Context) (executor.State, error) {
-	_, there, err := s.find(ctx)
-	if err != nil || !there {
+	v, there, err := s.find(ctx)
+	switch {
+	case err != nil || !there:
 		return executor.Todo, err
+	case v.New:
+		return executor.Begun, nil
 	}
 	return executor.Done, nil
 }
 
+// Do wipes what an earlier volume left at the same place: its file system would be taken for the new one.
 func (s *volumeCreate) Do(ctx context.Context) error {
-	return s.LVM.CreateVolume(ctx, s.args.Volume.Group, s.args.Volume.Name, s.args.Bytes)
+	v := s.args.Volume
+	_, there, err := s.find(ctx)
+	if err != nil {
+		return err
+	}
+	if !there {
+		err = s.LVM.CreateVolume(ctx, v.Group, v.Name, s.args.Bytes)
+	} else {
+		err = s.GPT.Wipe(ctx, s.device())
+	}
+	if err != nil {
+		return err
+	}
+	return s.LVM.Cleared(ctx, v.Group, v.Name)
 }
 
 type volumeGrow struct{ volume }
