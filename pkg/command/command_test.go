@@ -3,6 +3,8 @@ package command_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -34,5 +36,20 @@ func TestProgramEndsWithItsContext(t *testing.T) {
 	_, err := command.System{}.Run(ctx, command.Cmd{Name: "sleep", Args: []string{"60"}})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v", err)
+	}
+}
+
+func TestASteadyProgramGoesOnToItsEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	made := filepath.Join(t.TempDir(), "made")
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if _, err := (command.Steady{}).Run(ctx, command.Cmd{Name: "bash", Args: []string{"-c", "sleep 0.3; touch " + made}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(made); err != nil {
+		t.Error(err)
+	}
+	if _, err := (command.Steady{}).Run(ctx, command.Cmd{Name: "true"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("begun after the end: %v", err)
 	}
 }

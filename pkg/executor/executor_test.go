@@ -244,3 +244,20 @@ func TestTheForecastSurvivesARestart(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 }
+
+func TestAPlanThatWasOnlyLookedAtTouchedNothing(t *testing.T) {
+	for _, c := range []struct {
+		records []executor.Record
+		want    bool
+	}{
+		{nil, false},
+		{[]executor.Record{{Event: executor.Stopped}}, false},
+		{[]executor.Record{{Event: executor.Cancelled}, {Event: executor.Stopped}}, false},
+		{[]executor.Record{{Event: executor.StepBegun}, {Event: executor.Stopped}}, true},
+		{[]executor.Record{{Event: executor.StepVerified}}, true},
+	} {
+		if got := executor.Touched(c.records); got != c.want {
+			t.Errorf("%v: %v", c.records, got)
+		}
+	}
+}

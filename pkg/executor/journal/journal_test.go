@@ -163,3 +163,23 @@ func FuzzParse(f *testing.F) {
 		executor.StatusOf(c.plan, c.records)
 	})
 }
+
+func TestPlansOfOneDirectoryRunOneAfterTheOther(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "plans")
+	unlock, err := Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(dir); !errors.Is(err, fault.Busy) {
+		t.Errorf("a second run: %v", err)
+	}
+	unlock()
+	again, err := Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+	if list, err := List(dir); err != nil || len(list) > 0 {
+		t.Errorf("the lock is listed as a plan: %v, %v", list, err)
+	}
+}
