@@ -207,6 +207,12 @@ func (t Tool) Throttle(a Array, rate storage.Bytes) error {
 // Scrub starts to compare all copies or parity ("check"); Array.Mismatches says afterwards what differed.
 func (t Tool) Scrub(a Array) error { return t.set(a.Device, "sync_action", "check") }
 
+// Freeze keeps md from beginning a sync or a recovery, and interrupts one, until Idle.
+func (t Tool) Freeze(a Array) error { return t.set(a.Device, "sync_action", "frozen") }
+
+// Idle ends what Freeze began, and a check; a recovery or a resync that is due begins by itself.
+func (t Tool) Idle(a Array) error { return t.set(a.Device, "sync_action", "idle") }
+
 // mdadm runs mdadm.
 func (t Tool) mdadm(ctx context.Context, args ...string) error {
 	_, err := t.Run.Run(ctx, command.Cmd{Name: "mdadm", Args: args})

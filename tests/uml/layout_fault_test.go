@@ -100,6 +100,19 @@ func TestTwoDisksThatFailAreReplaced(t *testing.T) {
 	b.holds()
 }
 
+// TestADiskThatServesIsCopiedBeforeAnotherThatFailedIsReplaced plans the replacement of a healthy disk before that of one
+// that then fails: the first new disk takes the place of the healthy one, not that of the failed one.
+func TestADiskThatServesIsCopiedBeforeAnotherThatFailedIsReplaced(t *testing.T) {
+	slow(t)
+	b := newBench(t)
+	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(256), b.disk(256), b.disk(256))
+	b.grow(layout.Change{Replace: []layout.Replacement{{Old: "HF-0001", New: b.disk(256)}, {Old: "HF-0002", New: b.disk(256)}}})
+	b.job.Fabric = "breakable"
+	b.job.Faults = map[int][]layoutrun.Fault{1: {{Kind: "break", Disk: "HF-0002"}}}
+	b.boot(layoutrun.Kill{})
+	b.holds()
+}
+
 // TestAPowerCutLosesWhatWasNotFlushed shows that such disks have a cache that is lost, or TestPowerCuts would show nothing.
 func TestAPowerCutLosesWhatWasNotFlushed(t *testing.T) {
 	b := newBench(t)

@@ -381,10 +381,7 @@ func (s *replace) Verify(ctx context.Context) error {
 	if _, err := s.present(ctx, a, s.args.After, s.args.MayLack); err != nil {
 		return err
 	}
-	path, err := s.member(ctx, *s.args.Leaves)
-	if errors.Is(err, fault.NotFound) {
-		err, path = nil, ""
-	}
+	path, err := s.leaving(ctx)
 	if _, in := a.Member(base(path)); err == nil && in && path != "" {
 		err = fault.New(fault.Precondition, "array %s: disk %s is still a member", s.args.After.Name, s.args.Leaves.Disk)
 	}
@@ -395,20 +392,47 @@ func (s *replace) Do(ctx context.Context) error {
 	if err := s.settle(ctx, func(md.Array) error { return nil }); err != nil {
 		return err
 	}
-	if err := s.joinNew(ctx); err != nil {
-		return err
-	}
-	old, err := s.member(ctx, *s.args.Leaves)
-	if err != nil && !errors.Is(err, fault.NotFound) {
+	old, err := s.leaving(ctx)
+	if err != nil {
 		return err
 	}
 	if err := s.begin(ctx, old); err != nil {
 		return err
 	}
-	if err := s.settle(ctx, func(a md.Array) error { return s.copied(ctx, a) }); err != nil {
+	if err := s.settle(ctx, func(a md.Array) error { return s.copied(ctx, a, old) }); err != nil {
 		return err
 	}
 	return s.leave(ctx)
+}
+
+// begin adds the successor and starts the copy. Meanwhile md is frozen, or it would fill the place of another member that is
+// missing with the successor of one that serves.
+func (s *replace) begin(ctx context.Context, old string) error {
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	m, in := a.Member(base(old))
+	copies := in && serves(m)
+	if copies {
+		if err := s.MD.Freeze(a); err != nil {
+			return err
+		}
+	}
+	err = s.joinNew(ctx)
+	if err == nil && copies {
+		err = s.copyTo(ctx, old)
+	}
+	return errors.Join(err, s.thaw())
+}
+
+// thaw ends what begin froze, or an earlier run that was ended in the middle of it.
+func (s *array) thaw() error {
+	a, err := s.find()
+	if err == nil && a.Action == "frozen" {
+		err = s.MD.Idle(a)
+	}
+	return err
 }
 
 // joinNew adds the successor alone: others that are missing are replaced by steps of their own.
@@ -419,56 +443,61 @@ func (s *replace) joinNew(ctx context.Context) error {
 	return err
 }
 
-// begin starts the copy unless it runs or is done.
-func (s *replace) begin(ctx context.Context, old string) error {
+// copyTo starts the copy to the successor unless that has a place already.
+func (s *replace) copyTo(ctx context.Context, old string) error {
 	a, err := s.find()
 	if err != nil {
 		return err
-	}
-	m, in := a.Member(base(old))
-	if !in || m.Faulty || m.WantReplacement {
-		return nil
 	}
 	fresh, err := s.member(ctx, s.args.Joins()[0])
 	if err != nil {
 		return err
 	}
-	if n, _ := a.Member(base(fresh)); n.InSync && !n.Replacing {
+	if n, _ := a.Member(base(fresh)); serves(n) {
 		return nil
 	}
 	return s.MD.Replace(ctx, a, old, fresh)
 }
 
 // copied says why the new member has not taken over.
-func (s *replace) copied(ctx context.Context, a md.Array) error {
+func (s *replace) copied(ctx context.Context, a md.Array, old string) error {
 	path, err := s.member(ctx, s.args.Joins()[0])
 	if err != nil {
 		return err
 	}
-	if m, in := a.Member(base(path)); !in || m.Faulty || !m.InSync || m.Replacing {
-		return fault.New(fault.Precondition, "array %s: %s is not in sync (%+v)", s.args.After.Name, path, m)
-	}
-	return nil
+	return succeeded(a, base(old), base(path))
 }
 
-// leave takes the old member out: md marks it as faulty once the copy is whole.
+// leaving is the device of the member that leaves, "" if it is not there.
+func (s *array) leaving(ctx context.Context) (string, error) {
+	path, err := s.member(ctx, *s.args.Leaves)
+	if errors.Is(err, fault.NotFound) {
+		return "", nil
+	}
+	return path, err
+}
+
+// leave takes the old member out: md marks it as faulty once the copy is whole, and it is marked here where there was none.
 func (s *array) leave(ctx context.Context) error {
 	a, err := s.find()
 	if err != nil {
 		return err
 	}
-	path, err := s.member(ctx, *s.args.Leaves)
-	if errors.Is(err, fault.NotFound) {
-		return s.MD.RemoveDetached(ctx, a)
-	}
+	path, err := s.leaving(ctx)
 	if err != nil {
 		return err
+	}
+	if path == "" {
+		return s.MD.RemoveDetached(ctx, a)
 	}
 	m, in := a.Member(base(path))
 	if !in {
 		return nil
 	}
-	if !m.Faulty && m.Slot >= 0 {
+	if serves(m) {
+		if err := mayGo(a, base(path)); err != nil {
+			return err
+		}
 		if err := s.MD.Fail(ctx, a, path); err != nil {
 			return err
 		}
@@ -499,8 +528,8 @@ func (s *drop) Verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	path, err := s.member(ctx, *s.args.Leaves)
-	if err != nil && !errors.Is(err, fault.NotFound) {
+	path, err := s.leaving(ctx)
+	if err != nil {
 		return err
 	}
 	if _, in := a.Member(base(path)); in && path != "" || len(a.Members) != len(s.args.After.Members)-1 {
