@@ -59,8 +59,14 @@ type Array struct {
 	Members     []Member
 }
 
-// Busy reports whether the array is syncing or reshaping, or is about to.
+// Busy reports whether the array is syncing, reshaping or scrubbing, or is about to.
 func (a Array) Busy() bool { return a.Action != "idle" && a.Action != "frozen" && a.Action != "" }
+
+// Scrubbing reports whether all that the array does is to compare, which can be ended and begun again at any time.
+func (a Array) Scrubbing() bool { return a.Action == "check" }
+
+// Syncing reports whether the array writes what its members lack, or reshapes, or is about to.
+func (a Array) Syncing() bool { return a.Busy() && !a.Scrubbing() }
 
 // Path is the device's path.
 func (a Array) Path() string { return "/dev/" + a.Device }

@@ -127,7 +127,8 @@ func (s *array) before(ctx context.Context) error {
 // after a member is added.
 const patience = 20
 
-// settle waits until done says so and md has nothing to do, reports progress and keeps to the limit.
+// settle waits until done says so and md has nothing to do, reports progress and keeps to the limit. A scrub gives way if it
+// is in the way.
 func (s *array) settle(ctx context.Context, done func(md.Array) error) error {
 	idle := 0
 	err := poll.Until(ctx, s.Interval, func() (bool, error) {
@@ -135,14 +136,20 @@ func (s *array) settle(ctx context.Context, done func(md.Array) error) error {
 		if err != nil {
 			return false, err
 		}
-		if a.Busy() {
+		if a.Syncing() {
 			idle = 0
 			s.say(a)
 			return false, s.throttle(a)
 		}
 		why := done(a)
-		if idle++; why == nil || idle < patience {
-			return why == nil, nil
+		if why == nil {
+			return true, nil
+		}
+		if a.Scrubbing() {
+			return false, s.MD.Idle(a)
+		}
+		if idle++; idle < patience {
+			return false, nil
 		}
 		return false, fmt.Errorf("md has stopped before the end: %w", why)
 	})
@@ -150,6 +157,16 @@ func (s *array) settle(ctx context.Context, done func(md.Array) error) error {
 		return fmt.Errorf("wait for array %s: %w", s.args.After.Name, err)
 	}
 	return nil
+}
+
+// rest waits until md does nothing at all, not even a scrub: it refuses a reshape during any of it.
+func (s *array) rest(ctx context.Context) error {
+	return s.settle(ctx, func(a md.Array) error {
+		if a.Busy() {
+			return fault.New(fault.Busy, "array %s: %s goes on", s.args.After.Name, a.Action)
+		}
+		return nil
+	})
 }
 
 func (s *array) say(a md.Array) {
@@ -177,7 +194,7 @@ type create struct{ array }
 func (s *create) Check(ctx context.Context) (executor.State, error) {
 	a, err := s.find()
 	if err == nil {
-		if s.Verify(ctx) == nil && !a.Busy() {
+		if s.Verify(ctx) == nil && !a.Syncing() {
 			return executor.Done, nil
 		}
 		return executor.Begun, nil
@@ -250,10 +267,10 @@ func (s *reshape) Check(ctx context.Context) (executor.State, error) {
 	if err != nil {
 		return executor.Todo, err
 	}
-	if !a.Busy() && s.Verify(ctx) == nil {
+	if !a.Syncing() && s.Verify(ctx) == nil {
 		return executor.Done, nil
 	}
-	if a.Busy() || shaped(a, s.args.After) || s.joined(ctx, a) {
+	if a.Syncing() || shaped(a, s.args.After) || s.joined(ctx, a) {
 		return executor.Begun, nil
 	}
 	return executor.Todo, s.before(ctx)
@@ -275,26 +292,41 @@ func (s *reshape) joined(ctx context.Context, a md.Array) bool {
 
 func (s *reshape) Do(ctx context.Context) error {
 	// md refuses a reshape during a resync, such as the one after a crash.
-	if err := s.settle(ctx, func(md.Array) error { return nil }); err != nil {
+	if err := s.rest(ctx); err != nil {
+		return err
+	}
+	if err := s.untouched(ctx); err != nil {
 		return err
 	}
 	if err := s.join(ctx); err != nil {
 		return err
 	}
-	a, err := s.find()
-	if err != nil {
+	if err := s.shape(ctx); err != nil {
 		return err
 	}
-	want := s.args.After
-	if !shaped(a, want) {
-		if err := s.throttle(a); err != nil { // or its first seconds would go unbounded
-			return err
-		}
-		if err := s.MD.Reshape(ctx, a, level(want.Level), len(want.Members)); err != nil {
-			return err
-		}
-	}
 	return s.whole(ctx)
+}
+
+// untouched repeats, for an array on which nothing was begun, what Check asks for: it may have been syncing then.
+func (s *reshape) untouched(ctx context.Context) error {
+	a, err := s.find()
+	if err != nil || shaped(a, s.args.After) || s.joined(ctx, a) {
+		return err
+	}
+	return s.complete(ctx, a, s.args.Before)
+}
+
+// shape starts the reshape unless it has begun.
+func (s *reshape) shape(ctx context.Context) error {
+	a, err := s.find()
+	want := s.args.After
+	if err != nil || shaped(a, want) {
+		return err
+	}
+	if err := s.throttle(a); err != nil { // or its first seconds would go unbounded
+		return err
+	}
+	return s.MD.Reshape(ctx, a, level(want.Level), len(want.Members))
 }
 
 // join adds the members of the array to be that are not in the array.
@@ -389,7 +421,7 @@ func (s *replace) Verify(ctx context.Context) error {
 }
 
 func (s *replace) Do(ctx context.Context) error {
-	if err := s.settle(ctx, func(md.Array) error { return nil }); err != nil {
+	if err := s.rest(ctx); err != nil {
 		return err
 	}
 	old, err := s.leaving(ctx)
@@ -516,7 +548,7 @@ func (s *drop) Check(ctx context.Context) (executor.State, error) {
 }
 
 func (s *drop) Do(ctx context.Context) error {
-	if err := s.settle(ctx, func(md.Array) error { return nil }); err != nil {
+	if err := s.rest(ctx); err != nil {
 		return err
 	}
 	return s.leave(ctx)
@@ -570,7 +602,7 @@ func (s *protect) Check(ctx context.Context) (executor.State, error) {
 }
 
 func (s *protect) Do(ctx context.Context) error {
-	if err := s.settle(ctx, func(md.Array) error { return nil }); err != nil {
+	if err := s.rest(ctx); err != nil {
 		return err
 	}
 	a, err := s.find()

@@ -1,0 +1,50 @@
+package live
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/md"
+	"github.com/holdfast-storage/holdfast/pkg/stack"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+const uuid = "11111111-2222-3333-4444-555555555555"
+
+// fakeArray is a step on an array of a fake /sys that does what action says, with a limit of 10 MiB/s, and reads an
+// attribute of that array.
+func fakeArray(t *testing.T, action string) (*array, func(name string) string) {
+	t.Helper()
+	sys := t.TempDir()
+	dir := filepath.Join(sys, "block", "md127", "md")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"uuid": uuid, "level": "raid5", "sync_action": action, "sync_speed_min": "1", "sync_speed_max": "10240"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := &Machine{MD: md.Tool{Sys: sys}, Interval: time.Millisecond, Limit: func() storage.Bytes { return 10 * storage.MiB }}
+	s := &array{Machine: m, args: stack.ArrayArgs{After: stack.Array{UUID: uuid}}}
+	return s, func(name string) string {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(data))
+	}
+}
+
+func TestAScrubGivesWayToAStepAndToNothingElse(t *testing.T) {
+	s, read := fakeArray(t, "check")
+	if err := s.settle(t.Context(), func(md.Array) error { return nil }); err != nil || read("sync_action") != "check" {
+		t.Errorf("%v, %s", err, read("sync_action"))
+	}
+	if err := s.rest(t.Context()); err != nil || read("sync_action") != "idle" {
+		t.Errorf("%v, %s", err, read("sync_action"))
+	}
+}
