@@ -127,8 +127,8 @@ func (s *array) before(ctx context.Context) error {
 // after a member is added.
 const patience = 20
 
-// settle waits until done says so and md has nothing to do, reports progress and keeps to the limit. A scrub gives way if it
-// is in the way.
+// settle waits until done says so and md has nothing to do, reports progress and keeps to the limit, which is lifted in
+// the end, however that comes. A scrub gives way if it is in the way.
 func (s *array) settle(ctx context.Context, done func(md.Array) error) error {
 	idle := 0
 	err := poll.Until(ctx, s.Interval, func() (bool, error) {
@@ -153,7 +153,7 @@ func (s *array) settle(ctx context.Context, done func(md.Array) error) error {
 		}
 		return false, fmt.Errorf("md has stopped before the end: %w", why)
 	})
-	if err != nil {
+	if err := errors.Join(err, s.unthrottle()); err != nil {
 		return fmt.Errorf("wait for array %s: %w", s.args.After.Name, err)
 	}
 	return nil
@@ -180,6 +180,22 @@ func (s *array) throttle(a md.Array) error {
 		return nil
 	}
 	return s.MD.Throttle(a, s.Limit())
+}
+
+// unthrottle lifts the limit: nobody asks for it any more, and md would keep it until the array stops. An array that
+// is gone has none.
+func (s *array) unthrottle() error {
+	if s.Limit == nil {
+		return nil
+	}
+	a, err := s.find()
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.MD.Throttle(a, 0)
 }
 
 // whole waits for the array as it is to be in the end.
@@ -302,7 +318,7 @@ func (s *reshape) Do(ctx context.Context) error {
 		return err
 	}
 	if err := s.shape(ctx); err != nil {
-		return err
+		return errors.Join(err, s.unthrottle())
 	}
 	return s.whole(ctx)
 }

@@ -1,6 +1,8 @@
 package live
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,6 +38,30 @@ func fakeArray(t *testing.T, action string) (*array, func(name string) string) {
 			t.Fatal(err)
 		}
 		return strings.TrimSpace(string(data))
+	}
+}
+
+func TestTheLimitEndsWithTheWait(t *testing.T) {
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	never := errors.New("never")
+	for name, c := range map[string]struct {
+		ctx    context.Context
+		action string
+		done   error
+		want   error
+	}{
+		"done":                  {t.Context(), "idle", nil, nil},
+		"cancelled in a resync": {cancelled, "resync", nil, context.Canceled},
+		"it does not come":      {t.Context(), "idle", never, never},
+	} {
+		s, read := fakeArray(t, c.action)
+		if err := s.settle(c.ctx, func(md.Array) error { return c.done }); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if low, high := read("sync_speed_min"), read("sync_speed_max"); low != "system" || high != "system" {
+			t.Errorf("%s: the limits are %s and %s", name, low, high)
+		}
 	}
 }
 
