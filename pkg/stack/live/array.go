@@ -556,18 +556,48 @@ func (s *array) leave(ctx context.Context) error {
 // drop takes a member out before its successor is there.
 type drop struct{ array }
 
+// Check refuses a member that serves while another one is missing: without it the data would be lost, or nearly.
 func (s *drop) Check(ctx context.Context) (executor.State, error) {
 	if s.Verify(ctx) == nil {
 		return executor.Done, nil
 	}
-	return executor.Begun, nil
+	a, err := s.find()
+	if err != nil {
+		return executor.Todo, err
+	}
+	if a.Syncing() {
+		return executor.Begun, nil // Do looks again once md is at rest
+	}
+	return executor.Todo, s.mayDrop(ctx)
 }
 
 func (s *drop) Do(ctx context.Context) error {
 	if err := s.rest(ctx); err != nil {
 		return err
 	}
+	if err := s.mayDrop(ctx); err != nil {
+		return err
+	}
 	return s.leave(ctx)
+}
+
+// mayDrop says why the member must not leave: it serves, and not all others are there in sync.
+func (s *drop) mayDrop(ctx context.Context) error {
+	a, err := s.find()
+	if err != nil {
+		return err
+	}
+	path, err := s.leaving(ctx)
+	if err != nil {
+		return err
+	}
+	if m, in := a.Member(base(path)); !in || !serves(m) {
+		return nil
+	}
+	if err := s.complete(ctx, a, s.args.Before); err != nil {
+		return err
+	}
+	return mayGo(a, base(path))
 }
 
 // Verify confirms that the member is out and no other is missing.
