@@ -131,23 +131,34 @@ func (t Tool) Protect(ctx context.Context, a Array, policy string) error {
 	return nil
 }
 
-// Assemble starts an array from members that are there, also in the middle of a reshape. Where others are missing that were
-// there before, mdadm does not start it and fails unless told to (mdadm(8), --run); then it is started without
-// them, as whoever waits for the data wants it. md refuses that if too many are missing.
+// Assemble starts an array from members that are there, also in the middle of a reshape; those that miss the writes of others
+// are left out. Where others are missing that were there before, it is not started: ErrMissing.
 func (t Tool) Assemble(ctx context.Context, name, uuid string, devices []string) error {
-	args := append([]string{"--assemble", "/dev/md/" + name, "--uuid=" + uuid}, devices...)
-	err := t.mdadm(ctx, args...)
-	if command.ExitCode(err) == 1 {
-		if degraded := t.mdadm(ctx, append(args, "--run")...); degraded != nil {
-			err = errors.Join(err, degraded)
-		} else {
-			err = nil
-		}
+	err := t.assemble(ctx, name, uuid, devices)
+	if command.ExitCode(err) == 1 { // mdadm(8), exit status and --run
+		err = errors.Join(ErrMissing, err)
 	}
 	if err != nil {
 		return fmt.Errorf("assemble array %s: %w", name, err)
 	}
 	return nil
+}
+
+// ErrMissing says that an array was not started because not all members are there that it had when it last ran.
+var ErrMissing = errors.New("members are missing that were there before")
+
+// AssembleWithout starts an array without the members that are missing. md refuses it if too many are. Whether those that are
+// there have the newest data cannot be told from them.
+func (t Tool) AssembleWithout(ctx context.Context, name, uuid string, devices []string) error {
+	if err := t.assemble(ctx, name, uuid, devices, "--run"); err != nil {
+		return fmt.Errorf("assemble array %s without members that are missing: %w", name, err)
+	}
+	return nil
+}
+
+func (t Tool) assemble(ctx context.Context, name, uuid string, devices []string, options ...string) error {
+	args := append([]string{"--assemble", "/dev/md/" + name, "--uuid=" + uuid}, devices...)
+	return t.mdadm(ctx, append(args, options...)...)
 }
 
 // Writable ends the state in which an array waits for the first write before it syncs.
@@ -166,6 +177,20 @@ func (t Tool) Forget(ctx context.Context, device string) error {
 		return fmt.Errorf("forget array on %s: %w", device, err)
 	}
 	return nil
+}
+
+// Events is how often the newest of the devices says that the state of its array was written; devices without a superblock
+// count for nothing. It grows with every change of the members and between clean and dirty.
+func (t Tool) Events(devices []string) (uint64, error) {
+	var newest uint64
+	for _, d := range devices {
+		n, err := superblockEvents(d)
+		if err != nil {
+			return 0, err
+		}
+		newest = max(newest, n)
+	}
+	return newest, nil
 }
 
 // MemberOf returns the UUID of the array that a device's superblock names, "" if it has none.

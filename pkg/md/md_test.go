@@ -143,6 +143,9 @@ func FuzzParseSuperblock(f *testing.F) {
 		if got := parseSuperblock(data); got != "" && len(got) != 36 {
 			t.Fatalf("%q", got)
 		}
+		if n := parseEvents(data); n != 0 && parseSuperblock(data) == "" {
+			t.Fatalf("%d events without a superblock", n)
+		}
 	})
 }
 

@@ -88,6 +88,23 @@ func TestADiskThatIsGoneAfterABootIsReplaced(t *testing.T) {
 	b.holds()
 }
 
+// TestTheOldHalfOfAMirrorDoesNotStart boots with one half of a mirror, then with the other, which lacks what was written.
+func TestTheOldHalfOfAMirrorDoesNotStart(t *testing.T) {
+	slow(t)
+	b := newBench(t)
+	b.create(layout.Policy{Tolerance: 1}, "ext4", b.disk(256), b.disk(256))
+	b.boot(layoutrun.Kill{})
+	both := b.machine.Disks
+	b.machine.Disks = both[:1]
+	b.boot(layoutrun.Kill{})
+	b.machine.Disks, b.refused = both[1:], "they lack what was written without them"
+	if got := b.boot(layoutrun.Kill{}); got != b.refused {
+		t.Errorf("the old half was started: %q", got)
+	}
+	b.machine.Disks, b.refused = both, ""
+	b.boot(layoutrun.Kill{})
+}
+
 // TestTwoDisksThatFailAreReplaced lets two of four disks fail under load, then replaces both.
 func TestTwoDisksThatFailAreReplaced(t *testing.T) {
 	slow(t)

@@ -26,7 +26,27 @@ func (m *Machine) Activate(ctx context.Context, s stack.Stack) error {
 	if err := m.LVM.Activate(ctx, s.Volume.Group); err != nil {
 		return err
 	}
-	return m.mount(s.Volume)
+	if err := m.mount(s.Volume); err != nil {
+		return err
+	}
+	for _, a := range s.Arrays {
+		if err := m.rememberOne(a.UUID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rememberOne keeps how far an array has come, if it runs.
+func (m *Machine) rememberOne(uuid string) error {
+	a, err := m.MD.Find(uuid)
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.remember(a)
 }
 
 // Rejoin takes members back that were away for a while, and returns their devices. A member that has failed and is still
@@ -52,7 +72,7 @@ func (m *Machine) start(ctx context.Context, want stack.Array, disks []stack.Dis
 		if found != nil || len(devices) == 0 {
 			return found
 		}
-		if err := m.MD.Assemble(ctx, want.Name, want.UUID, devices); err != nil {
+		if err := m.assemble(ctx, want, devices); err != nil {
 			return err
 		}
 		a, err = m.MD.Find(want.UUID)

@@ -49,6 +49,8 @@ type Machine struct {
 	FS      filesystem.Tool
 	// Limit is how fast md may sync now, in bytes a second; 0 for as fast as it can. It is asked again all the time.
 	Limit func() storage.Bytes
+	// Events is the directory, outside of all stacks, that keeps how far each array had come; "" for none.
+	Events string
 	// Interval is how often md is looked at while it works.
 	Interval time.Duration
 }

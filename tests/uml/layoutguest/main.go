@@ -67,6 +67,7 @@ func run(dir string) error {
 		return err
 	}
 	g.machine = live.New(devices, command.System{}, func() storage.Bytes { return g.job.Limit })
+	g.machine.Events = filepath.Join(dir, "events")
 	g.machine.Interval = 100 * time.Millisecond
 	if err := g.activate(ctx); err != nil {
 		return err
