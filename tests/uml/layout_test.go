@@ -176,7 +176,7 @@ func (b *bench) take(s stack.Stack, p plan.Plan) {
 	b.stack, b.plans, b.job.Plans = s, append(b.plans, p), append(b.job.Plans, name)
 }
 
-// boot runs the guest until it ends or asks to be killed; died says why it did.
+// boot runs the guest until it ends or asks to be killed; died says why it did, or is its output if it was refused.
 func (b *bench) boot(kill layoutrun.Kill) (died string) {
 	b.t.Helper()
 	b.job.Kill = kill
@@ -215,7 +215,7 @@ func (b *bench) boot(kill layoutrun.Kill) (died string) {
 	output, code, err := g.Wait(ctx)
 	if b.refused != "" && err == nil && code == 1 && strings.Contains(output, b.refused) {
 		b.t.Log(strings.TrimSpace(output))
-		return b.refused
+		return output
 	}
 	if err != nil || code != 0 {
 		b.t.Fatalf("in the guest: exit code %d, %v\n%s\n%s", code, err, output, g.Console())

@@ -59,6 +59,8 @@ func (g *guest) fault(ctx context.Context, f layoutrun.Fault) error {
 		return g.unflushed(ctx, f)
 	case "kept":
 		return g.kept(ctx, f)
+	case "spare":
+		return g.spare(ctx, f)
 	case "break":
 		if err := g.disks.Break(f.Disk); err != nil {
 			return err
@@ -106,6 +108,27 @@ func (g *guest) glitch(ctx context.Context, f layoutrun.Fault) error {
 	}
 	g.report.Refilled, err = g.disks.Written(f.Disk)
 	return err
+}
+
+// spare adds a disk's first partition to the stack's first array.
+func (g *guest) spare(ctx context.Context, f layoutrun.Fault) error {
+	s, err := g.last()
+	if err != nil {
+		return err
+	}
+	a, err := g.machine.MD.Find(s.Arrays[0].UUID)
+	if err != nil {
+		return err
+	}
+	d, err := g.disks.Find(ctx, f.Disk)
+	if err != nil {
+		return err
+	}
+	t, err := g.machine.GPT.Read(ctx, d.Path)
+	if err != nil || len(t.Partitions) == 0 {
+		return fmt.Errorf("disk %s has %d partitions: %w", f.Disk, len(t.Partitions), err)
+	}
+	return g.machine.MD.Add(ctx, a, t.Partitions[0].Device)
 }
 
 // last is the stack as the last plan left it.

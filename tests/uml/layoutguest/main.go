@@ -32,6 +32,9 @@ func main() {
 	flag.Parse()
 	if err := run(*dir); err != nil {
 		fmt.Println("error:", err)
+		if state, err := os.ReadFile("/proc/mdstat"); err == nil {
+			fmt.Printf("%s", state)
+		}
 		if out, err := exec.Command("dmesg").Output(); err == nil {
 			fmt.Printf("the kernel says:\n%s", out[max(0, len(out)-3000):])
 		}

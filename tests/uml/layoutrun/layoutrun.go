@@ -45,8 +45,8 @@ type Disk struct {
 // Unflushed is how much the fault "unflushed" writes, in bytes.
 const Unflushed = 4 << 20
 
-// Fault is what happens to a disk: "glitch" pulls it and puts it back, "break" lets all its requests fail, "unflushed"
-// writes to it and asks to die before its cache is flushed.
+// Fault is what happens to a disk: "glitch" pulls it and puts it back, "break" lets all its requests fail, "spare" adds it to
+// an array, "unflushed" writes to it and asks to die before its cache is flushed.
 type Fault struct {
 	Kind string
 	Disk plan.DiskID
