@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -150,7 +151,7 @@ func fresh(dir string, p plan.Plan) error {
 // run brings up what is there and runs what is left.
 func run(cmd *cobra.Command, dir string, j *journal.Journal, limit func() storage.Bytes) error {
 	p := j.Plan()
-	machine := live.New(devices(cmd), command.Steady{}, limit)
+	machine := machineOf(cmd, dir, limit)
 	if err := bringUp(cmd.Context(), machine, p, len(j.Records()) > 0); err != nil {
 		return err
 	}
@@ -169,6 +170,13 @@ func run(cmd *cobra.Command, dir string, j *journal.Journal, limit func() storag
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "plan %s is done: %s, capacity %s\n", p.ID, p.Subject, p.After)
 	return nil
+}
+
+// machineOf is this machine, which remembers beside the journals in dir how far its arrays had come.
+func machineOf(cmd *cobra.Command, dir string, limit func() storage.Bytes) *live.Machine {
+	machine := live.New(devices(cmd), command.Steady{}, limit)
+	machine.Events = filepath.Join(dir, "events")
+	return machine
 }
 
 // bringUp starts arrays, volume and mount: after a boot nobody else may have done it. A new stack has none before its
@@ -198,7 +206,7 @@ func planActivate() *cobra.Command {
 			}
 			for _, e := range slices.Backward(list) {
 				if e.Err == nil && e.Plan.Subject == "stack "+args[0] && len(e.Records) > 0 {
-					return bringUp(cmd.Context(), live.New(devices(cmd), command.Steady{}, nil), e.Plan, true)
+					return bringUp(cmd.Context(), machineOf(cmd, dir, nil), e.Plan, true)
 				}
 			}
 			return fault.New(fault.NotFound, "no plan in %s has made a stack %s", dir, args[0])
