@@ -97,15 +97,6 @@ func (t Tool) Make(ctx context.Context, kind, device string) error {
 	return nil
 }
 
-// Mounted reports whether something is mounted at a path.
-func Mounted(path string) (bool, error) {
-	there, err := mountinfo.Mounted(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return there, err
-}
-
 // MountedFrom reports whether a device is mounted at a path: fault.Precondition if something else is.
 func MountedFrom(device, path string) (bool, error) {
 	resolved, err := filepath.EvalSymlinks(path)

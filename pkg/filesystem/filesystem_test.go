@@ -47,8 +47,14 @@ func TestSizesAreThoseThatWereMade(t *testing.T) {
 	if err := (filesystem.Tool{}).Make(t.Context(), "ntfs", "x"); !errors.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
-	if there, err := filesystem.Mounted("/nowhere/at/all"); there || err != nil {
+	if there, err := filesystem.MountedFrom("/dev/null", "/nowhere/at/all"); there || err != nil {
 		t.Error(there, err)
+	}
+	if there, err := filesystem.MountedFrom("/dev/null", t.TempDir()); there || err != nil {
+		t.Error(there, err)
+	}
+	if there, err := filesystem.MountedFrom("/dev/null", "/proc"); there || !errors.Is(err, fault.Precondition) {
+		t.Errorf("something else is mounted there: %v, %v", there, err)
 	}
 }
 

@@ -112,11 +112,11 @@ func (m *Machine) mount(v stack.Volume) error {
 	if v.MountPoint == "" {
 		return nil
 	}
-	there, err := filesystem.Mounted(v.MountPoint)
+	device := lvm.Path(v.Group, v.Name)
+	there, err := filesystem.MountedFrom(device, v.MountPoint)
 	if err != nil || there {
 		return err
 	}
-	device := lvm.Path(v.Group, v.Name)
 	info, err := filesystem.Probe(device)
 	if err != nil || info.Type != v.FileSystem {
 		return err
