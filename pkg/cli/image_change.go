@@ -108,7 +108,7 @@ func (c *conversion) run(cmd *cobra.Command, source, target string) (err error) 
 func (c *conversion) do(cmd *cobra.Command, disk content.Disk, within *insideReport) error {
 	bar := newBar(cmd.ErrOrStderr(), "converted")
 	defer bar.close()
-	if within != nil && within.Growth != nil {
+	if within != nil && within.Growth != nil && within.Growth.Way.Here() {
 		return within.convert(cmd.Context(), disk, c.Target, bar.show)
 	}
 	return vdisk.Convert(cmd.Context(), disk, c.Target, bar.show)

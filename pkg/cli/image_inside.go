@@ -117,7 +117,7 @@ func (r *insideReport) print(out io.Writer) {
 	case g == nil:
 	case g.Done:
 		fmt.Fprintf(out, "%s in partition %d is as large as the partition\n", g.Kind, r.part.Number)
-	case g.AtBoot != "" && g.Way != inside.InFile:
+	case g.AtBoot != "" && (g.Way != inside.InFile || g.Why != ""):
 		if g.Why != "" {
 			fmt.Fprintf(out, "not grown here: %s\n", g.Why)
 		}

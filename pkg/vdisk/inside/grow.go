@@ -35,6 +35,9 @@ const (
 	Nothing Way = "nothing to grow" // there is no file system
 )
 
+// Here reports whether this machine is the one to try it.
+func (w Way) Here() bool { return w == InFile || w == Mounted }
+
 // WayOf says how what is in a partition grows, and the command to be run in the machine itself where this one cannot; device is
 // the partition's name there.
 func WayOf(kind, device string) (way Way, atBoot string) {
@@ -76,13 +79,13 @@ func (t Tool) GrowFileSystem(ctx context.Context, file string, p Part) (Growth, 
 		err = t.ext(ctx, file)
 	case Mounted:
 		err = t.mounted(ctx, file, p.Content)
-		if errors.Is(err, errCannotMount) {
-			g.Why = err.Error()
-			return g, nil
-		}
 	case Never:
 		return g, fault.New(fault.Unsupported, "partition %d holds %s, which does not grow", p.Number, p.Content)
 	default:
+		return g, nil
+	}
+	if errors.Is(err, errCannotMount) || errors.Is(err, errNoTool) {
+		g.Why = err.Error()
 		return g, nil
 	}
 	if err != nil {
@@ -97,8 +100,11 @@ func (t Tool) GrowFileSystem(ctx context.Context, file string, p Part) (Growth, 
 func (t Tool) ext(ctx context.Context, file string) error {
 	_, err := t.Run.Run(ctx, command.Cmd{Name: "e2fsck", Args: []string{"-f", "-p", file}})
 	var exit *command.ExitError
-	if errors.As(err, &exit) && exit.Code == 1 { // it mended something
+	switch {
+	case errors.As(err, &exit) && exit.Code == 1: // it mended something
 		err = nil
+	case err != nil && command.ExitCode(err) < 0 && ctx.Err() == nil:
+		return fmt.Errorf("%w: %w", errNoTool, err)
 	}
 	if err != nil {
 		return fault.New(fault.Precondition, "the file system is not sound: check it in its machine with e2fsck first: %w", err)
@@ -106,6 +112,8 @@ func (t Tool) ext(ctx context.Context, file string) error {
 	_, err = t.Run.Run(ctx, command.Cmd{Name: "resize2fs", Args: []string{file}})
 	return err
 }
+
+var errNoTool = errors.New("e2fsprogs are not on this machine")
 
 var errCannotMount = errors.New("this machine cannot mount it")
 

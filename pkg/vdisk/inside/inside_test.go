@@ -2,6 +2,7 @@ package inside_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -136,5 +137,20 @@ func TestThePictureShowsBothEnds(t *testing.T) {
 `
 	if got := before.Picture(200 * mib); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+type missing struct{}
+
+func (missing) Run(context.Context, command.Cmd) (command.Result, error) {
+	return command.Result{}, exec.ErrNotFound
+}
+
+func TestWithoutItsToolsAFileSystemIsLeftToItsMachine(t *testing.T) {
+	part := inside.Part{Content: "ext4"}
+	part.Number = 2
+	growth, err := inside.Tool{Run: missing{}}.GrowFileSystem(t.Context(), "x", part)
+	if err != nil || growth.Done || growth.Why == "" || growth.AtBoot != "resize2fs /dev/sdX2" {
+		t.Errorf("%+v, %v", growth, err)
 	}
 }
