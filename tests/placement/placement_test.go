@@ -4,6 +4,7 @@ package placement
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,8 +129,8 @@ func read(t *testing.T, flags []string) placement.Cluster {
 	return c
 }
 
-// same compares the mappings computed from the dumps with what the cluster says.
-func same(t *testing.T, when string, c placement.Cluster, pgs []pgState) {
+// differences are the PGs whose computed mapping is not what the cluster says.
+func differences(t *testing.T, c placement.Cluster, pgs []pgState) (list []string) {
 	t.Helper()
 	mapper, err := osdmap.NewMapper(c.OSDs, c.Crush)
 	if err != nil {
@@ -145,7 +146,24 @@ func same(t *testing.T, when string, c placement.Cluster, pgs []pgState) {
 			t.Fatal(err)
 		}
 		if !slices.Equal(m.Up, p.Up) || !slices.Equal(m.Acting, p.Acting) || m.UpPrimary != p.UpPrimary {
-			t.Errorf("%s: pg %s is up on %v, acting %v; computed %v, %v", when, p.ID, p.Up, p.Acting, m.Up, m.Acting)
+			list = append(list, fmt.Sprintf("pg %s is up on %v, acting %v; computed %v, %v", p.ID, p.Up, p.Acting, m.Up, m.Acting))
+		}
+	}
+	return list
+}
+
+// same waits until the cluster is at the computed mappings, and returns its last dump: a PG tells of the newest map only
+// some time after it has it.
+func same(t *testing.T, when string, c placement.Cluster, cluster realceph.Cluster) string {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+		pgs, text := settled(t, cluster)
+		list := differences(t, c, pgs)
+		if len(list) == 0 {
+			return text
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %s", when, strings.Join(list, "\n"))
 		}
 	}
 }
@@ -164,10 +182,10 @@ func balance(t *testing.T, flags []string, format string) string {
 func TestACarriedOutPlanIsWhatTheClusterSays(t *testing.T) {
 	c := cluster(t)
 	mix(t, c)
-	pgs, text := settled(t, c)
+	_, text := settled(t, c)
+	text = same(t, "before", read(t, dumps(t, c, text)), c)
 	flags := dumps(t, c, text)
 	before := read(t, flags)
-	same(t, "before", before, pgs)
 
 	var plan placement.Balance
 	if err := json.Unmarshal([]byte(balance(t, flags, "json")), &plan); err != nil {
@@ -187,13 +205,8 @@ func TestACarriedOutPlanIsWhatTheClusterSays(t *testing.T) {
 		before.OSDs.UpmapItems[u.PG] = u.Pairs
 		c.Tool(t, strings.Fields(commands[i])...)
 	}
-	pgs, text = settled(t, c)
-	same(t, "planned", before, pgs)
-	if t.Failed() {
-		return
-	}
-	after := read(t, dumps(t, c, text))
-	same(t, "after", after, pgs)
+	after := read(t, dumps(t, c, same(t, "planned", before, c)))
+	same(t, "after", after, c)
 	again, err := placement.PlanBalance(after, placement.BalanceOptions{})
 	if err != nil {
 		t.Fatal(err)
