@@ -73,27 +73,37 @@ func current(dir, name string) (stack.Stack, bool, error) {
 	if err != nil {
 		return stack.Stack{}, false, err
 	}
-	var found stack.Stack
-	there := false
 	for _, e := range list {
 		if e.Err != nil {
-			return found, false, e.Err
+			return stack.Stack{}, false, e.Err
 		}
 		if e.Plan.Subject != "stack "+name || !executor.Touched(e.Records) {
 			continue
 		}
 		if s := executor.StatusOf(e.Plan, e.Records); s.Phase != executor.Succeeded {
-			return found, false, fault.New(fault.Busy, "plan %s of stack %s has not come to its end (%s): `holdfast plan run %s` goes on with it", e.Plan.ID, name, s, e.Plan.ID)
+			return stack.Stack{}, false, fault.New(fault.Busy, "plan %s of stack %s has not come to its end (%s): `holdfast plan run %s` goes on with it", e.Plan.ID, name, s, e.Plan.ID)
+		}
+	}
+	_, found, there, err := newest(list, name)
+	return found, there, err
+}
+
+// newest is the last plan that changed a stack, and the state that it leads to; false if there is none. Plans are
+// told apart by the generation of their state: clocks may have been wrong.
+func newest(list []journal.Entry, name string) (last journal.Entry, state stack.Stack, there bool, err error) {
+	for _, e := range list {
+		if e.Err != nil || e.Plan.Subject != "stack "+name || !executor.Touched(e.Records) {
+			continue
 		}
 		s, err := stack.Parse(e.Plan.State)
 		if err != nil {
-			return found, false, err
+			return e, s, false, err
 		}
-		if !there || s.Generation > found.Generation { // clocks may have been wrong
-			found, there = s, true
+		if !there || s.Generation > state.Generation {
+			last, state, there = e, s, true
 		}
 	}
-	return found, there, nil
+	return last, state, there, nil
 }
 
 func planShow() *cobra.Command {

@@ -204,10 +204,12 @@ func planActivate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, e := range slices.Backward(list) {
-				if e.Err == nil && e.Plan.Subject == "stack "+args[0] && len(e.Records) > 0 {
-					return bringUp(cmd.Context(), machineOf(cmd, dir, nil), e.Plan, true)
-				}
+			last, _, there, err := newest(list, args[0])
+			if err != nil {
+				return err
+			}
+			if there {
+				return bringUp(cmd.Context(), machineOf(cmd, dir, nil), last.Plan, true)
 			}
 			return fault.New(fault.NotFound, "no plan in %s has made a stack %s", dir, args[0])
 		},
