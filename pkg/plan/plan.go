@@ -132,17 +132,25 @@ func Parse(data []byte) (Plan, error) {
 	if err := json.Unmarshal(data, &p); err != nil {
 		return Plan{}, fault.New(fault.Invalid, "read plan: %w", err)
 	}
+	if err := p.Check(); err != nil {
+		return Plan{}, err
+	}
+	return p, nil
+}
+
+// Check refuses a plan of another version, and one whose content is not what its ID says.
+func (p Plan) Check() error {
 	if p.Version != Version {
-		return Plan{}, fault.New(fault.Unsupported, "plan of version %d: this program knows version %d", p.Version, Version)
+		return fault.New(fault.Unsupported, "plan of version %d: this program knows version %d", p.Version, Version)
 	}
 	want, err := p.hash()
 	if err != nil {
-		return Plan{}, fault.As(fault.Invalid, err)
+		return fault.As(fault.Invalid, err)
 	}
 	if p.ID != want {
-		return Plan{}, fault.New(fault.Invalid, "plan %q was changed after it was made: its content has the id %q", p.ID, want)
+		return fault.New(fault.Invalid, "plan %q was changed after it was made: its content has the id %q", p.ID, want)
 	}
-	return p, nil
+	return nil
 }
 
 // Of lists the disks of a use, by their IDs in order.

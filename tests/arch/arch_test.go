@@ -28,7 +28,7 @@ var layers = [][]string{
 	// Adapters, each of which wraps one outside thing.
 	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/partition/edit", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/inside", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
 	// Pure: no files, no network, no clock, no chance.
-	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/crush", "pkg/disk/signature", "pkg/executor", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/partition", "pkg/placement", "pkg/placement/osdmap", "pkg/plan", "pkg/poll", "pkg/stack", "pkg/vdisk/content"},
+	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/coordinator/fsm", "pkg/crush", "pkg/disk/signature", "pkg/executor", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/partition", "pkg/placement", "pkg/placement/osdmap", "pkg/plan", "pkg/poll", "pkg/stack", "pkg/vdisk/content"},
 	// The domain.
 	{"pkg/fault", "pkg/storage"},
 }
@@ -59,7 +59,8 @@ var neighbours = map[string][]string{
 	"pkg/placement/osdmap": {"pkg/placement"},
 	"pkg/partition":        {"pkg/disk/signature"},
 	"pkg/layout":           {"pkg/stack"},
-	"pkg/plan":             {"pkg/executor", "pkg/stack"},
+	"pkg/plan":             {"pkg/coordinator/fsm", "pkg/executor", "pkg/stack"},
+	"pkg/executor":         {"pkg/coordinator/fsm"},
 }
 
 // outside says who alone may import a module from outside.

@@ -1,0 +1,237 @@
+package fsm
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+)
+
+// entry finds a plan.
+func (s *State) entry(id plan.ID) (*Entry, error) {
+	e, ok := s.Plans[id]
+	if !ok {
+		return nil, fault.New(fault.NotFound, "there is no plan %s", id)
+	}
+	return e, nil
+}
+
+func (b *Propose) apply(s *State, c Command) (any, error) {
+	p := b.Plan
+	if err := s.proposable(b); err != nil {
+		return nil, err
+	}
+	if known, ok := s.Plans[p.ID]; ok && !known.Over() {
+		return known, nil
+	}
+	if err := s.fresh(p, s.Subjects[p.Subject].State); err != nil {
+		return nil, err
+	}
+	e := &Entry{Plan: p, Node: b.Node, Saw: s.Subjects[p.Subject].State, Phase: Proposed, By: c.Who, At: c.At}
+	s.Plans[p.ID] = e
+	s.note(c, string(p.ID), "proposed: %s: %s", p.Subject, p.What)
+	if name := s.allowing(p); name != "" && s.conflict(e) == nil {
+		e.Approval, e.Phase = &Approval{By: "policy " + name, At: c.At}, Approved
+		s.note(c, string(p.ID), "approved by policy %s", name)
+	}
+	return e, nil
+}
+
+// proposable refuses what can never run.
+func (s *State) proposable(b *Propose) error {
+	if err := b.Plan.Check(); err != nil {
+		return err
+	}
+	if len(b.Plan.Steps) == 0 {
+		return fault.New(fault.Invalid, "plan %s has no steps", b.Plan.ID)
+	}
+	for _, step := range b.Plan.Steps {
+		if step.Executor == Coordinator {
+			continue
+		}
+		if step.Executor != "node" {
+			return fault.New(fault.Invalid, "plan %s: step %q is for %q, which is neither node nor %s", b.Plan.ID, step.What, step.Executor, Coordinator)
+		}
+		if _, ok := s.Nodes[b.Node]; !ok {
+			return fault.New(fault.NotFound, "plan %s: no agent of node %q has reported", b.Plan.ID, b.Node)
+		}
+	}
+	if _, ok := s.Subjects[b.Plan.Subject]; !ok {
+		return fault.New(fault.Precondition, "plan %s: nothing is known of %s: its state must be told first", b.Plan.ID, b.Plan.Subject)
+	}
+	return nil
+}
+
+// fresh refuses a plan whose subject is not as it was when the plan was made, with the difference.
+func (s *State) fresh(p plan.Plan, saw []byte) error {
+	now := s.Subjects[p.Subject]
+	if now.Hash == p.Parent {
+		return nil
+	}
+	text := "it was made from a state that is not known here"
+	if lines := Difference(saw, now.State); len(lines) > 0 {
+		text = strings.Join(lines, "; ")
+	}
+	return fault.New(fault.Precondition, "plan %s is stale: %s has changed since it was made (%s): make a new plan", p.ID, p.Subject, text)
+}
+
+// allowing is the first policy by name that lets a plan run without a person, "" for none.
+func (s *State) allowing(p plan.Plan) string {
+	if len(p.Of(plan.Take))+len(p.Of(plan.Release)) > 0 {
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Policies)) {
+		kinds := s.Policies[name].Approves
+		if !slices.ContainsFunc(p.Steps, func(step plan.Step) bool { return !slices.Contains(kinds, step.Kind) }) {
+			return name
+		}
+	}
+	return ""
+}
+
+// conflict is why a plan must not run beside those that are held.
+func (s *State) conflict(e *Entry) error {
+	for _, id := range slices.Sorted(maps.Keys(s.Plans)) {
+		other := s.Plans[id]
+		if other == e || !other.Held() {
+			continue
+		}
+		if other.Plan.Subject == e.Plan.Subject {
+			return fault.New(fault.Busy, "plan %s is %s for %s, too: let it end, or cancel it", id, other.Phase, e.Plan.Subject)
+		}
+		for _, d := range e.Plan.Disks {
+			if slices.ContainsFunc(other.Plan.Disks, func(o plan.Disk) bool { return o.ID == d.ID }) {
+				return fault.New(fault.Busy, "plan %s, which is %s, has disk %s, too: let it end, or cancel it", id, other.Phase, d.ID)
+			}
+		}
+	}
+	return nil
+}
+
+func (b *Approve) apply(s *State, c Command) (any, error) {
+	e, err := s.entry(b.Plan)
+	if err != nil {
+		return nil, err
+	}
+	if want := e.Plan.Token(); b.Token != want {
+		return nil, fault.New(fault.Denied, "approving plan %s asks for the token %q, which names what is at stake", b.Plan, want)
+	}
+	if e.Held() || e.Phase == Completed {
+		return e, nil
+	}
+	if e.Phase != Proposed {
+		return nil, fault.New(fault.Precondition, "plan %s is %s: propose it anew", b.Plan, e.Phase)
+	}
+	if err := s.fresh(e.Plan, e.Saw); err != nil {
+		return nil, err
+	}
+	if err := s.conflict(e); err != nil {
+		return nil, err
+	}
+	e.Approval, e.Phase = &Approval{By: c.Who, At: c.At}, Approved
+	s.note(c, string(b.Plan), "approved")
+	return e, nil
+}
+
+func (b *PausePlan) apply(s *State, c Command) (any, error) {
+	e, err := s.entry(b.Plan)
+	if err != nil {
+		return nil, err
+	}
+	if !e.Held() || e.Phase == Cancelled {
+		return nil, fault.New(fault.Precondition, "plan %s is %s: there is nothing to pause", b.Plan, e.Phase)
+	}
+	if e.Pause == nil {
+		e.Pause = &Pause{By: c.Who, Why: b.Why, At: c.At}
+		s.note(c, string(b.Plan), "paused: %s", b.Why)
+	}
+	return e, nil
+}
+
+func (b *Resume) apply(s *State, c Command) (any, error) {
+	e, err := s.entry(b.Plan)
+	if err != nil {
+		return nil, err
+	}
+	if !e.Held() {
+		return nil, fault.New(fault.Precondition, "plan %s is %s: there is nothing to resume", b.Plan, e.Phase)
+	}
+	if e.Pause == nil && !e.Cancel && e.Phase != Stopped && e.Phase != Cancelled {
+		return e, nil
+	}
+	e.Pause, e.Cancel, e.Ended = nil, false, time.Time{}
+	if e.Phase == Stopped || e.Phase == Cancelled {
+		e.Phase = Running
+	}
+	s.note(c, string(b.Plan), "resumed")
+	return e, nil
+}
+
+func (b *Cancel) apply(s *State, c Command) (any, error) {
+	e, err := s.entry(b.Plan)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case e.Phase == Cancelled:
+		return e, nil
+	case e.Over():
+		return nil, fault.New(fault.Precondition, "plan %s is %s: there is nothing to cancel", b.Plan, e.Phase)
+	case s.worked(e):
+		e.Cancel = true
+		s.note(c, string(b.Plan), "to be cancelled before its next step")
+	default:
+		s.end(e, Cancelled)
+		s.note(c, string(b.Plan), "cancelled")
+	}
+	return e, nil
+}
+
+func (b *Abandon) apply(s *State, c Command) (any, error) {
+	e, err := s.entry(b.Plan)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case e.Phase == Abandoned:
+		return e, nil
+	case !e.Held():
+		return nil, fault.New(fault.Precondition, "plan %s is %s: there is nothing to abandon", b.Plan, e.Phase)
+	case s.worked(e):
+		return nil, fault.New(fault.Busy, "%s works on plan %s now: cancel it first, it ends before its next step", e.Lease.Holder, b.Plan)
+	}
+	if executor.Touched(e.Records) { // what the subject is like now must be told anew
+		delete(s.Subjects, e.Plan.Subject)
+	}
+	s.end(e, Abandoned)
+	s.note(c, string(b.Plan), "abandoned at step %d of %d", e.Status().Step+1, len(e.Plan.Steps))
+	return e, nil
+}
+
+// worked reports whether somebody may be at work on the plan.
+func (s *State) worked(e *Entry) bool { return e.Lease != nil && e.Lease.Until.After(s.Clock) }
+
+// end closes a plan and forgets the oldest of those that are over.
+func (s *State) end(e *Entry, phase Phase) {
+	e.Phase, e.Ended, e.Lease, e.Pause, e.Cancel = phase, s.Clock, nil, nil, false
+	var over []*Entry
+	for _, o := range s.Plans {
+		if o.Over() {
+			over = append(over, o)
+		}
+	}
+	if len(over) <= keepOver {
+		return
+	}
+	slices.SortFunc(over, func(a, b *Entry) int {
+		return cmp.Or(a.Ended.Compare(b.Ended), cmp.Compare(a.Plan.ID, b.Plan.ID))
+	})
+	for _, o := range over[:len(over)-keepOver] {
+		delete(s.Plans, o.Plan.ID)
+	}
+}
