@@ -85,15 +85,11 @@ func halfBuried(ctx context.Context, images ceph.Images, r *record.Record) (bool
 // bury makes the image a tombstone. Unlike the trash, a rename does not mind watchers. The tombstone's name is made
 // of the incarnation: another image that has it was put there behind Holdfast's back.
 func bury(ctx context.Context, images ceph.Images, r *record.Record) error {
-	watchers, err := images.Watchers(ctx, r.BackendName())
-	if err != nil {
+	if err := images.Unwatched(ctx, r.BackendName()); err != nil {
 		return err
 	}
-	if len(watchers) > 0 {
-		return fault.New(fault.Busy, "image %s is open", r.BackendName())
-	}
 	tombstone := volumeid.TombstoneName(r.Incarnation)
-	err = images.Rename(ctx, r.BackendName(), tombstone)
+	err := images.Rename(ctx, r.BackendName(), tombstone)
 	if errors.Is(err, fault.Exists) {
 		return fault.New(fault.Precondition, "another image has the name %s, which this one is to take: look at both with `rbd info`, and give that one another name: %v", tombstone, err)
 	}

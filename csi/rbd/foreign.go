@@ -235,8 +235,8 @@ func checkForeign(ctx context.Context, site clustermap.Site, images ceph.Images,
 	if err != nil || !there {
 		return false, err
 	}
-	watchers, err := images.Watchers(ctx, name)
-	if err == nil && len(watchers) > 0 {
+	err = images.Unwatched(ctx, name)
+	if errors.Is(err, fault.Busy) {
 		err = inUse(ctx, images, name)
 	}
 	return true, err

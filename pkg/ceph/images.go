@@ -78,6 +78,9 @@ type Images interface {
 	Remove(ctx context.Context, name string) error
 	// Watchers lists the clients that have the image open, other than this connection.
 	Watchers(ctx context.Context, name string) ([]Watcher, error)
+	// Unwatched refuses an image that a client other than this connection has open (fault.Busy), and has the cluster
+	// forget clients that it lists though they died.
+	Unwatched(ctx context.Context, name string) error
 	Metadata(ctx context.Context, name string) (map[string]string, error)
 	SetMetadata(ctx context.Context, name string, pairs map[string]string) error
 	List(ctx context.Context) ([]string, error)

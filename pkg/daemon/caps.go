@@ -51,6 +51,9 @@ var subvolumeCommands = [...]string{
 // it is a part of "profile rbd", and to empty the list is not allowed.
 const unfence = "allow command 'osd blocklist' with blocklistop=rm addr regex '^[^/]+/[0-9]+$'"
 
+// repeer lets one PG peer anew: the only way to have an OSD forget a watcher that died in the wrong moment.
+const repeer = "allow command 'pg repeer'"
+
 // foreignJournal is where ceph-csi keeps its journal of a file system's volumes, for those that are adopted.
 // Nothing else is in that namespace of the metadata pool.
 const foreignJournal = "allow rw namespace=csi tag cephfs metadata="
@@ -67,7 +70,7 @@ func ProvisionerCaps(filesystem string, rbdPools ...string) Caps {
 		mgr = append(mgr, fmt.Sprintf("allow command '%s' with vol_name=%s", name, filesystem))
 	}
 	return Caps{
-		"mon": "profile rbd, allow r fsname=" + filesystem + ", " + unfence,
+		"mon": "profile rbd, allow r fsname=" + filesystem + ", " + unfence + ", " + repeer,
 		"osd": strings.Join(append(osd, "allow rwx pool="+PoolRecords, foreignJournal+filesystem), ", "),
 		"mgr": strings.Join(mgr, ", "),
 	}

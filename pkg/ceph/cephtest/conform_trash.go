@@ -86,6 +86,7 @@ func conformUse(t *testing.T, clients Clients) {
 		device := clients.Outside.Open(t, "rbd", "", name)
 		device.Write(t, 0, 4096)
 		want(t, "removal of a snapshot that is not there", images.RemoveSnapshot(ctx, name, "u"), fault.NotFound)
+		want(t, "unwatched, in use", images.Unwatched(ctx, name), fault.Busy)
 		want(t, "trash of an image in use", images.Trash(ctx, name), fault.Busy)
 		want(t, "flatten of an image in use", images.Flatten(ctx, name, nil), nil)
 		want(t, "snapshot of an image in use", images.CreateSnapshot(ctx, name, "u"), nil)

@@ -232,6 +232,8 @@ func conformImages(t *testing.T, clients Clients) {
 	if len(watchers) != 0 {
 		t.Fatalf("watchers of an idle image: %v", watchers)
 	}
+	want(t, "unwatched", images.Unwatched(ctx, name), nil)
+	want(t, "unwatched, not there", images.Unwatched(ctx, "none"), fault.NotFound)
 	names, err := images.List(ctx)
 	want(t, "list", err, nil)
 	if !contains(names, name) {

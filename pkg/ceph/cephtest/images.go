@@ -227,6 +227,15 @@ func (i *fakeImages) Watchers(ctx context.Context, name string) (list []ceph.Wat
 	return list, err
 }
 
+func (i *fakeImages) Unwatched(ctx context.Context, name string) error {
+	return i.with(ctx, "Unwatched", name, func(m *image) error {
+		if len(m.watchers) > 0 {
+			return fault.New(fault.Busy, "client %s has it open", m.watchers[0].Address)
+		}
+		return nil
+	})
+}
+
 func (i *fakeImages) Metadata(ctx context.Context, name string) (pairs map[string]string, err error) {
 	err = i.with(ctx, "Metadata", name, func(m *image) error {
 		pairs = maps.Clone(m.metadata)

@@ -27,28 +27,18 @@ func (i *images) Rename(ctx context.Context, name, to string) error {
 // that comes between is found by RemoveTrashed, for which librbd does look.
 func (i *images) Trash(ctx context.Context, name string) error {
 	return i.do(ctx, "move to the trash", name, func(ioctx *rados.IOContext) error {
-		if err := i.unwatched(ioctx, name); err != nil {
+		image, err := rbd.OpenImageReadOnly(ioctx, name, rbd.NoSnapshot)
+		switch {
+		case errors.Is(err, rbd.ErrNotFound): // cut off in its creation or removal: it has no clients
+		case err != nil:
 			return err
+		default:
+			if err := thenClose(image, i.unwatched(ctx, ioctx, image)); err != nil {
+				return err
+			}
 		}
 		return rbd.GetImage(ioctx, name).Trash(0)
 	})
-}
-
-// unwatched refuses an image that a client has open. One that cannot be opened, because its
-// creation or removal was cut off, has none.
-func (i *images) unwatched(ioctx *rados.IOContext, name string) error {
-	image, err := rbd.OpenImageReadOnly(ioctx, name, rbd.NoSnapshot)
-	if errors.Is(err, rbd.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	watchers, err := i.watchers(image)
-	if err == nil && len(watchers) > 0 {
-		err = fault.New(fault.Busy, "client %s has it open", watchers[0].Address)
-	}
-	return thenClose(image, err)
 }
 
 func (i *images) Trashed(ctx context.Context) ([]ceph.TrashedImage, error) {
@@ -68,14 +58,21 @@ func (i *images) Trashed(ctx context.Context) ([]ceph.TrashedImage, error) {
 func (i *images) RemoveTrashed(ctx context.Context, id string) error {
 	return i.do(ctx, "remove trashed", id, func(ioctx *rados.IOContext) error {
 		err := rbd.TrashRemove(ioctx, id, true)
-		if errno(err) != syscall.ENOTEMPTY {
+		switch errno(err) {
+		case syscall.ENOTEMPTY:
+			visible, lookErr := snapshotInSight(ioctx, id)
+			if lookErr == nil && visible {
+				return fault.New(fault.Precondition, "it has snapshots: %v", err)
+			}
+			return errors.Join(err, lookErr)
+		case syscall.EBUSY:
+			if image, openErr := rbd.OpenImageByIdReadOnly(ioctx, id, rbd.NoSnapshot); openErr == nil && thenClose(image, i.unwatched(ctx, ioctx, image)) == nil {
+				return rbd.TrashRemove(ioctx, id, true)
+			}
+			return err
+		default:
 			return err
 		}
-		visible, lookErr := snapshotInSight(ioctx, id)
-		if lookErr == nil && visible {
-			return fault.New(fault.Precondition, "it has snapshots: %v", err)
-		}
-		return errors.Join(err, lookErr)
 	})
 }
 
