@@ -26,7 +26,7 @@ var layers = [][]string{
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/rbd", "csi/registration", "pkg/osd", "pkg/stack/live"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/command", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/partition/edit", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/inside", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/certs", "pkg/command", "pkg/coordinator/raftnode", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/partition/edit", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/inside", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
 	// Pure: no files, no network, no clock, no chance.
 	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/coordinator/fsm", "pkg/crush", "pkg/disk/signature", "pkg/executor", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/partition", "pkg/placement", "pkg/placement/osdmap", "pkg/plan", "pkg/poll", "pkg/stack", "pkg/vdisk/content"},
 	// The domain.
@@ -47,6 +47,7 @@ var neighbours = map[string][]string{
 	"pkg/command": {"*"},
 	"pkg/obs":     {"*"},
 	"pkg/keylock": {"pkg/flight"},
+	"pkg/certs":   {"pkg/coordinator/raftnode"},
 
 	"pkg/rpc/volumeapi": {"pkg/csiclient"},
 
@@ -70,6 +71,7 @@ var outside = map[string][]string{
 	"github.com/prometheus/client_golang": {"csi/server", "pkg/standalone"},
 	"os/exec":                             {"pkg/command", "csi/attach/keeper", "pkg/standalone", "pkg/cli"},
 	"C":                                   {"pkg/ceph/native"},
+	"github.com/hashicorp":                {"pkg/coordinator/raftnode"},
 	"github.com/diskfs/go-diskfs":         {"pkg/partition/edit"},
 	"github.com/lima-vm/go-qcow2reader":   {"pkg/vdisk/qcow2"},
 }

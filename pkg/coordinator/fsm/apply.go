@@ -130,7 +130,7 @@ func (s *State) Encode() ([]byte, error) {
 
 // DecodeState reads what Encode wrote.
 func DecodeState(data []byte) (*State, error) {
-	s := New()
+	s := &State{}
 	if err := json.Unmarshal(data, s); err != nil {
 		return nil, fault.New(fault.Invalid, "read state: %w", err)
 	}

@@ -1,0 +1,202 @@
+package certs
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
+)
+
+// The files of a process's directory. ca.crt may hold several CAs: an old one and its successor, while they change.
+const (
+	caFile   = "ca.crt"
+	certFile = "tls.crt"
+	keyFile  = "tls.key"
+)
+
+// Write puts a pair and the CAs that are trusted into a directory, as Store reads them. A reader meets either the old
+// pair or the new one: the key goes first, and a pair that does not fit is not taken.
+func Write(dir string, ca []byte, p Pair) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make directory of certificates: %w", err)
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{caFile, ca}, {keyFile, p.Key}, {certFile, p.Cert}} {
+		if err := replace(filepath.Join(dir, f.name), f.data); err != nil {
+			return fmt.Errorf("write %s: %w", f.name, err)
+		}
+	}
+	return nil
+}
+
+// replace writes a file such that it is there whole, or as it was.
+func replace(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("make a temporary file: %w", err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// Store holds the certificate of this process, and follows its directory: a new certificate or CA is used by the next
+// handshake, without a restart.
+type Store struct {
+	dir string
+
+	mu    sync.RWMutex
+	cert  tls.Certificate
+	roots *x509.CertPool
+	id    Identity
+}
+
+// Open reads the directory. fault.Invalid: the files do not fit each other.
+func Open(dir string) (*Store, error) {
+	s := &Store{dir: dir}
+	return s, s.Reload()
+}
+
+// Identity is who this process is.
+func (s *Store) Identity() Identity {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.id
+}
+
+// Expires is when the certificate in use ends.
+func (s *Store) Expires() time.Time {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.cert.Leaf.NotAfter
+}
+
+// Reload reads the directory anew. On an error the old certificate stays in use.
+func (s *Store) Reload() error {
+	var files [3][]byte
+	for i, name := range []string{caFile, certFile, keyFile} {
+		data, err := os.ReadFile(filepath.Join(s.dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return fault.New(fault.NotFound, "read certificates: %w", err)
+		}
+		if err != nil {
+			return fmt.Errorf("read certificates: %w", err)
+		}
+		files[i] = data
+	}
+	cert, err := tls.X509KeyPair(files[1], files[2])
+	if err != nil {
+		return fault.New(fault.Invalid, "certificate in %s: %w", s.dir, err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(files[0]) {
+		return fault.New(fault.Invalid, "%s in %s holds no certificate", caFile, s.dir)
+	}
+	id, err := IdentityOf(cert.Leaf)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cert, s.roots, s.id = cert, roots, id
+	return nil
+}
+
+// Follow reads the directory anew when a file of it has changed, until ctx ends. failed hears why one was not taken.
+func (s *Store) Follow(ctx context.Context, every time.Duration, failed func(error)) {
+	var seen []byte
+	_ = poll.Until(ctx, every, func() (bool, error) { // ends with ctx alone
+		var now []byte
+		for _, name := range []string{caFile, certFile, keyFile} {
+			data, _ := os.ReadFile(filepath.Join(s.dir, name))
+			now = append(now, data...)
+		}
+		if !bytes.Equal(now, seen) {
+			seen = now
+			if err := s.Reload(); err != nil {
+				failed(err)
+			}
+		}
+		return false, nil
+	})
+}
+
+// Server is the configuration of a listener that lets in those alone whose role is named.
+func (s *Store) Server(allowed ...Role) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			s.mu.RLock()
+			defer s.mu.RUnlock()
+			return &tls.Config{
+				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{s.cert}, ClientCAs: s.roots,
+				ClientAuth: tls.RequireAndVerifyClientCert, VerifyConnection: only(allowed),
+				SessionTicketsDisabled: true, // every connection is checked by what is trusted now
+				NextProtos:             []string{"h2"},
+			}, nil
+		},
+	}
+}
+
+// Client is the configuration for a connection to a process of that role; name "" for any of them. Addresses do not
+// count: members move, their names stay.
+func (s *Store) Client(role Role, name string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			s.mu.RLock()
+			defer s.mu.RUnlock()
+			cert := s.cert
+			return &cert, nil
+		},
+		InsecureSkipVerify: true, //nolint:gosec // only the check of host names: VerifyConnection does the rest
+		VerifyConnection: func(c tls.ConnectionState) error {
+			s.mu.RLock()
+			roots := s.roots
+			s.mu.RUnlock()
+			if _, err := c.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+				return fault.New(fault.Denied, "the server's certificate: %w", err)
+			}
+			id, err := IdentityOf(c.PeerCertificates[0])
+			if err != nil {
+				return err
+			}
+			if id.Role != role || name != "" && id.Name != name {
+				return fault.New(fault.Denied, "the server is %s, not %s", id, Identity{role, name})
+			}
+			return nil
+		},
+	}
+}
+
+func only(allowed []Role) func(tls.ConnectionState) error {
+	return func(c tls.ConnectionState) error {
+		id, err := IdentityOf(c.PeerCertificates[0])
+		if err != nil {
+			return err
+		}
+		for _, role := range allowed {
+			if id.Role == role {
+				return nil
+			}
+		}
+		return fault.New(fault.Denied, "%s may not speak here", id)
+	}
+}

@@ -1,0 +1,93 @@
+package certs
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// Token is what a process joins a cluster with: it says where, whom to trust, and for whom a certificate is asked. Its Secret
+// is known to the cluster by its hash alone, and is good once and until it expires.
+type Token struct {
+	Addresses []string       `json:"addresses"`
+	CA        string         `json:"ca"` // PEM
+	For       Identity       `json:"for"`
+	Secret    storage.Secret `json:"-"`
+}
+
+// tokenPrefix begins every token, so that one is known when it is found in the wrong place.
+const tokenPrefix = "holdfast-join-1."
+
+// Admission is what the cluster remembers of a token.
+type Admission struct {
+	For     Identity  `json:"for"`
+	Hash    []byte    `json:"hash"`
+	Expires time.Time `json:"expires"`
+}
+
+// NewToken makes a token for an identity, and what to remember of it.
+func NewToken(addresses []string, ca []byte, id Identity, expires time.Time) (Token, Admission, error) {
+	if err := id.check(); err != nil {
+		return Token{}, Admission{}, err
+	}
+	secret := rand.Text() + rand.Text()
+	sum := sha256.Sum256([]byte(secret))
+	return Token{addresses, string(ca), id, storage.NewSecret(secret)}, Admission{id, sum[:], expires.UTC()}, nil
+}
+
+// Admits checks a secret that somebody came with. fault.Denied tells what is wrong in as few words as possible.
+func (a Admission) Admits(id Identity, secret storage.Secret, now time.Time) error {
+	sum := sha256.Sum256([]byte(secret.Reveal()))
+	if !hmac.Equal(sum[:], a.Hash) || a.For != id {
+		return fault.New(fault.Denied, "the join token is not for %s", id)
+	}
+	if !now.Before(a.Expires) {
+		return fault.New(fault.Denied, "the join token expired at %s: make a new one", a.Expires.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// wire is a token as it is written; the secret is in it.
+type wire struct {
+	Token
+
+	Secret string `json:"secret"`
+}
+
+// Reveal writes the token, secret and all, for the one who joins.
+func (t Token) Reveal() (string, error) {
+	data, err := json.Marshal(wire{t, t.Secret.Reveal()}) //nolint:gosec // the one place that writes a token
+	if err != nil {
+		return "", fmt.Errorf("write join token: %w", err)
+	}
+	return tokenPrefix + base64.RawURLEncoding.EncodeToString(data), nil
+}
+
+// ParseToken reads what Reveal wrote. Errors do not quote it.
+func ParseToken(text string) (Token, error) {
+	encoded, ok := strings.CutPrefix(strings.TrimSpace(text), tokenPrefix)
+	if !ok {
+		return Token{}, fault.New(fault.Invalid, "this is no join token: one begins with %q", tokenPrefix)
+	}
+	data, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil {
+		return Token{}, fault.New(fault.Invalid, "the join token is cut off or damaged")
+	}
+	var w wire
+	if err := json.Unmarshal(data, &w); err != nil {
+		return Token{}, fault.New(fault.Invalid, "the join token is damaged")
+	}
+	if err := w.For.check(); err != nil || w.CA == "" || w.Secret == "" {
+		return Token{}, fault.New(fault.Invalid, "the join token is not whole")
+	}
+	w.Token.Secret = storage.NewSecret(w.Secret)
+	return w.Token, nil
+}

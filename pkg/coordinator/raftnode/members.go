@@ -1,0 +1,122 @@
+package raftnode
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// Members lists the members of the configuration that counts.
+func (n *Node) Members() ([]Member, error) {
+	f := n.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	var list []Member
+	for _, s := range f.Configuration().Servers {
+		list = append(list, Member{string(s.ID), string(s.Address)})
+	}
+	return list, nil
+}
+
+// Add makes a process a member, or gives a member its new address. It copies what it needs from the leader.
+func (n *Node) Add(ctx context.Context, m Member) error {
+	if m.Name == "" || m.Address == "" {
+		return fault.New(fault.Invalid, "a coordinator needs a name and an address: got %q, %q", m.Name, m.Address)
+	}
+	return n.wait(ctx, n.raft.AddVoter(raft.ServerID(m.Name), raft.ServerAddress(m.Address), 0, patience(ctx)))
+}
+
+// Remove takes a member out. fault.Precondition: the rest could not decide anything any more.
+func (n *Node) Remove(ctx context.Context, name string) error {
+	members, err := n.Members()
+	if err != nil {
+		return err
+	}
+	known := false
+	for _, m := range members {
+		known = known || m.Name == name
+	}
+	if !known {
+		return fault.New(fault.NotFound, "there is no coordinator %q", name)
+	}
+	if len(members) == 1 {
+		return fault.New(fault.Precondition, "%s is the only coordinator", name)
+	}
+	return n.wait(ctx, n.raft.RemoveServer(raft.ServerID(name), 0, patience(ctx)))
+}
+
+// Transfer hands leadership to a member, or with "" to the one that is furthest.
+func (n *Node) Transfer(ctx context.Context, name string) error {
+	if name == "" {
+		return n.wait(ctx, n.raft.LeadershipTransfer())
+	}
+	members, err := n.Members()
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if m.Name == name {
+			return n.wait(ctx, n.raft.LeadershipTransferToServer(raft.ServerID(m.Name), raft.ServerAddress(m.Address)))
+		}
+	}
+	return fault.New(fault.NotFound, "there is no coordinator %q", name)
+}
+
+// Backup writes the state as it is now.
+func (n *Node) Backup(w io.Writer) error {
+	var data []byte
+	var err error
+	n.View(func(s *fsm.State) { data, err = s.Encode() })
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(data); err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	return nil
+}
+
+// Restore replaces the state of all members by a backup's. Only the leader can. fault.Invalid: it is no backup.
+func (n *Node) Restore(ctx context.Context, backup []byte) error {
+	if _, err := fsm.DecodeState(backup); err != nil {
+		return err
+	}
+	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Size: int64(len(backup))}
+	return n.explain(n.raft.Restore(meta, bytes.NewReader(backup), patience(ctx)))
+}
+
+// Recover makes the members named the whole cluster, in the store of one that is down: the way back when a majority
+// is lost for ever. What only the lost members had is lost. It is run on one member; the others join it anew, empty.
+func Recover(cfg Config, members []Member) error {
+	cfg.defaults()
+	if err := own(cfg.Dir, cfg.Name); err != nil {
+		return err
+	}
+	bolt, err := raftboltdb.NewBoltStore(filepath.Join(cfg.Dir, storeFile))
+	if err != nil {
+		return fmt.Errorf("open raft store: %w", err)
+	}
+	log := logger(cfg.Log)
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(filepath.Join(cfg.Dir, snapshotDir), retained, log)
+	if err != nil {
+		return errors.Join(fmt.Errorf("open snapshots: %w", err), bolt.Close())
+	}
+	_, nowhere := raft.NewInmemTransport(raft.ServerAddress(cfg.Address))
+	rc := cfg.raft()
+	rc.Logger = log
+	err = raft.RecoverCluster(rc, newMachine(), bolt, bolt, snapshots, nowhere, configuration(members))
+	if err != nil {
+		err = fmt.Errorf("recover cluster: %w", err)
+	}
+	return errors.Join(err, bolt.Close())
+}
