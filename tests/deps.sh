@@ -4,7 +4,7 @@
 # With everything there it does nothing and needs no network.
 set -euo pipefail
 
-build=(gcc libc6-dev libcephfs-dev librados-dev librbd-dev make)
+build=(gcc libc6-dev libcephfs-dev librados-dev librbd-dev make protobuf-compiler)
 run=(ceph-common ceph-fuse ceph-mds ceph-mgr ceph-mon ceph-osd cryptsetup-bin e2fsprogs qemu-block-extra
      qemu-system-common qemu-utils util-linux xfsprogs)
 test=(7zip btrfs-progs busybox-static conntrack containerd containernetworking-plugins debootstrap dmsetup dosfstools

@@ -82,6 +82,9 @@ func greet(t *testing.T, server, client *tls.Config) error {
 }
 
 var (
+	agents  = map[certs.Protocol][]certs.Role{certs.GRPC: {certs.Agent}}
+	members = map[certs.Protocol][]certs.Role{certs.GRPC: {certs.Coordinator}}
+
 	member = certs.Identity{Role: certs.Coordinator, Name: "c1"}
 	agent  = certs.Identity{Role: certs.Agent, Name: "n1"}
 )
@@ -89,19 +92,19 @@ var (
 func TestProcessesOfOneClusterMeetByRoleAndName(t *testing.T) {
 	ca := newCA(t)
 	c, a, foreign := open(t, ca, member), open(t, ca, agent), open(t, newCA(t), agent)
-	if err := greet(t, c.Server(certs.Agent), a.Client(certs.Coordinator, "c1")); err != nil {
+	if err := greet(t, c.Server(agents), a.Client(certs.GRPC, certs.Coordinator, "c1")); err != nil {
 		t.Errorf("agent to coordinator: %v", err)
 	}
-	if err := greet(t, c.Server(certs.Coordinator), a.Client(certs.Coordinator, "")); err == nil {
+	if err := greet(t, c.Server(members), a.Client(certs.GRPC, certs.Coordinator, "")); err == nil {
 		t.Error("an agent speaks where coordinators alone may")
 	}
-	if err := greet(t, c.Server(certs.Agent), a.Client(certs.Coordinator, "c2")); !errors.Is(err, fault.Denied) {
+	if err := greet(t, c.Server(agents), a.Client(certs.GRPC, certs.Coordinator, "c2")); !errors.Is(err, fault.Denied) {
 		t.Errorf("another coordinator than the one that was meant: %v", err)
 	}
-	if err := greet(t, a.Server(certs.Agent), a.Client(certs.Coordinator, "")); !errors.Is(err, fault.Denied) {
+	if err := greet(t, a.Server(agents), a.Client(certs.GRPC, certs.Coordinator, "")); !errors.Is(err, fault.Denied) {
 		t.Errorf("an agent poses as a coordinator: %v", err)
 	}
-	if err := greet(t, c.Server(certs.Agent), foreign.Client(certs.Coordinator, "")); err == nil {
+	if err := greet(t, c.Server(agents), foreign.Client(certs.GRPC, certs.Coordinator, "")); err == nil {
 		t.Error("an agent of another cluster")
 	}
 }
@@ -119,7 +122,7 @@ func TestCertificatesChangeWithoutARestart(t *testing.T) {
 		}
 		stores[id] = s
 	}
-	server, client := stores[member].Server(certs.Agent), stores[agent].Client(certs.Coordinator, "c1") // both made once
+	server, client := stores[member].Server(agents), stores[agent].Client(certs.GRPC, certs.Coordinator, "c1") // both made once
 	step := func(id certs.Identity, trusted []byte, ca certs.Pair) {
 		t.Helper()
 		write(t, dirs[id], trusted, ca, id, time.Now())
@@ -150,6 +153,49 @@ func TestCertificatesChangeWithoutARestart(t *testing.T) {
 	}
 }
 
+func TestOnePortHandsEachProtocolToItsOwn(t *testing.T) {
+	ca := newCA(t)
+	c, a := open(t, ca, member), open(t, ca, agent)
+	l, err := c.Listen(t.Context(), "127.0.0.1:0", map[certs.Protocol][]certs.Role{certs.GRPC: {certs.Agent, certs.Coordinator}, certs.Raft: {certs.Coordinator}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	for _, p := range []certs.Protocol{certs.GRPC, certs.Raft} {
+		go func() {
+			for {
+				conn, err := l.For(p).Accept()
+				if err != nil {
+					return
+				}
+				_, _ = io.WriteString(conn, string(p))
+				_ = conn.Close()
+			}
+		}()
+	}
+	say := func(s *certs.Store, p certs.Protocol) string {
+		conn, err := (&tls.Dialer{Config: s.Client(p, certs.Coordinator, "c1")}).DialContext(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			return ""
+		}
+		defer conn.Close()
+		data, _ := io.ReadAll(conn)
+		return string(data)
+	}
+	if got := say(a, certs.GRPC) + " " + say(c, certs.Raft) + " " + say(a, certs.Raft); got != "h2 holdfast-raft " {
+		t.Errorf("%q", got)
+	}
+	silent, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String()) // holds nobody else up
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if say(a, certs.GRPC) != "h2" {
+		t.Error("somebody who says nothing holds the others up")
+	}
+	_ = silent.Close()
+}
+
 func TestExpiredCertificatesAreRefused(t *testing.T) {
 	ca := newCA(t)
 	dir := t.TempDir()
@@ -158,7 +204,7 @@ func TestExpiredCertificatesAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := greet(t, open(t, ca, member).Server(certs.Agent), a.Client(certs.Coordinator, "")); err == nil {
+	if err := greet(t, open(t, ca, member).Server(agents), a.Client(certs.GRPC, certs.Coordinator, "")); err == nil {
 		t.Error("an expired certificate is taken")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +40,33 @@ func Write(dir string, ca []byte, p Pair) error {
 		}
 	}
 	return nil
+}
+
+// The files of a CA's directory.
+const (
+	caCertFile = "ca.crt"
+	caKeyFile  = "ca.key"
+)
+
+// WriteCA puts a CA into a directory of its own.
+func WriteCA(dir string, ca Pair) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make directory of the CA: %w", err)
+	}
+	return errors.Join(replace(filepath.Join(dir, caKeyFile), ca.Key), replace(filepath.Join(dir, caCertFile), ca.Cert))
+}
+
+// ReadCA reads what WriteCA wrote.
+func ReadCA(dir string) (Pair, error) {
+	cert, err := os.ReadFile(filepath.Join(dir, caCertFile))
+	if err != nil {
+		return Pair{}, fmt.Errorf("read CA: %w", err)
+	}
+	key, err := os.ReadFile(filepath.Join(dir, caKeyFile))
+	if err != nil {
+		return Pair{}, fmt.Errorf("read CA: %w", err)
+	}
+	return Pair{Cert: cert, Key: key}, nil
 }
 
 // replace writes a file such that it is there whole, or as it was.
@@ -138,10 +166,14 @@ func (s *Store) Follow(ctx context.Context, every time.Duration, failed func(err
 	})
 }
 
-// Server is the configuration of a listener that lets in those alone whose role is named.
-func (s *Store) Server(allowed ...Role) *tls.Config {
+// Server is the configuration of a listener for protocols, and who may speak each.
+func (s *Store) Server(allowed map[Protocol][]Role) *tls.Config {
+	protocols := make([]string, 0, len(allowed))
+	for p := range allowed {
+		protocols = append(protocols, string(p))
+	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
+		MinVersion: tls.VersionTLS13, NextProtos: protocols,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			s.mu.RLock()
 			defer s.mu.RUnlock()
@@ -149,7 +181,7 @@ func (s *Store) Server(allowed ...Role) *tls.Config {
 				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{s.cert}, ClientCAs: s.roots,
 				ClientAuth: tls.RequireAndVerifyClientCert, VerifyConnection: only(allowed),
 				SessionTicketsDisabled: true, // every connection is checked by what is trusted now
-				NextProtos:             []string{"h2"},
+				NextProtos:             protocols,
 			}, nil
 		},
 	}
@@ -157,9 +189,9 @@ func (s *Store) Server(allowed ...Role) *tls.Config {
 
 // Client is the configuration for a connection to a process of that role; name "" for any of them. Addresses do not
 // count: members move, their names stay.
-func (s *Store) Client(role Role, name string) *tls.Config {
+func (s *Store) Client(p Protocol, role Role, name string) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
+		MinVersion: tls.VersionTLS13, NextProtos: []string{string(p)},
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			s.mu.RLock()
 			defer s.mu.RUnlock()
@@ -186,17 +218,15 @@ func (s *Store) Client(role Role, name string) *tls.Config {
 	}
 }
 
-func only(allowed []Role) func(tls.ConnectionState) error {
+func only(allowed map[Protocol][]Role) func(tls.ConnectionState) error {
 	return func(c tls.ConnectionState) error {
 		id, err := IdentityOf(c.PeerCertificates[0])
 		if err != nil {
 			return err
 		}
-		for _, role := range allowed {
-			if id.Role == role {
-				return nil
-			}
+		if !slices.Contains(allowed[Protocol(c.NegotiatedProtocol)], id.Role) {
+			return fault.New(fault.Denied, "%s may not speak %q here", id, c.NegotiatedProtocol)
 		}
-		return fault.New(fault.Denied, "%s may not speak here", id)
+		return nil
 	}
 }

@@ -63,5 +63,6 @@ func New(streams Streams, version string) *cobra.Command {
 	root.SetErr(streams.Err)
 	root.PersistentFlags().String("data-dir", defaultDataDir, "directory of the single-machine cluster (see `holdfast up`)")
 	root.AddCommand(upCommand(), downCommand(), statusCommand(), explainCommand(), volumeCommand(), layoutCommand(), crushCommand(), imageCommand(), placementCommand(), disksCommand(), planCommand())
+	root.AddCommand(coordinatorCommand())
 	return root
 }

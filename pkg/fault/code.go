@@ -55,3 +55,21 @@ func Status(err error) error {
 	}
 	return status.Error(Code(err), err.Error())
 }
+
+// FromStatus is the other way: the error behind what a gRPC call returned, with its class. FAILED_PRECONDITION becomes
+// Precondition, and ABORTED Aborted: the codes do not tell Busy and Token apart from these.
+func FromStatus(err error) error {
+	s, ok := status.FromError(err)
+	if err == nil || !ok {
+		return err
+	}
+	for _, m := range classCodes {
+		if m.code == s.Code() && m.class != Busy && m.class != Token { //nolint:errorlint // classes, not errors in a chain
+			return New(m.class, "%s", s.Message())
+		}
+	}
+	return New(errInternal, "%s", s.Message())
+}
+
+// errInternal is the class of what has none.
+var errInternal = errors.New("internal")

@@ -34,15 +34,8 @@ type address string
 func (address) Network() string  { return "tcp" }
 func (a address) String() string { return string(a) }
 
-func listen(cfg Config) (*layer, error) {
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("listen for coordinators: %w", err)
-	}
-	return &layer{
-		Listener: tls.NewListener(l, cfg.Certs.Server(certs.Coordinator)), certs: cfg.Certs,
-		address: address(cfg.Address), conns: map[net.Conn]struct{}{},
-	}, nil
+func newLayer(cfg Config) *layer {
+	return &layer{Listener: cfg.Listener, certs: cfg.Certs, address: address(cfg.Address), conns: map[net.Conn]struct{}{}}
 }
 
 // Addr is where the others reach this member.
@@ -61,7 +54,7 @@ func (l *layer) Accept() (net.Conn, error) {
 func (l *layer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	c, err := (&tls.Dialer{Config: l.certs.Client(certs.Coordinator, "")}).DialContext(ctx, "tcp", string(to))
+	c, err := (&tls.Dialer{Config: l.certs.Client(certs.Raft, certs.Coordinator, "")}).DialContext(ctx, "tcp", string(to))
 	if err != nil {
 		return nil, fmt.Errorf("reach coordinator at %s: %w", to, err)
 	}

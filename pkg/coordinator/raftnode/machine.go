@@ -12,13 +12,27 @@ import (
 
 // machine is the state behind the log.
 type machine struct {
-	mu    sync.RWMutex
-	state *fsm.State
+	mu      sync.RWMutex
+	state   *fsm.State
+	changed chan struct{} // closed with the next change
 }
 
 var _ raft.FSM = (*machine)(nil)
 
-func newMachine() *machine { return &machine{state: fsm.New()} }
+func newMachine() *machine { return &machine{state: fsm.New(), changed: make(chan struct{})} }
+
+// next is closed when the state changes.
+func (m *machine) next() <-chan struct{} {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.changed
+}
+
+// tell lets those know who wait for a change; mu is held.
+func (m *machine) tell() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
 
 func (m *machine) view(f func(*fsm.State)) {
 	m.mu.RLock()
@@ -38,6 +52,7 @@ func (m *machine) Apply(l *raft.Log) any {
 	if err != nil {
 		panic(fmt.Sprintf("entry %d of the coordinators' log: %v", l.Index, err))
 	}
+	defer m.tell()
 	return m.state.Apply(c)
 }
 
@@ -81,5 +96,6 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.state = s
+	m.tell()
 	return nil
 }

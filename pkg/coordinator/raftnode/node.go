@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -37,8 +38,9 @@ type Config struct {
 	Name    string
 	Dir     string // its own; made with mode 0700
 	Address string // host:port that the others reach it at
-	Listen  string // host:port to listen on; Address if empty
-	Certs   *certs.Store
+	// Listener gives raft's connections, from coordinators alone. The node closes it.
+	Listener net.Listener
+	Certs    *certs.Store
 	// Members make a new cluster, if Dir holds nothing yet. A member that joins an existing cluster has none.
 	Members []Member
 	// Heartbeat is how long a member waits for its leader before it stands itself; 0: a second.
@@ -108,9 +110,6 @@ func (c *Config) defaults() {
 	if c.SnapshotEvery == 0 {
 		c.SnapshotEvery = 16384
 	}
-	if c.Listen == "" {
-		c.Listen = c.Address
-	}
 	if c.Stalled == nil {
 		c.Stalled = func(error) {}
 	}
@@ -147,9 +146,7 @@ func (n *Node) join() error {
 	if err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	if n.layer, err = listen(n.cfg); err != nil {
-		return err
-	}
+	n.layer = newLayer(n.cfg)
 	n.wire = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: n.layer, MaxPool: 3, Timeout: 10 * n.cfg.Heartbeat, Logger: log,
 	})
@@ -249,3 +246,20 @@ func (n *Node) Name() string { return n.cfg.Name }
 // View shows the state as this member has it: a member that is cut off shows the past. f must not keep or change
 // anything of it.
 func (n *Node) View(f func(*fsm.State)) { n.machine.view(f) }
+
+// Changed returns a channel that is closed with the next change of the state.
+func (n *Node) Changed() <-chan struct{} { return n.machine.next() }
+
+// CommitIndex is the newest entry of the log that a majority has, as this member knows.
+func (n *Node) CommitIndex() uint64 { return n.raft.CommitIndex() }
+
+// LastContact is when this member heard of its leader; now, for the leader itself.
+func (n *Node) LastContact() time.Time {
+	if n.raft.State() == raft.Leader {
+		return time.Now()
+	}
+	return n.raft.LastContact()
+}
+
+// Term is the newest term that this member knows.
+func (n *Node) Term() uint64 { return n.raft.CurrentTerm() }

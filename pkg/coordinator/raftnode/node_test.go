@@ -26,6 +26,7 @@ type cluster struct {
 	dir     string
 	members []raftnode.Member
 	nodes   map[string]*raftnode.Node
+	ports   map[string]*certs.Listener
 }
 
 func newCluster(t testing.TB, size int) *cluster {
@@ -34,7 +35,7 @@ func newCluster(t testing.TB, size int) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, ca: ca, dir: t.TempDir(), nodes: map[string]*raftnode.Node{}}
+	c := &cluster{t: t, ca: ca, dir: t.TempDir(), nodes: map[string]*raftnode.Node{}, ports: map[string]*certs.Listener{}}
 	for i := range size {
 		c.members = append(c.members, c.member(fmt.Sprint("c", i+1)))
 	}
@@ -82,7 +83,13 @@ func (c *cluster) config(m raftnode.Member, members []raftnode.Member) raftnode.
 
 func (c *cluster) start(m raftnode.Member, members []raftnode.Member) {
 	c.t.Helper()
-	n, err := raftnode.Start(c.config(m, members))
+	cfg := c.config(m, members)
+	l, err := cfg.Certs.Listen(c.t.Context(), m.Address, map[certs.Protocol][]certs.Role{certs.Raft: {certs.Coordinator}})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.ports[m.Name], cfg.Listener = l, l.For(certs.Raft)
+	n, err := raftnode.Start(cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -93,6 +100,9 @@ func (c *cluster) end(name string) {
 	c.t.Helper()
 	if err := c.nodes[name].Close(); err != nil {
 		c.t.Errorf("close %s: %v", name, err)
+	}
+	if err := c.ports[name].Close(); err != nil {
+		c.t.Error(err)
 	}
 	delete(c.nodes, name)
 }

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-storage/holdfast/pkg/certs"
+	"github.com/holdfast-storage/holdfast/pkg/coordinator"
+	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+)
+
+// certificateLook is how often a process looks for new certificates of its own.
+const certificateLook = 10 * time.Second
+
+type coordinatorFlags struct {
+	name, dir, address, listen, certs string
+	members                           map[string]string
+	heartbeat, stall                  time.Duration
+}
+
+func coordinatorCommand() *cobra.Command {
+	var f coordinatorFlags
+	cmd := &cobra.Command{
+		Use:   "coordinator",
+		Short: "Agree with the other coordinators on plans and on who works on them",
+		Long: `Agree with the other coordinators on plans and on who works on them.
+
+The certificates come from "holdfast coordinator init". --members makes a new cluster when --dir
+holds nothing yet; a member that is added to a cluster later is started without it, and taken in by
+"holdfast coordinator add". When its disk hangs the process cuts its connections, so that another
+coordinator leads, and exits: let it be started again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.name, "name", "", "the member's name (default: the one in its certificate)")
+	flags.StringVar(&f.dir, "dir", "/var/lib/holdfast/coordinator", "directory of its log and snapshots")
+	flags.StringVar(&f.address, "address", "", "host:port that the others reach it at")
+	flags.StringVar(&f.listen, "listen", "", "host:port to listen on (default: --address)")
+	flags.StringVar(&f.certs, "certs", "/etc/holdfast/certs", "directory with ca.crt, tls.crt and tls.key; followed when they change")
+	flags.StringToStringVar(&f.members, "members", nil, "NAME=HOST:PORT,... of all members of a new cluster")
+	flags.DurationVar(&f.heartbeat, "heartbeat", time.Second, "how long a member waits for its leader before it stands itself")
+	flags.DurationVar(&f.stall, "stall", 3*time.Second, "how long a write may take before the disk counts as hung")
+	_ = cmd.MarkFlagRequired("address")
+	return cmd
+}
+
+func (f *coordinatorFlags) run(cmd *cobra.Command) error {
+	format, _ := cmd.Flags().GetString("log-format")
+	level, _ := cmd.Flags().GetString("log-level")
+	log, err := obs.NewLogger(os.Stderr, format, level)
+	if err != nil {
+		return err
+	}
+	store, err := certs.Open(f.certs)
+	if err != nil {
+		return err
+	}
+	if f.name == "" {
+		f.name = store.Identity().Name
+	}
+	if want := (certs.Identity{Role: certs.Coordinator, Name: f.name}); store.Identity() != want {
+		return fmt.Errorf("the certificate in %s is for %s, not for %s", f.certs, store.Identity(), want)
+	}
+	if f.listen == "" {
+		f.listen = f.address
+	}
+	return f.serve(cmd.Context(), store, log.With(obs.KeyDaemon, "coordinator", "member", f.name))
+}
+
+func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *slog.Logger) error {
+	everybody := []certs.Role{certs.Coordinator, certs.Agent, certs.Admin, certs.Operator}
+	port, err := store.Listen(ctx, f.listen, map[certs.Protocol][]certs.Role{certs.GRPC: everybody, certs.Raft: {certs.Coordinator}})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = port.Close() }()
+	work, ctx := errgroup.WithContext(ctx)
+	node, err := raftnode.Start(raftnode.Config{
+		Name: f.name, Dir: f.dir, Address: f.address, Listener: port.For(certs.Raft), Certs: store, Members: f.first(),
+		Heartbeat: f.heartbeat, Stall: f.stall, Log: log,
+		Stalled: func(err error) { // nothing that waits for the disk ends, so neither would a proper shutdown
+			log.Error("exit", obs.KeyError, err)
+			os.Exit(3)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	api := coordinator.New(node, node, store, log).GRPC()
+	work.Go(func() error {
+		store.Follow(ctx, certificateLook, func(err error) { log.Warn("new certificate not taken", obs.KeyError, err) })
+		return nil
+	})
+	work.Go(func() error { return api.Serve(port.For(certs.GRPC)) })
+	work.Go(func() error {
+		<-ctx.Done()
+		api.Stop()
+		return nil
+	})
+	log.Info("coordinator serves", "address", f.address)
+	return errors.Join(work.Wait(), node.Close())
+}
+
+// first are the members of a new cluster, by name.
+func (f *coordinatorFlags) first() []raftnode.Member {
+	var list []raftnode.Member
+	for name, address := range f.members {
+		list = append(list, raftnode.Member{Name: name, Address: address})
+	}
+	slices.SortFunc(list, func(a, b raftnode.Member) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}

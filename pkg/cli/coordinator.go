@@ -1,0 +1,311 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-storage/holdfast/pkg/certs"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
+)
+
+func coordinatorCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "coordinator", Short: "The coordinators: who leads, members, backups, certificates"}
+	flags := cmd.PersistentFlags()
+	flags.String("certs", "/etc/holdfast/admin", "directory with your certificate, as `holdfast coordinator init` writes it")
+	flags.StringSlice("endpoints", nil, "HOST:PORT of the coordinators (default: those in the file endpoints of --certs)")
+	flags.Duration("timeout", 30*time.Second, "how long to look for a coordinator that leads")
+	cmd.AddCommand(
+		coordinatorInitCommand(),
+		coordinatorCertificateCommand(),
+		coordinatorStatusCommand(),
+		coordinatorTransferCommand(),
+		coordinatorAddCommand(),
+		coordinatorRemoveCommand(),
+		coordinatorBackupCommand(),
+		coordinatorRestoreCommand(),
+	)
+	return cmd
+}
+
+// endpointsFile holds the coordinators' addresses beside a person's certificate.
+const endpointsFile = "endpoints"
+
+// coordinators connects to them by the command's flags.
+func coordinators(cmd *cobra.Command) (*coordinatorapi.Client, error) {
+	dir, _ := cmd.Flags().GetString("certs")
+	store, err := certs.Open(dir)
+	if errors.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.NotFound, "%w; --certs names the directory that `holdfast coordinator init` made", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	addresses, _ := cmd.Flags().GetStringSlice("endpoints")
+	if len(addresses) == 0 {
+		data, err := os.ReadFile(filepath.Join(dir, endpointsFile))
+		if err != nil {
+			return nil, fmt.Errorf("where are the coordinators? --endpoints is not given: %w", err)
+		}
+		addresses = strings.Fields(string(data))
+	}
+	return coordinatorapi.New(store, addresses), nil
+}
+
+// withCoordinators runs do with a client and a deadline.
+func withCoordinators(cmd *cobra.Command, do func(context.Context, *coordinatorapi.Client) error) error {
+	client, err := coordinators(cmd)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	timeout, _ := cmd.Flags().GetDuration("timeout")
+	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+	defer cancel()
+	return do(ctx, client)
+}
+
+// memberView is a coordinator as it tells of itself.
+type memberView struct {
+	Name        string     `json:"name"`
+	Address     string     `json:"address"`
+	Role        string     `json:"role"` // leader, follower, down
+	Term        uint64     `json:"term,omitempty"`
+	Index       uint64     `json:"commit_index,omitempty"`
+	LastContact *time.Time `json:"last_contact,omitempty"`
+	Expires     *time.Time `json:"certificate_expires,omitempty"`
+	Held        uint32     `json:"plans_held"`
+	Error       string     `json:"error,omitempty"`
+}
+
+// coordinatorsView is all of them.
+type coordinatorsView struct {
+	Leader  string       `json:"leader,omitempty"`
+	Members []memberView `json:"members"`
+	// Spare is how many members may still fail; below zero nothing can be decided.
+	Spare int `json:"failures_to_survive"`
+}
+
+func coordinatorStatusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "status", Short: "Who leads, who is there, how many may still fail", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := coordinators(cmd)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			v, err := lookAtMembers(cmd.Context(), client)
+			if err != nil {
+				return err
+			}
+			return emit(cmd, v, v.table(), nil)
+		},
+	}
+	addOutputFlag(cmd)
+	return cmd
+}
+
+// lookPatience is how long a member may take to tell of itself.
+const lookPatience = 3 * time.Second
+
+func statusOf(ctx context.Context, client *coordinatorapi.Client, address string) (*coordinatorv1.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	api, err := client.At(address)
+	if err != nil {
+		return nil, err
+	}
+	s, err := api.GetStatus(ctx, &coordinatorv1.GetStatusRequest{})
+	return s, fault.FromStatus(err)
+}
+
+// lookAtMembers asks each member of the configuration that the first one to answer tells.
+func lookAtMembers(ctx context.Context, client *coordinatorapi.Client) (*coordinatorsView, error) {
+	var errs []error
+	for _, address := range client.Addresses() {
+		first, err := statusOf(ctx, client, address)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", address, err))
+			continue
+		}
+		v := &coordinatorsView{Leader: first.GetLeader().GetName()}
+		up := 0
+		for _, m := range first.GetMembers() {
+			view := lookAt(ctx, client, m)
+			if view.Error == "" {
+				up++
+			}
+			v.Members = append(v.Members, view)
+		}
+		v.Spare = up - (len(v.Members)/2 + 1)
+		return v, nil
+	}
+	return nil, fault.New(fault.Unavailable, "no coordinator answers: %w", errors.Join(errs...))
+}
+
+func lookAt(ctx context.Context, client *coordinatorapi.Client, m *coordinatorv1.Member) memberView {
+	v := memberView{Name: m.GetName(), Address: m.GetAddress(), Role: "down"}
+	s, err := statusOf(ctx, client, m.GetAddress())
+	if err != nil {
+		v.Error = err.Error()
+		return v
+	}
+	v.Role, v.Term, v.Index, v.Held = "follower", s.GetTerm(), s.GetCommitIndex(), s.GetPlansHeld()
+	if s.GetLeader().GetName() == m.GetName() {
+		v.Role = "leader"
+	}
+	expires := s.GetCertificateExpires().AsTime()
+	v.Expires = &expires
+	if s.GetLastContact() != nil {
+		last := s.GetLastContact().AsTime()
+		v.LastContact = &last
+	}
+	return v
+}
+
+func (v *coordinatorsView) table() *Table {
+	t := &Table{Header: []string{"NAME", "ROLE", "ADDRESS", "TERM", "INDEX", "PLANS", "CERTIFICATE UNTIL", "WHY"}}
+	for _, m := range v.Members {
+		until := ""
+		if m.Expires != nil {
+			until = m.Expires.Format(time.DateOnly)
+		}
+		t.Rows = append(t.Rows, []string{m.Name, m.Role, m.Address, strconv.FormatUint(m.Term, 10), strconv.FormatUint(m.Index, 10), strconv.Itoa(int(m.Held)), until, m.Error})
+	}
+	return t
+}
+
+func coordinatorTransferCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "transfer [NAME]", Short: "Hand leadership to a member, such as before maintenance of the leader's machine", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			to := strings.Join(args, "")
+			return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
+				_, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...coordinatorapi.CallOption) (*coordinatorv1.Status, error) {
+					return api.Transfer(ctx, &coordinatorv1.TransferRequest{To: to}, o...)
+				})
+				return err
+			})
+		},
+	}
+}
+
+func coordinatorAddCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "add NAME HOST:PORT", Short: "Take a running process in as a member, or tell a member's new address", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
+				_, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...coordinatorapi.CallOption) (*coordinatorv1.Status, error) {
+					return api.AddMember(ctx, &coordinatorv1.AddMemberRequest{Member: &coordinatorv1.Member{Name: args[0], Address: args[1]}}, o...)
+				})
+				return err
+			})
+		},
+	}
+}
+
+func coordinatorRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NAME", Short: "Take a member out for good", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
+				_, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...coordinatorapi.CallOption) (*coordinatorv1.Status, error) {
+					return api.RemoveMember(ctx, &coordinatorv1.RemoveMemberRequest{Name: args[0]}, o...)
+				})
+				return err
+			})
+		},
+	}
+}
+
+func coordinatorBackupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "backup FILE", Short: "Write plans, policies, nodes and history to a file", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
+				data, err := coordinatorapi.Call(ctx, c, backup)
+				if err != nil {
+					return err
+				}
+				f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+				if err != nil {
+					return fmt.Errorf("write backup: %w", err)
+				}
+				_, err = f.Write(data)
+				return errors.Join(err, f.Sync(), f.Close())
+			})
+		},
+	}
+}
+
+func backup(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...coordinatorapi.CallOption) ([]byte, error) {
+	stream, err := api.Backup(ctx, &coordinatorv1.BackupRequest{}, o...)
+	if err != nil {
+		return nil, err
+	}
+	var data []byte
+	for {
+		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return data, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		data = append(data, part.GetData()...)
+	}
+}
+
+func coordinatorRestoreCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "restore FILE", Short: "Replace all that the coordinators know by a backup", Args: cobra.ExactArgs(1),
+		Long: `Replace all that the coordinators know by a backup.
+
+What was proposed, approved and done since the backup is forgotten, while disks and pools stay as they are: plans
+that ran meanwhile are refused as stale. Without --yes nothing is done.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := os.ReadFile(args[0])
+			if err != nil {
+				return fmt.Errorf("read backup: %w", err)
+			}
+			if yes, _ := cmd.Flags().GetBool("yes"); !yes {
+				return fault.New(fault.Precondition, "this replaces plans, policies and history of all coordinators: repeat it with --yes")
+			}
+			return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
+				_, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...coordinatorapi.CallOption) (*coordinatorv1.Status, error) {
+					return restore(ctx, api, data, o...)
+				})
+				return err
+			})
+		},
+	}
+	cmd.Flags().Bool("yes", false, "do it")
+	return cmd
+}
+
+// backupPart is how much of a backup goes in one message.
+const backupPart = 1 << 20
+
+func restore(ctx context.Context, api coordinatorv1.CoordinatorClient, data []byte, o ...coordinatorapi.CallOption) (*coordinatorv1.Status, error) {
+	stream, err := api.Restore(ctx, o...)
+	if err != nil {
+		return nil, err
+	}
+	for rest := data; len(rest) > 0; rest = rest[min(backupPart, len(rest)):] {
+		if err := stream.Send(&coordinatorv1.Chunk{Data: rest[:min(backupPart, len(rest))]}); err != nil {
+			break // CloseAndRecv tells why
+		}
+	}
+	return stream.CloseAndRecv()
+}

@@ -1,0 +1,90 @@
+// Package coordinator serves the coordinators' API: plans, the work on them, nodes, policies and the members themselves.
+//
+// Invariant: it decides nothing that package fsm could decide, and answers no question about the present but as the
+// leader, after a majority has confirmed that it leads.
+//
+// It must not import hashicorp/raft, nor what plans.
+package coordinator
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/certs"
+	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
+	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
+)
+
+// Log is the members' common memory.
+type Log interface {
+	// Apply commits a command and returns its answer. fault.Unavailable leaves open whether it was done.
+	Apply(ctx context.Context, c fsm.Command) (fsm.Answer, error)
+	// Current returns once View shows all that was committed before.
+	Current(ctx context.Context) error
+	View(f func(*fsm.State))
+	// Changed is closed with the next change of what View shows.
+	Changed() <-chan struct{}
+	Leads() (term uint64, ok bool)
+}
+
+// Members is what is known and done about the members themselves.
+type Members interface {
+	Name() string
+	Members() ([]raftnode.Member, error)
+	Leader() raftnode.Member
+	Term() uint64
+	CommitIndex() uint64
+	LastContact() time.Time
+	Add(ctx context.Context, m raftnode.Member) error
+	Remove(ctx context.Context, name string) error
+	Transfer(ctx context.Context, to string) error
+	Restore(ctx context.Context, backup []byte) error
+}
+
+var (
+	_ Log     = (*raftnode.Node)(nil)
+	_ Members = (*raftnode.Node)(nil)
+)
+
+// Server serves the API.
+type Server struct {
+	coordinatorv1.UnimplementedCoordinatorServer
+
+	log     Log
+	members Members
+	certs   *certs.Store
+	now     func() time.Time
+	logger  *slog.Logger
+}
+
+// New makes a server.
+func New(log Log, members Members, store *certs.Store, logger *slog.Logger) *Server {
+	return &Server{log: log, members: members, certs: store, now: time.Now, logger: logger}
+}
+
+// do commits a body for whoever asks, and decodes the answer into v unless that is nil.
+func (s *Server) do(ctx context.Context, key string, b fsm.Body, v any) error {
+	if key != "" { // two who give the same key mean two requests
+		key = caller(ctx).String() + " " + key
+	}
+	answer, err := s.log.Apply(ctx, fsm.NewCommand(caller(ctx).String(), key, s.now(), b))
+	if err != nil {
+		return err
+	}
+	if v == nil {
+		return answer.Err()
+	}
+	return answer.Read(v)
+}
+
+// read shows the present state to f, which must not keep any of it.
+func (s *Server) read(ctx context.Context, f func(*fsm.State) error) error {
+	if err := s.log.Current(ctx); err != nil {
+		return err
+	}
+	var err error
+	s.log.View(func(state *fsm.State) { err = f(state) })
+	return err
+}

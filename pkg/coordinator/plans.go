@@ -1,0 +1,199 @@
+package coordinator
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// ProposePlan takes a plan in.
+func (s *Server) ProposePlan(ctx context.Context, r *coordinatorv1.ProposePlanRequest) (*coordinatorv1.Plan, error) {
+	p, err := plan.Parse(r.GetPlan())
+	if err != nil {
+		return nil, err
+	}
+	return s.change(ctx, r.GetKey(), &fsm.Propose{Plan: p, Node: storage.NodeID(r.GetNode())})
+}
+
+// ChangePlan approves, pauses, resumes, cancels or abandons a plan.
+func (s *Server) ChangePlan(ctx context.Context, r *coordinatorv1.ChangePlanRequest) (*coordinatorv1.Plan, error) {
+	id := plan.ID(r.GetId())
+	var b fsm.Body
+	switch r.GetVerb() {
+	case coordinatorv1.ChangePlanRequest_VERB_APPROVE:
+		b = &fsm.Approve{Plan: id, Token: r.GetToken()}
+	case coordinatorv1.ChangePlanRequest_VERB_PAUSE:
+		b = &fsm.PausePlan{Plan: id, Why: cmp.Or(r.GetWhy(), "asked for")}
+	case coordinatorv1.ChangePlanRequest_VERB_RESUME:
+		b = &fsm.Resume{Plan: id}
+	case coordinatorv1.ChangePlanRequest_VERB_CANCEL:
+		b = &fsm.Cancel{Plan: id}
+	case coordinatorv1.ChangePlanRequest_VERB_ABANDON:
+		b = &fsm.Abandon{Plan: id}
+	case coordinatorv1.ChangePlanRequest_VERB_UNSPECIFIED:
+		fallthrough
+	default:
+		return nil, fault.New(fault.Invalid, "plan %s: verb %v is none", id, r.GetVerb())
+	}
+	return s.change(ctx, r.GetKey(), b)
+}
+
+// change commits what concerns a plan, and returns the plan as it is then.
+func (s *Server) change(ctx context.Context, key string, b fsm.Body) (*coordinatorv1.Plan, error) {
+	var e fsm.Entry
+	if err := s.do(ctx, key, b, &e); err != nil {
+		return nil, err
+	}
+	return message(&e, true)
+}
+
+// GetPlan returns a plan.
+func (s *Server) GetPlan(ctx context.Context, r *coordinatorv1.GetPlanRequest) (m *coordinatorv1.Plan, err error) {
+	err = s.read(ctx, func(state *fsm.State) error {
+		e, ok := state.Plans[plan.ID(r.GetId())]
+		if !ok {
+			return fault.New(fault.NotFound, "there is no plan %s", r.GetId())
+		}
+		m, err = message(e, true)
+		return err
+	})
+	return m, err
+}
+
+// The sizes of a page.
+const (
+	usualPage = 100
+	mostPage  = 1000
+)
+
+func pageSize(asked uint32) int {
+	return min(cmp.Or(int(asked), usualPage), mostPage)
+}
+
+// ListPlans lists plans by their ids; a token is the last id of the page before.
+func (s *Server) ListPlans(ctx context.Context, r *coordinatorv1.ListPlansRequest) (*coordinatorv1.ListPlansResponse, error) {
+	answer := &coordinatorv1.ListPlansResponse{}
+	err := s.read(ctx, func(state *fsm.State) error {
+		for _, id := range slices.Sorted(maps.Keys(state.Plans)) {
+			e := state.Plans[id]
+			if string(id) <= r.GetPageToken() || e.Over() && !r.GetOver() {
+				continue
+			}
+			if len(answer.Plans) == pageSize(r.GetPageSize()) {
+				answer.NextPageToken = answer.GetPlans()[len(answer.GetPlans())-1].GetId()
+				return nil
+			}
+			m, err := message(e, false)
+			if err != nil {
+				return err
+			}
+			answer.Plans = append(answer.Plans, m)
+		}
+		return nil
+	})
+	return answer, err
+}
+
+// watchPause is the least time between two looks at the state for one watcher.
+const watchPause = 100 * time.Millisecond
+
+// WatchPlans sends plans whenever they change. It ends when this member does not lead any more, or with the plan that it is about.
+func (s *Server) WatchPlans(r *coordinatorv1.WatchPlansRequest, stream coordinatorv1.Coordinator_WatchPlansServer) error {
+	ctx := stream.Context()
+	sent := map[plan.ID]string{}
+	for {
+		changed := s.log.Changed()
+		list, over, err := s.news(ctx, plan.ID(r.GetId()), sent)
+		if err != nil {
+			return err
+		}
+		for _, m := range list {
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		}
+		if over {
+			return nil
+		}
+		for _, wait := range []<-chan struct{}{changed, after(ctx, watchPause)} {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-wait:
+			}
+		}
+	}
+}
+
+// after is closed after a time, or with ctx.
+func after(ctx context.Context, d time.Duration) <-chan struct{} {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	context.AfterFunc(ctx, cancel)
+	return ctx.Done()
+}
+
+// news are the plans that are not as they were sent, which it notes.
+func (s *Server) news(ctx context.Context, id plan.ID, sent map[plan.ID]string) (list []*coordinatorv1.Plan, over bool, err error) {
+	err = s.read(ctx, func(state *fsm.State) error {
+		if e, ok := state.Plans[id]; id != "" {
+			if !ok {
+				return fault.New(fault.NotFound, "there is no plan %s", id)
+			}
+			over = e.Over()
+		}
+		for _, key := range slices.Sorted(maps.Keys(state.Plans)) {
+			e := state.Plans[key]
+			if id != "" && key != id || id == "" && e.Over() && sent[key] == "" {
+				continue
+			}
+			m, err := message(e, false)
+			if err != nil {
+				return err
+			}
+			if text := m.String(); text != sent[key] {
+				sent[key] = text
+				list = append(list, m)
+			}
+		}
+		return nil
+	})
+	return list, over, err
+}
+
+// message is a plan as the API shows it.
+func message(e *fsm.Entry, whole bool) (*coordinatorv1.Plan, error) {
+	status, err := json.Marshal(e.Status())
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "encode status of plan %s: %w", e.Plan.ID, err)
+	}
+	m := &coordinatorv1.Plan{
+		Id: string(e.Plan.ID), Node: string(e.Node), Phase: string(e.Phase), ProposedBy: e.By, Proposed: timestamppb.New(e.At),
+		Cancelling: e.Cancel, Worker: e.Worker(), Status: status, Token: e.Plan.Token(), Subject: e.Plan.Subject, What: e.Plan.What,
+	}
+	if e.Approval != nil {
+		m.ApprovedBy, m.Approved = e.Approval.By, timestamppb.New(e.Approval.At)
+	}
+	if e.Pause != nil {
+		m.PausedBy, m.PausedWhy = e.Pause.By, e.Pause.Why
+	}
+	if !e.Ended.IsZero() {
+		m.Ended = timestamppb.New(e.Ended)
+	}
+	if whole {
+		if m.Plan, err = json.Marshal(e.Plan); err != nil {
+			return nil, fault.New(fault.Invalid, "encode plan %s: %w", e.Plan.ID, err)
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,143 @@
+// Package coordinatorapi is the way to the coordinators: a client that finds the leader among the addresses it knows.
+// It is pure Go, so that the CLI can import it.
+package coordinatorapi
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-storage/holdfast/pkg/certs"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
+)
+
+// LeaderTrailer is the trailer in which a member that does not lead tells the leader's address.
+const LeaderTrailer = "holdfast-leader"
+
+// CallOption is gRPC's, for the functions that Call is given.
+type CallOption = grpc.CallOption
+
+// Client talks to the coordinators.
+type Client struct {
+	certs *certs.Store
+
+	mu        sync.Mutex
+	addresses []string // the last that answered first
+	conns     map[string]*grpc.ClientConn
+}
+
+// New makes a client for members at addresses (host:port).
+func New(store *certs.Store, addresses []string) *Client {
+	return &Client{certs: store, addresses: slices.Clone(addresses), conns: map[string]*grpc.ClientConn{}}
+}
+
+// Close ends its connections.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.conns {
+		_ = conn.Close() // it says no more than that it was closed before
+	}
+	clear(c.conns)
+}
+
+// At is the API of the member at one address, whether it leads or not.
+func (c *Client) At(address string) (coordinatorv1.CoordinatorClient, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conn, ok := c.conns[address]
+	if !ok {
+		var err error
+		conn, err = grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(c.certs.Client(certs.GRPC, certs.Coordinator, ""))),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20), grpc.MaxCallSendMsgSize(16<<20)))
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "coordinator at %q: %w", address, err)
+		}
+		c.conns[address] = conn
+	}
+	return coordinatorv1.NewCoordinatorClient(conn), nil
+}
+
+// Addresses are those that are known, the last that answered first.
+func (c *Client) Addresses() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.addresses)
+}
+
+// first puts an address in front.
+func (c *Client) first(address string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.addresses = slices.DeleteFunc(c.addresses, func(a string) bool { return a == address })
+	c.addresses = slices.Insert(c.addresses, 0, address)
+}
+
+// between is the pause between two rounds over all members.
+const between = 200 * time.Millisecond
+
+// Call calls the leader, wherever it is: it goes over the members again until one answers or ctx ends. call may be done more
+// than once: what must not be done twice needs a key.
+func Call[T any](ctx context.Context, c *Client, call func(context.Context, coordinatorv1.CoordinatorClient, ...CallOption) (T, error)) (T, error) {
+	var none T
+	var last error
+	for {
+		for _, address := range c.Addresses() {
+			answer, hint, err := try(ctx, c, address, call)
+			if hint != "" && hint != address {
+				answer, _, err = try(ctx, c, hint, call)
+				address = hint
+			}
+			if err == nil || !again(err) {
+				c.first(address)
+				return answer, fault.FromStatus(err)
+			}
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return none, fault.New(fault.Unavailable, "no coordinator answers as the leader (%s): %w", describe(last), ctx.Err())
+		case <-time.After(between):
+		}
+	}
+}
+
+// attempt is how long one member may take, so that a dead one does not use up the caller's time.
+const attempt = 5 * time.Second
+
+func try[T any](ctx context.Context, c *Client, address string, call func(context.Context, coordinatorv1.CoordinatorClient, ...CallOption) (T, error)) (answer T, hint string, err error) {
+	api, err := c.At(address)
+	if err != nil {
+		return answer, "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	var trailer metadata.MD
+	answer, err = call(ctx, api, grpc.Trailer(&trailer))
+	if values := trailer.Get(LeaderTrailer); err != nil && len(values) == 1 {
+		hint = values[0]
+	}
+	return answer, hint, err
+}
+
+// again reports whether another member, or a later moment, may give an answer.
+func again(err error) bool {
+	code := status.Code(err)
+	return code == codes.Unavailable || code == codes.DeadlineExceeded
+}
+
+func describe(err error) string {
+	if err == nil {
+		return "none was asked"
+	}
+	return fmt.Sprint(status.Convert(err).Message())
+}

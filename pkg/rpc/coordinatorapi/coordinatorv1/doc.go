@@ -1,0 +1,4 @@
+// Package coordinatorv1 is the generated code of the coordinators' API.
+package coordinatorv1
+
+//go:generate ./generate.sh
