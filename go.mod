@@ -3,6 +3,7 @@ module github.com/holdfast-storage/holdfast
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/ceph/go-ceph v0.40.0
 	github.com/container-storage-interface/spec v1.12.0
 	github.com/diskfs/go-diskfs v1.9.4

@@ -62,6 +62,8 @@ trap - EXIT
 down
 unset HOLDFAST_TEST_CLUSTER
 
+step "coordinators: killed, stopped, with a disk that hangs"
+go test -count=1 -timeout 10m ./tests/coordinator
 step "the whole of holdfast up"
 go test -count=1 -timeout 20m ./tests/standalone
 step "placement plans carried out on a cluster of six OSDs"

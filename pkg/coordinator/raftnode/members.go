@@ -55,8 +55,14 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 	return n.wait(ctx, n.raft.RemoveServer(raft.ServerID(name), 0, patience(ctx)))
 }
 
-// Transfer hands leadership to a member, or with "" to the one that is furthest.
+// Transfer hands leadership to a member, or with "" to the one that is furthest. It is done when this one leads already.
 func (n *Node) Transfer(ctx context.Context, name string) error {
+	if name == n.cfg.Name { // raft refuses this with an error of no class, whoever leads
+		if n.raft.State() == raft.Leader {
+			return nil
+		}
+		return &NotLeader{n.Leader()}
+	}
 	if name == "" {
 		return n.wait(ctx, n.raft.LeadershipTransfer())
 	}

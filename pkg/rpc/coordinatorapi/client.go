@@ -112,7 +112,7 @@ func Call[T any](ctx context.Context, c *Client, call func(context.Context, coor
 }
 
 // attempt is how long one member may take, so that a dead one does not use up the caller's time.
-const attempt = 5 * time.Second
+const attempt = 3 * time.Second
 
 func try[T any](ctx context.Context, c *Client, address string, call func(context.Context, coordinatorv1.CoordinatorClient, ...CallOption) (T, error)) (answer T, hint string, err error) {
 	api, err := c.At(address)
