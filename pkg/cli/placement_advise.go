@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +16,7 @@ type adviseFlags struct {
 	bytes, pgBytes, memory string
 	profile                string
 	osds, hosts, racks     int
+	name                   string
 	policy                 placement.Policy
 }
 
@@ -23,11 +25,18 @@ func placementAdvise() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "advise --bytes SIZE --osds M", Short: "Say how to make a pool: size, failure domain, PGs, erasure coding, and why", Args: cobra.NoArgs,
 		Example: "  holdfast placement advise --bytes 30TB --objects 200000000 --osds 24 --hosts 6 --failures 2\n" +
-			"  holdfast placement advise --bytes 30TB --osds 24 --hosts 6 --profile search",
+			"  holdfast placement advise --bytes 30TB --osds 24 --hosts 6 --profile search\n" +
+			"  holdfast placement advise --bytes 30TB --osds 24 --hosts 6 --name vms -o commands",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := f.advise()
 			if err != nil {
 				return err
+			}
+			if format, _ := cmd.Flags().GetString("output"); format == "commands" {
+				for _, line := range a.Commands(f.name) {
+					fmt.Fprintln(cmd.OutOrStdout(), line)
+				}
+				return nil
 			}
 			return emit(cmd, a, nil, func(out io.Writer) { printAdvice(out, a) })
 		},
@@ -49,7 +58,8 @@ func placementAdvise() *cobra.Command {
 	for _, name := range []string{"bytes", "osds"} {
 		_ = cmd.MarkFlagRequired(name)
 	}
-	addOutputFlag(cmd)
+	flags.StringVar(&f.name, "name", "POOL", "the pool's `NAME` in what -o commands prints")
+	addPlanOutput(cmd)
 	return cmd
 }
 
@@ -83,6 +93,7 @@ func printAdvice(out io.Writer, a *placement.Advice) {
 		fmt.Fprintf(out, "pool      replicated, size %d, min_size %d, failure domain %s, pg_num %d\n", a.Size, a.MinSize, a.Domain, a.PGs)
 	}
 	fmt.Fprintf(out, "holds     %s in %s raw; %s a PG, %.1f PGs an OSD\n", a.Policy.Bytes.Decimal(), a.Raw.Decimal(), a.PGHolds.Decimal(), a.PGsOnOSD)
+	fmt.Fprintf(out, "rule      %s\n", strings.Join(a.Rule, "; "))
 	fmt.Fprintf(out, "bound by  %s\n", a.Binding)
 	for _, r := range a.Reasons {
 		fmt.Fprintf(out, "- %s\n", r)

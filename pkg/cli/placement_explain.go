@@ -16,9 +16,9 @@ import (
 func placementExplain() *cobra.Command {
 	var files clusterFiles
 	cmd := &cobra.Command{
-		Use: "explain pg|osd|pool ID --osdmap DUMP --crush FILE", Short: "Say why data is where it is, what could be better, and what would lift the bound", Args: cobra.ExactArgs(2),
-		Example:   "  holdfast placement explain pg 1.1f --osdmap osd.json --crush crush.bin\n  holdfast placement explain osd 3 --osdmap osd.json --crush crush.bin --pgs pg.json",
-		ValidArgs: []string{"pg", "osd", "pool"},
+		Use: "explain pg|osd|host|pool ID --osdmap DUMP --crush FILE", Short: "Say why data is where it is, what could be better, and what would lift the bound", Args: cobra.ExactArgs(2),
+		Example:   "  holdfast placement explain pg 1.1f --osdmap osd.json --crush crush.bin\n  holdfast placement explain osd 3 --osdmap osd.json --crush crush.bin --pgs pg.json\n  holdfast placement explain host n4 --osdmap osd.json --crush crush.bin",
+		ValidArgs: []string{"pg", "osd", "host", "pool"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := files.read(cmd.ErrOrStderr())
 			if err != nil {
@@ -50,6 +50,8 @@ func explain(c placement.Cluster, what, id string) (*placement.Explanation, erro
 			return nil, fmt.Errorf("%q is no OSD: want a number", id)
 		}
 		return placement.ExplainOSD(c, crush.ItemID(n))
+	case "host":
+		return placement.ExplainHost(c, id)
 	case "pool":
 		for _, p := range c.OSDs.Pools {
 			if p.Name == id || strconv.FormatInt(p.ID, 10) == id {
@@ -58,7 +60,7 @@ func explain(c placement.Cluster, what, id string) (*placement.Explanation, erro
 		}
 		return nil, fmt.Errorf("the map has no pool %s", id)
 	default:
-		return nil, fmt.Errorf("%q cannot be explained here: pg, osd or pool can", what)
+		return nil, fmt.Errorf("%q cannot be explained here: pg, osd, host and pool can", what)
 	}
 }
 

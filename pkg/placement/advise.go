@@ -92,14 +92,17 @@ type Advice struct {
 	Policy    Policy    `json:"policy"`
 	Inventory Inventory `json:"inventory"`
 
-	Type    string        `json:"type"` // replicated or erasure
-	Size    int           `json:"size"`
-	MinSize int           `json:"min_size"`
-	K       int           `json:"k,omitempty"`
-	M       int           `json:"m,omitempty"`
-	Domain  string        `json:"failure_domain"`
-	PGs     int           `json:"pg_num"`
-	Raw     storage.Bytes `json:"raw_bytes"`
+	Type    string `json:"type"` // replicated or erasure
+	Size    int    `json:"size"`
+	MinSize int    `json:"min_size"`
+	K       int    `json:"k,omitempty"`
+	M       int    `json:"m,omitempty"`
+	Domain  string `json:"failure_domain"`
+	PGs     int    `json:"pg_num"`
+	// Rule has the steps of the CRUSH rule, ECProfile what the erasure-code profile sets.
+	Rule      []string          `json:"rule"`
+	ECProfile map[string]string `json:"erasure_code_profile,omitempty"`
+	Raw       storage.Bytes     `json:"raw_bytes"`
 	// PGHolds is what a PG will hold, and PGsOnOSD how many shards an OSD will have.
 	PGHolds  storage.Bytes `json:"bytes_per_pg"`
 	PGsOnOSD float64       `json:"pgs_per_osd"`
@@ -144,6 +147,7 @@ func Advise(p Policy, v Inventory) (*Advice, error) {
 	if err := a.redundancy(); err != nil {
 		return nil, err
 	}
+	a.makeRule()
 	a.placementGroups()
 	if p.Profile == Search {
 		a.index()
@@ -167,14 +171,39 @@ func (a *Advice) redundancy() error {
 	default:
 		return fault.New(fault.Invalid, "the profile %q is none of rbd, cephfs, search, backup", p.Profile)
 	}
-	a.Type, a.Size = "replicated", p.Failures+1
+	a.Type = "replicated"
+	a.copies()
+	return a.domain(a.Size)
+}
+
+// safeCopies is the least size with which writes go on after a failure and are never
+// acknowledged by a single copy: a min_size of 2 and one more. Ceph's own defaults are the
+// same (osd_pool_default_size 3, min_size 2), and its documentation warns of min_size 1.
+const safeCopies = 3
+
+// copies decides size and min_size of a replicated pool.
+func (a *Advice) copies() {
+	least := a.Policy.Failures + 1
+	a.Size = max(least, safeCopies)
+	if a.Policy.Profile == Search {
+		a.Size, a.MinSize = 2, 1
+		a.because("size 2, min_size 1: the store keeps a whole copy in another volume for each of its replicas, and makes a lost volume anew from those")
+		return
+	}
+	level, n := a.widest(a.Size)
+	if wider, _ := a.widest(least); n < a.Size || level != wider {
+		a.Size = least // a wide failure domain comes before the copy to spare
+	}
 	a.MinSize = max(1, a.Size-1)
-	a.because("size %d: a copy more than the %s to survive", a.Size, times(p.Failures, "failure"))
+	if a.Size == least {
+		a.because("size %d: a copy more than the %s to survive", a.Size, times(a.Policy.Failures, "failure"))
+	} else {
+		a.because("size %d: %d would hold the data after %s, but then writes would have to stop (min_size 2) or go to a single copy (min_size 1), which the next fault loses", a.Size, least, times(a.Policy.Failures, "failure"))
+	}
 	a.because("min_size %d: writes go on after 1 failure", a.MinSize)
 	if a.MinSize == 1 {
-		a.because("beware: after a failure writes go to a single copy, and a second fault loses them; --failures 2 gives size 3 and min_size 2")
+		a.because("beware: after a failure writes go to a single copy, and the next fault loses them; with a third of the failure domain it would be size 3 and min_size 2")
 	}
-	return a.domain(a.Size)
 }
 
 // erasure chooses k+m where there are enough of the failure domain: m for the failures,

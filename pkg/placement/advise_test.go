@@ -24,10 +24,29 @@ func TestFailureDomainFallsAndRises(t *testing.T) {
 	}
 }
 
+func TestWritesGoOnAfterAFailureAndNeverToASingleCopy(t *testing.T) {
+	for _, c := range []struct {
+		failures, hosts, size, min int
+		profile                    placement.Profile
+	}{
+		{1, 6, 3, 2, placement.RBD}, {2, 6, 3, 2, placement.RBD}, {3, 6, 4, 3, placement.CephFS},
+		{1, 2, 2, 1, placement.RBD},    // no third host: hosts stay apart, and it says what is at risk
+		{1, 6, 2, 1, placement.Search}, // the store has copies of its own
+	} {
+		a, err := placement.Advise(placement.Policy{Bytes: 1e12, Failures: c.failures, Profile: c.profile}, inventory(0, c.hosts, 24))
+		if err != nil || a.Size != c.size || a.MinSize != c.min || a.Domain != "host" {
+			t.Errorf("%+v: %v %+v", c, err, a)
+		}
+	}
+}
+
 func TestAPoolInheritsWhatItLeavesOpen(t *testing.T) {
 	cluster := placement.Policy{Failures: 2, Class: "hdd"}
 	class := placement.Policy{Class: "ssd", PGBytes: 10 * storage.GiB}.Inherit(cluster)
 	pool := placement.Policy{Bytes: 1e12}.Inherit(class)
+	if fromDefaults := pool.Inherit(placement.DefaultPolicy()); fromDefaults.PGsPerOSD != 100 || fromDefaults.Class != "ssd" {
+		t.Errorf("%+v", fromDefaults)
+	}
 	if pool.Failures != 2 || pool.Class != "ssd" || pool.PGBytes != 10*storage.GiB {
 		t.Errorf("%+v", pool)
 	}
