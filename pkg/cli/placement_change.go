@@ -20,6 +20,7 @@ type changeFlags struct {
 	addHost, addOSD, replace, rmHosts []string
 	rmOSDs                            []int
 	class, prefer                     string
+	domains                           []string
 }
 
 func (f *changeFlags) add(cmd *cobra.Command) {
@@ -30,6 +31,7 @@ func (f *changeFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.replace, "replace", nil, "`OSD=SIZE`: the OSD gets a disk of another size and keeps its id")
 	flags.IntSliceVar(&f.rmOSDs, "remove-osd", nil, "`N`: the OSD goes for good")
 	flags.StringArrayVar(&f.rmHosts, "remove-host", nil, "`HOST`: the host goes with its OSDs")
+	flags.StringArrayVar(&f.domains, "failure-domain", nil, "`POOL=TYPE`: the pool's places go over buckets of that type, such as rbd=rack")
 	flags.StringVar(&f.class, "class", "", "device class of new OSDs (default: the one that most OSDs have)")
 	flags.StringVar(&f.prefer, "prefer", string(placement.PreferBytes), "what to spare: `bytes|pairs`; bytes moves the least data, pairs needs fewer upmaps")
 	_ = cmd.RegisterFlagCompletionFunc("prefer", cobra.FixedCompletions([]string{"bytes", "pairs"}, cobra.ShellCompDirectiveNoFileComp))
@@ -37,25 +39,39 @@ func (f *changeFlags) add(cmd *cobra.Command) {
 }
 
 // plan makes the changes and plans for them.
-func (f *changeFlags) plan(warn io.Writer) (*placement.Change, error) {
-	if len(f.addHost)+len(f.addOSD)+len(f.replace)+len(f.rmOSDs)+len(f.rmHosts) == 0 {
-		return nil, errors.New("say what changes: --add-host, --add-osd, --replace, --remove-osd or --remove-host")
+func (f *changeFlags) plan(warn io.Writer) (placement.Path, *placement.Change, error) {
+	var path placement.Path
+	if len(f.addHost)+len(f.addOSD)+len(f.replace)+len(f.rmOSDs)+len(f.rmHosts)+len(f.domains) == 0 {
+		return path, nil, errors.New("say what changes: --add-host, --add-osd, --replace, --remove-osd, --remove-host or --failure-domain")
 	}
 	before, err := f.files.read(warn)
 	if err != nil {
-		return nil, err
+		return path, nil, err
 	}
 	edit := before.Edit(f.class)
-	for _, step := range []func(*placement.Editor) error{f.remove, f.replaceAll, f.addAll} {
+	for _, step := range []func(*placement.Editor) error{f.replaceAll, f.addAll, f.remove, f.spread} {
 		if err := step(edit); err != nil {
-			return nil, err
+			return path, nil, err
 		}
 	}
-	after, err := edit.Cluster()
-	if err != nil {
-		return nil, err
+	if path, err = edit.Path(); err != nil {
+		return path, nil, err
 	}
-	return placement.PlanChange(before, after, placement.Prefer(f.prefer))
+	c, err := placement.PlanChange(path.Before, path.After, placement.Prefer(f.prefer))
+	return path, c, err
+}
+
+func (f *changeFlags) spread(e *placement.Editor) error {
+	for _, text := range f.domains {
+		pool, domain, ok := strings.Cut(text, "=")
+		if !ok {
+			return fmt.Errorf("--failure-domain %s: want POOL=TYPE, such as rbd=rack", text)
+		}
+		if err := e.SetFailureDomain(pool, domain); err != nil {
+			return fmt.Errorf("--failure-domain %s: %w", text, err)
+		}
+	}
+	return nil
 }
 
 func (f *changeFlags) remove(e *placement.Editor) error {
@@ -137,33 +153,14 @@ func placementSimulate() *cobra.Command {
 	var f changeFlags
 	cmd := &cobra.Command{
 		Use: "simulate --osdmap DUMP --crush FILE CHANGE...", Short: "Say what adding, replacing or removing OSDs would do: space, data moved, upmaps", Args: cobra.NoArgs,
-		Long:    "Changes may be combined; removals come first, then replacements, then additions. Nothing is changed.",
+		Long:    "Changes may be combined; replacements and additions come first, then removals and failure domains. Nothing is changed.",
 		Example: "  holdfast placement simulate --osdmap osd.json --crush crush.bin --pgs pg.json --add-host n4=4TB,8TB --remove-osd 3",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.plan(cmd.ErrOrStderr())
+			_, c, err := f.plan(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
 			return emitPlan(cmd, c, c.Upmaps, func(out io.Writer) { printChange(out, c) })
-		},
-	}
-	f.add(cmd)
-	return cmd
-}
-
-func placementPlan() *cobra.Command {
-	var f changeFlags
-	cmd := &cobra.Command{
-		Use: "plan --osdmap DUMP --crush FILE CHANGE...", Short: "Plan the upmaps for a change of the cluster, so that little data moves", Args: cobra.NoArgs,
-		Long: "Prints what to run around a change, which is made between the flags by hand: the upmaps hold data where it is (--prefer bytes) " +
-			"or even out what CRUSH moves (--prefer pairs). They are for the map after the change.",
-		Example: "  holdfast placement plan --osdmap osd.json --crush crush.bin --add-host n4=4TB,8TB --prefer pairs",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.plan(cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			return emitPlan(cmd, c, c.Upmaps, func(out io.Writer) { printChangePlan(out, c) })
 		},
 	}
 	f.add(cmd)
@@ -186,10 +183,3 @@ func printChange(out io.Writer, c *placement.Change) {
 }
 
 func scaled(raw int64, by float64) storage.Bytes { return storage.Bytes(float64(raw) * by) }
-
-// printChangePlan shows the steps of a change, and where the upmaps come.
-func printChangePlan(out io.Writer, c *placement.Change) {
-	printChange(out, c)
-	fmt.Fprintf(out, "\n1 ceph osd set norebalance\n2 make the change: add, replace or remove the OSDs\n"+
-		"3 run the %s that the same with `-o commands` prints\n4 ceph osd unset norebalance\n", plural(len(c.Upmaps), "command"))
-}

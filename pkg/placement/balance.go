@@ -206,11 +206,15 @@ func (g *group) limit(b *bound, r groupResult, lowest float64, cut bool) string 
 	return "placement groups are placed whole: more of them would even out further"
 }
 
-// full names an OSD that the backfillfull ratio keeps from its part.
+// full names an OSD that the nearfull or backfillfull ratio keeps from its part.
 func (g *group) full(lowest float64) string {
 	for _, o := range g.ids {
-		if float64(g.osds[o].most) < lowest*g.osds[o].weight*0.999 {
-			return fmt.Sprintf("the backfillfull ratio: %s may not be filled to its part", g.name(o))
+		if float64(g.mostOf(o)) < lowest*g.osds[o].weight*0.999 {
+			ratio := "nearfull"
+			if g.crowded {
+				ratio = "backfillfull"
+			}
+			return fmt.Sprintf("the %s ratio: %s may not be filled to its part", ratio, g.name(o))
 		}
 	}
 	return ""

@@ -138,7 +138,7 @@ func (g *group) addBlock(b *bound, p *pool, bl *block, leaf []int32) {
 
 // caps is what each OSD of the group may hold at a level: as many whole shards as fit,
 // where all are of one size. OSDs that take nothing keep at most what they have, and none
-// grows beyond the backfillfull ratio.
+// grows beyond the nearfull ratio, or the backfillfull ratio where all cannot stay below that.
 func (g *group) caps(level float64) []int64 {
 	caps := make([]int64, len(g.ids))
 	for i, o := range g.ids {
@@ -150,9 +150,17 @@ func (g *group) caps(level float64) []int64 {
 		if !g.osds[o].takes {
 			caps[i] = min(caps[i], g.osds[o].load)
 		}
-		caps[i] = min(caps[i], g.osds[o].most)
+		caps[i] = min(caps[i], g.mostOf(o))
 	}
 	return caps
+}
+
+// mostOf is what an OSD may grow to.
+func (g *group) mostOf(o int32) int64 {
+	if g.crowded {
+		return g.osds[o].most
+	}
+	return g.osds[o].near
 }
 
 // feasible says whether all data can be laid out with those caps.
@@ -172,6 +180,9 @@ func (b *bound) feasible(caps []int64) bool {
 
 // lowest searches for the lowest level that is feasible, and at least low.
 func (g *group) lowest(b *bound) float64 {
+	if !g.crowded && !b.feasible(g.caps(unlimited/max(1, g.weight))) {
+		g.crowded = true
+	}
 	high := max(g.fullest(), g.mean())
 	low := g.mean() * (1 - 1e-9)
 	if b.feasible(g.caps(low)) {

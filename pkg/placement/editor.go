@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/holdfast-storage/holdfast/pkg/crush"
@@ -11,12 +12,24 @@ import (
 )
 
 // Editor makes the cluster that there would be after changes. The cluster it is made of
-// stays as it is.
+// stays as it is. What takes space away, or changes rules, comes last: see Path.
 type Editor struct {
-	osds  *osdmap.Map
-	crush *crush.Map
-	from  Cluster
-	class string
+	osds   *osdmap.Map
+	crush  *crush.Map
+	disks  map[crush.ItemID]Disk
+	from   Cluster
+	class  string
+	during *Cluster // as it was before the first change that comes last
+	first  []string // what to do by hand before data moves
+	last   []string // and after it
+}
+
+// Path is the way of a cluster through changes: what gives space is done first (During),
+// what takes space away or changes a rule last (After), when data has moved. First and Last
+// say what to do by hand; both may be empty.
+type Path struct {
+	Before, During, After Cluster
+	First, Last           []string
 }
 
 // Edit starts with a cluster as it is. New OSDs get the class given, or if it is "", the
@@ -24,7 +37,7 @@ type Editor struct {
 func (c Cluster) Edit(class string) *Editor {
 	m := *c.OSDs
 	m.OSDs = slices.Clone(m.OSDs)
-	e := &Editor{osds: &m, crush: c.Crush.Clone(), from: c, class: class}
+	e := &Editor{osds: &m, crush: c.Crush.Clone(), disks: maps.Clone(c.Disks), from: c, class: class}
 	if class == "" {
 		count := map[string]int{}
 		for _, d := range c.Crush.Devices {
@@ -42,8 +55,45 @@ func (e *Editor) Cluster() (Cluster, error) {
 		return Cluster{}, err
 	}
 	c := e.from
-	c.OSDs, c.Crush = e.osds, e.crush
+	m := *e.osds
+	m.OSDs = slices.Clone(m.OSDs)
+	c.OSDs, c.Crush, c.Disks = &m, e.crush.Clone(), maps.Clone(e.disks)
 	return c, nil
+}
+
+// Path is the way from the cluster as it was to that after the changes.
+func (e *Editor) Path() (Path, error) {
+	p := Path{Before: e.from, First: e.first, Last: e.last}
+	if err := e.settle(); err != nil {
+		return p, err
+	}
+	p.During = *e.during
+	var err error
+	p.After, err = e.Cluster()
+	return p, err
+}
+
+// settle keeps the cluster as it is before the first change that comes last.
+func (e *Editor) settle() error {
+	if e.during != nil {
+		return nil
+	}
+	if len(e.first) == 0 {
+		e.during = &e.from
+		return nil
+	}
+	c, err := e.Cluster()
+	e.during = &c
+	return err
+}
+
+// grows notes a change that comes first. It is refused after one that comes last.
+func (e *Editor) grows(format string, args ...any) error {
+	if e.during != nil {
+		return fault.New(fault.Invalid, "what is added or replaced has to be told before what is removed")
+	}
+	e.first = append(e.first, fmt.Sprintf(format, args...))
+	return nil
 }
 
 // AddHost adds a host with disks of those sizes. It is put where hosts are: below the
@@ -65,7 +115,7 @@ func (e *Editor) AddHost(name string, sizes []storage.Bytes) error {
 	for _, size := range sizes {
 		e.addTo(bucket, size)
 	}
-	return nil
+	return e.grows("# add host %s with %s", name, times(len(sizes), "OSD"))
 }
 
 // holderOf finds the lightest bucket that holds buckets of a type.
@@ -94,12 +144,11 @@ func (e *Editor) AddOSD(host string, size storage.Bytes) error {
 	if b == nil {
 		return fault.New(fault.NotFound, "there is no host %s", host)
 	}
-	e.addTo(b, size)
-	return nil
+	return e.grows("# add osd.%d of %s to host %s", e.addTo(b, size), size.Decimal(), host)
 }
 
 // addTo gives the new OSD the first free id, as `ceph osd new` does.
-func (e *Editor) addTo(b *crush.Bucket, size storage.Bytes) {
+func (e *Editor) addTo(b *crush.Bucket, size storage.Bytes) int {
 	id := 0
 	for id < len(e.osds.OSDs) && (e.osds.OSDs[id].Exists || e.crush.Holder(crush.ItemID(id)) != nil) {
 		id++
@@ -109,11 +158,21 @@ func (e *Editor) addTo(b *crush.Bucket, size storage.Bytes) {
 	}
 	e.osds.OSDs[id] = osdmap.OSD{Exists: true, Up: true, Weight: crush.One, Affinity: osdmap.FullAffinity}
 	e.crush.AddDevice(crush.Device{ID: crush.ItemID(id), Name: fmt.Sprintf("osd.%d", id), Class: e.class}, b, crush.WeightOf(size))
+	if e.disks != nil {
+		e.disks[crush.ItemID(id)] = Disk{Size: int64(size)}
+	}
+	return id
 }
 
 // Replace gives an OSD a disk of another size; it keeps its id.
 func (e *Editor) Replace(osd crush.ItemID, size storage.Bytes) error {
-	return e.crush.SetItemWeight(osd, crush.WeightOf(size))
+	if err := e.crush.SetItemWeight(osd, crush.WeightOf(size)); err != nil {
+		return err
+	}
+	if disk, known := e.disks[osd]; known {
+		e.disks[osd] = Disk{Size: int64(size), Used: disk.Used}
+	}
+	return e.grows("# replace the disk of osd.%d by one of %s, its data copied (ceph osd crush reweight osd.%d %.5f)", osd, size.Decimal(), osd, float64(crush.WeightOf(size))/float64(crush.One))
 }
 
 // RemoveOSD removes an OSD for good.
@@ -121,7 +180,11 @@ func (e *Editor) RemoveOSD(osd crush.ItemID) error {
 	if osd < 0 || int(osd) >= len(e.osds.OSDs) || !e.osds.OSDs[osd].Exists {
 		return fault.New(fault.NotFound, "there is no osd.%d", osd)
 	}
+	if err := e.settle(); err != nil {
+		return err
+	}
 	e.osds.OSDs[osd] = osdmap.OSD{}
+	e.purge(osd)
 	return e.crush.Remove(osd)
 }
 
@@ -131,10 +194,20 @@ func (e *Editor) RemoveHost(name string) error {
 	if b == nil {
 		return fault.New(fault.NotFound, "there is no host %s", name)
 	}
+	if err := e.settle(); err != nil {
+		return err
+	}
 	for _, item := range b.Items {
 		if item >= 0 && int(item) < len(e.osds.OSDs) {
 			e.osds.OSDs[item] = osdmap.OSD{}
+			e.purge(item)
 		}
 	}
+	e.last = append(e.last, "ceph osd crush remove "+name)
 	return e.crush.Remove(b.ID)
+}
+
+// purge notes what removes an OSD for good.
+func (e *Editor) purge(osd crush.ItemID) {
+	e.last = append(e.last, fmt.Sprintf("# stop osd.%d on its host", osd), fmt.Sprintf("ceph osd purge %d --yes-i-really-mean-it", osd))
 }

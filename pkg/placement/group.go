@@ -13,6 +13,7 @@ type group struct {
 	weight  float64
 	even    bool // all shards are of one size
 	unit    int64
+	crowded bool // the data cannot be laid out with all OSDs below the nearfull ratio
 }
 
 // groups splits a world. OSDs that no pool reaches are in none.

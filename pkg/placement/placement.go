@@ -74,6 +74,7 @@ type osd struct {
 	takes  bool    // may be moved to: up and in
 	load   int64   // the sum of the sizes of its shards
 	most   int64   // what load may grow to before the OSD takes no backfill
+	near   int64   // and before Ceph warns of it
 }
 
 func (p *pg) id() osdmap.PG { return osdmap.PG{Pool: p.pool.ID, Seed: p.seed} }
@@ -133,17 +134,35 @@ func newWorld(c Cluster) (*world, error) {
 	return w, nil
 }
 
-// limits notes how far each OSD may be filled: to the backfillfull ratio of its disk, where
-// that is known. What an OSD has already may stay.
+// limits notes how far each OSD may be filled from where the shards are now: to the
+// backfillfull ratio of its disk, where that is known, and to the nearfull ratio. What an OSD
+// has already may stay.
 func (w *world) limits() {
+	loads := w.loadsOf(w.old)
 	for i := range w.osds {
 		o := &w.osds[i]
-		o.most = unlimited
+		o.most, o.near = unlimited, unlimited
 		disk, known := w.Disks[crush.ItemID(i)]
-		if ratio := w.OSDs.Ratios.BackfillFull; known && ratio > 0 && disk.Size > 0 && !w.counts {
-			o.most = o.load + max(0, int64(ratio*float64(disk.Size))-disk.Used)
+		if !known || disk.Size <= 0 || w.counts {
+			continue
+		}
+		o.most = room(disk, w.OSDs.Ratios.BackfillFull, loads[i])
+		o.near = min(o.most, room(disk, w.OSDs.Ratios.NearFull, loads[i]))
+	}
+}
+
+// loadsOf adds up what OSDs hold, by id, where shards are at those places.
+func (w *world) loadsOf(places []int32) []int64 {
+	loads := make([]int64, len(w.osds))
+	for i := range w.pgs {
+		p := &w.pgs[i]
+		for _, o := range places[p.at : int(p.at)+int(p.n)] {
+			if w.isOSD(o) {
+				loads[o] += p.size
+			}
 		}
 	}
+	return loads
 }
 
 // weigh gives each OSD its weight: that of the bucket that holds it, times its reweight.
@@ -226,15 +245,8 @@ func fill(to []int32, from []crush.ItemID) {
 
 // sum adds up the loads of the plan's places.
 func (w *world) sum() {
-	for i := range w.osds {
-		w.osds[i].load = 0
-	}
-	for i := range w.pgs {
-		for _, o := range w.places(&w.pgs[i]) {
-			if w.isOSD(o) {
-				w.osds[o].load += w.pgs[i].size
-			}
-		}
+	for i, load := range w.loadsOf(w.cur) {
+		w.osds[i].load = load
 	}
 }
 

@@ -64,8 +64,8 @@ func (g *group) fullestOSD() int32 {
 }
 
 // levelWith is the load a unit of weight that an OSD would have with so much more.
-func (g *group) levelWith(o int32, more int64) float64 {
-	return float64(g.osds[o].load+more) / g.osds[o].weight
+func (w *world) levelWith(o int32, more int64) float64 {
+	return float64(w.osds[o].load+more) / w.osds[o].weight
 }
 
 // bestSwap looks for what relieves an OSD best: of the swaps that reach the goal that which
@@ -115,7 +115,7 @@ func (s *solver) trySwap(best *swap, x swap, goal float64, most int64) {
 		x.cost += s.extra(x.back, o)
 	}
 	x.level = max(s.levelWith(o, -gone), s.levelWith(x.to, gone))
-	if x.cost > most || x.thrifty && x.cost > gone || s.osds[x.to].load+gone > s.osds[x.to].most || !x.betters(best, goal) {
+	if x.cost > most || x.thrifty && x.cost > gone || s.osds[x.to].load+gone > s.mostOf(x.to) || !x.betters(best, goal) {
 		return
 	}
 	if s.allowed(x.out, x.to) && (x.back.pg < 0 || s.allowed(x.back, o)) {

@@ -44,6 +44,9 @@ func (w *world) upmaps() (changes []Upmap, pairs int) {
 		}
 		want := w.pairs(p)
 		pairs += len(want)
+		if !p.frozen && slices.Equal(want, have) {
+			continue // the same OSDs in another order
+		}
 		changes = append(changes, Upmap{p.id(), want})
 	}
 	return changes, pairs
