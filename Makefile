@@ -79,10 +79,11 @@ soak: build ## whole lives of SOAK_VOLUMES volumes (1000) under random kills; SO
 	@tests/deps.sh test
 	HOLDFAST_SOAK_VOLUMES=$(or $(SOAK_VOLUMES),1000) HOLDFAST_SOAK_SEED=$(SOAK_SEED) go test -count=1 -v -timeout 6h -run TestSoak ./tests/crash
 
-bench: build ## ratios to bare librbd and the manager, of disk images to cp and qemu-img, of placement plans to osdmaptool's, interleaved
+bench: build ## ratios to bare librbd and the manager, of disk images to cp and qemu-img, of CRUSH to crushtool's, of placement plans to osdmaptool's, interleaved
 	@tests/deps.sh run
 	go run ./tests/bench/images -holdfast bin/holdfast
-	go test -run '^$$' -benchtime 1x -timeout 1h -bench Balance ./pkg/placement
+	go test -run '^$$' -benchtime 1x -timeout 30m -bench Crushtool ./pkg/crush
+	go test -run '^$$' -benchtime 1x -timeout 1h -bench 'Balance|Change' ./pkg/placement
 	@tests/bench.sh
 
 ##@ Clean

@@ -19,17 +19,18 @@ func (m *Mapper) draw(b *bucket, r int32, position int) ItemID {
 }
 
 // drawStraw2 draws for each item an exponentially distributed number of rate 1/weight;
-// the smallest wins (bucket_straw2_choose). C divides a logarithm by the weight for every
+// the smallest wins (bucket_straw2_choose). C hashes one by one, and divides a logarithm by the weight for every
 // item. Here a lower bound of the quotient, from a small table and the inverse of the
 // weight, first says whether the item can win at all; only then is the division done.
 func (m *Mapper) drawStraw2(d *straw2Draw, r uint32) int {
 	coarse := m.coarse
 	best, winner := uint64(math.MaxUint64), 0
 	limit := float32(math.Inf(1))
-	ids := d.ids
-	inverse := d.inverse[:len(ids)]
-	for i, id := range ids {
-		u := hash3(m.x, uint32(id), r) & 0xffff
+	inverse := d.inverse
+	hashes := m.hashes[:len(d.ids)]
+	hashItems(hashes, d.ids, m.x, r)
+	for i, u := range hashes[:len(inverse)] {
+		u &= 0xffff
 		if coarse[u>>(16-coarseBits)]*inverse[i] >= limit {
 			continue
 		}

@@ -56,3 +56,13 @@ func hash4(a, b, c, d uint32) uint32 {
 	_, _, hash = mix(y, d, hash)
 	return hash
 }
+
+// hashGroup is how many draws hashItems makes at a time.
+const hashGroup = 8
+
+// hashOneByOne is hashItems for machines without vectors.
+func hashOneByOne(out []uint32, ids []ItemID, x, r uint32) {
+	for i, id := range ids {
+		out[i] = hash3(x, uint32(id), r)
+	}
+}

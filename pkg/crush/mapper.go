@@ -15,6 +15,7 @@ type Mapper struct {
 	x       uint32
 	perms   []permutation // by bucket, for uniform buckets and local fallback tries
 	scratch [3][]ItemID
+	hashes  []uint32 // of the draws of the largest bucket
 }
 
 // compiled is what mappers of one map share, read only.
@@ -25,6 +26,7 @@ type compiled struct {
 	present    []bool
 	maxDevices int
 	coarse     *coarseCosts
+	largest    int // length of the longest ids
 }
 
 // bucket is a Bucket made ready for drawing.
@@ -39,7 +41,8 @@ type bucket struct {
 }
 
 // straw2Draw is what a straw2 bucket draws with: its own ids and weights, or those of a
-// choose_args entry. inverse holds 1/weight, rounded down, and +Inf for weight 0.
+// choose_args entry. inverse holds 1/weight, rounded down, and +Inf for weight 0. The ids are
+// followed by zeros up to a whole number of groups of hashItems.
 type straw2Draw struct {
 	ids     []ItemID
 	weights []Weight
@@ -75,6 +78,7 @@ func NewMapper(m *Map, chooseArgs int64) (*Mapper, error) {
 		c.buckets[i] = bucket{id: b.ID, kind: b.Type, algorithm: b.Algorithm, items: b.Items, weights: b.Weights, derived: derived}
 		if b.Algorithm == Straw2 {
 			c.buckets[i].draws = straw2Draws(b, args[b.ID])
+			c.largest = max(c.largest, len(c.buckets[i].draws[0].ids))
 		}
 	}
 	mapper := c.fork()
@@ -108,6 +112,8 @@ func straw2Draws(b *Bucket, arg ChooseArg) []straw2Draw {
 	if len(arg.IDs) > 0 {
 		ids = arg.IDs
 	}
+	padded := make([]ItemID, (len(ids)+hashGroup-1)/hashGroup*hashGroup)
+	copy(padded, ids)
 	if len(sets) == 0 {
 		sets = [][]Weight{b.Weights}
 	}
@@ -120,13 +126,13 @@ func straw2Draws(b *Bucket, arg ChooseArg) []straw2Draw {
 				inverse[j] = roundDown(1 / float64(w))
 			}
 		}
-		draws[i] = straw2Draw{ids: ids, weights: weights, inverse: inverse}
+		draws[i] = straw2Draw{ids: padded, weights: weights, inverse: inverse}
 	}
 	return draws
 }
 
 func (c *compiled) fork() *Mapper {
-	return &Mapper{compiled: c, perms: make([]permutation, len(c.buckets))}
+	return &Mapper{compiled: c, perms: make([]permutation, len(c.buckets)), hashes: make([]uint32, c.largest)}
 }
 
 // Fork returns a mapper of the same map and with the same weights, for another goroutine.

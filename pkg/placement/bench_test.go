@@ -1,10 +1,13 @@
 package placement_test
 
 import (
+	"maps"
+	"slices"
 	"syscall"
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/placement"
+	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
 	"github.com/holdfast-storage/holdfast/pkg/placement/placementtest"
 )
 
@@ -61,4 +64,66 @@ func benchmark(b *testing.B, c placementtest.Case, peer bool) {
 	b.ReportMetric(its, "osdmaptool-CPU-s")
 	b.ReportMetric(usable*100, "osdmaptool-usable-%")
 	b.ReportMetric(float64(moves), "osdmaptool-moves")
+}
+
+// BenchmarkChange plans changes of the balanced case B, in turn with what people do without:
+// CRUSH moves what it wants, and osdmaptool evens out. Moves are read from osdmaptool's own
+// mappings in both, pairs counted in the upmaps of both.
+func BenchmarkChange(b *testing.B) {
+	placementtest.NeedTools(b)
+	im, before := balanced(b)
+	was := placementtest.Mappings(b, im.Write(b))
+	for _, name := range slices.Sorted(maps.Keys(changesOfB)) {
+		edit := before.Edit("")
+		if err := changesOfB[name](edit); err != nil {
+			b.Fatal(err)
+		}
+		cluster, err := edit.Cluster()
+		if err != nil {
+			b.Fatal(err)
+		}
+		changed := after(b, im, cluster)
+		// Monitors cancel upmaps that have lost their OSDs before anyone balances.
+		changed = changed.Carry(b, placementtest.Cleanup(b, changed.Write(b)))
+		commands, _ := placementtest.Balance(b, changed.Write(b))
+		peer := changed.Carry(b, commands)
+		pairs := 0
+		for _, items := range peer.Items {
+			pairs += len(items)
+		}
+		moves := movesBetween(was, placementtest.Mappings(b, peer.Write(b)))
+		for _, prefer := range []placement.Prefer{placement.PreferBytes, placement.PreferPairs} {
+			b.Run(name+", sparing "+string(prefer), func(b *testing.B) {
+				var c *placement.Change
+				for b.Loop() {
+					if c, err = placement.PlanChange(before, cluster, prefer); err != nil {
+						b.Fatal(err)
+					}
+				}
+				own := movesBetween(was, placementtest.Mappings(b, apply(after(b, im, cluster), c.Upmaps).Write(b)))
+				b.ReportMetric(0, "ns/op")
+				for unit, value := range map[string]float64{
+					"moves": float64(own), "least-moves": float64(c.MovesLowerBound), "pairs": float64(c.UpmapPairs), "usable-%": c.UsableAfter * 100, "bound-%": c.Bound * 100,
+					"osdmaptool-moves": float64(moves), "osdmaptool-pairs": float64(pairs), "pairs-to-osdmaptool's": float64(c.UpmapPairs) / float64(pairs),
+				} {
+					b.ReportMetric(value, unit)
+				}
+				if prefer == placement.PreferPairs && float64(c.UpmapPairs) > 1.25*float64(pairs) || prefer == placement.PreferBytes && float64(own) > 1.01*float64(c.MovesLowerBound) {
+					b.Errorf("%s, sparing %s: %d pairs against %d of osdmaptool, %d moves of at least %d", name, prefer, c.UpmapPairs, pairs, own, c.MovesLowerBound)
+				}
+			})
+		}
+	}
+}
+
+// movesBetween counts shards of replicated PGs that are on another OSD.
+func movesBetween(was, is map[osdmap.PG]osdmap.Mapping) (moves int) {
+	for pg, m := range is {
+		for _, o := range m.Up {
+			if !slices.Contains(was[pg].Up, o) {
+				moves++
+			}
+		}
+	}
+	return moves
 }

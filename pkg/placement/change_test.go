@@ -12,7 +12,7 @@ import (
 )
 
 // balanced is case B with its upmaps in place.
-func balanced(t *testing.T) (*placementtest.Image, placement.Cluster) {
+func balanced(t testing.TB) (*placementtest.Image, placement.Cluster) {
 	t.Helper()
 	im := placementtest.Cases()[2].Image(t)
 	plan, err := placement.PlanBalance(read(t, im), placement.BalanceOptions{})
@@ -25,7 +25,7 @@ func balanced(t *testing.T) (*placementtest.Image, placement.Cluster) {
 
 // after is the map that Ceph would have after a change: its tools read the CRUSH map that
 // was edited here.
-func after(t *testing.T, im *placementtest.Image, c placement.Cluster) *placementtest.Image {
+func after(t testing.TB, im *placementtest.Image, c placement.Cluster) *placementtest.Image {
 	t.Helper()
 	binary, err := c.Crush.Binary()
 	if err != nil {
@@ -37,27 +37,32 @@ func after(t *testing.T, im *placementtest.Image, c placement.Cluster) *placemen
 	return next
 }
 
+// changesOfB are changes of case B.
+var changesOfB = map[string]func(*placement.Editor) error{
+	"one more host": func(e *placement.Editor) error {
+		var sizes []storage.Bytes
+		for _, tb := range []storage.Bytes{4, 6, 8, 10, 12, 12, 12, 14, 14, 16, 18, 20} {
+			sizes = append(sizes, tb*storage.TiB)
+		}
+		return e.AddHost("new", sizes)
+	},
+	"fourteen disks replaced": func(e *placement.Editor) error {
+		for osd := range crush.ItemID(14) {
+			if err := e.Replace(osd*17, 20*storage.TiB); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	"a host less":   func(e *placement.Editor) error { return e.RemoveHost("h3") },
+	"two OSDs less": func(e *placement.Editor) error { _ = e.RemoveOSD(7); return e.RemoveOSD(100) },
+	"one more OSD":  func(e *placement.Editor) error { return e.AddOSD("h5", 20*storage.TiB) },
+}
+
 func TestChangesMoveLittle(t *testing.T) {
 	placementtest.NeedTools(t)
 	im, before := balanced(t)
-	tb := storage.TiB
-	changes := map[string]func(*placement.Editor) error{
-		"one more host": func(e *placement.Editor) error {
-			return e.AddHost("new", []storage.Bytes{4 * tb, 6 * tb, 8 * tb, 10 * tb, 12 * tb, 12 * tb, 12 * tb, 14 * tb, 14 * tb, 16 * tb, 18 * tb, 20 * tb})
-		},
-		"fourteen disks replaced": func(e *placement.Editor) error {
-			for osd := range crush.ItemID(14) {
-				if err := e.Replace(osd*17, 20*tb); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		"a host less":   func(e *placement.Editor) error { return e.RemoveHost("h3") },
-		"two OSDs less": func(e *placement.Editor) error { _ = e.RemoveOSD(7); return e.RemoveOSD(100) },
-		"one more OSD":  func(e *placement.Editor) error { return e.AddOSD("h5", 20*tb) },
-	}
-	for name, change := range changes {
+	for name, change := range changesOfB {
 		for _, prefer := range []placement.Prefer{placement.PreferBytes, placement.PreferPairs} {
 			edit := before.Edit("")
 			if err := change(edit); err != nil {
