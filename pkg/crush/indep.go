@@ -33,6 +33,7 @@ func (c *choice) oneIndep(start, rep, position, end int, parentR int32, failed u
 	in := &c.buckets[start]
 	for {
 		if len(in.items) == 0 {
+			c.note(in, None, 0, position)
 			return false
 		}
 		stride := uint32(c.count)
@@ -41,6 +42,7 @@ func (c *choice) oneIndep(start, rep, position, end int, parentR int32, failed u
 		}
 		r := int32(rep) + parentR + int32(stride*failed)
 		item := c.draw(in, r, position)
+		c.note(in, item, r, position)
 		if int(item) >= c.maxDevices {
 			return c.giveUp(rep)
 		}

@@ -16,6 +16,8 @@ type Mapper struct {
 	perms   []permutation // by bucket, for uniform buckets and local fallback tries
 	scratch [3][]ItemID
 	hashes  []uint32 // of the draws of the largest bucket
+	tracing bool
+	trace   []Draw
 }
 
 // compiled is what mappers of one map share, read only.

@@ -200,6 +200,7 @@ func (c *choice) oneFirstN(start int, r int32, position, room int) (ItemID, bool
 // of another type than is wanted.
 func (c *choice) drawFirstN(in *bucket, r int32, failedHere uint32, position, room int) (ItemID, *bucket, verdict) {
 	if len(in.items) == 0 {
+		c.note(in, None, r, position)
 		return 0, nil, rejected
 	}
 	var item ItemID
@@ -208,6 +209,7 @@ func (c *choice) drawFirstN(in *bucket, r int32, failedHere uint32, position, ro
 	} else {
 		item = c.draw(in, r, position)
 	}
+	c.note(in, item, r, position)
 	if int(item) >= c.maxDevices {
 		return 0, nil, hopeless
 	}

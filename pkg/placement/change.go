@@ -54,11 +54,11 @@ func PlanChange(before, after Cluster, prefer Prefer) (*Change, error) {
 	if prefer != PreferBytes && prefer != PreferPairs {
 		return nil, fault.New(fault.Invalid, "%q is no preference: bytes or pairs", prefer)
 	}
-	was, err := newWorld(before)
+	was, err := newWorldToChange(before)
 	if err != nil {
 		return nil, err
 	}
-	w, err := newWorld(after)
+	w, err := was.after(after)
 	if err != nil {
 		return nil, err
 	}

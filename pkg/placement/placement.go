@@ -6,6 +6,7 @@
 package placement
 
 import (
+	"runtime"
 	"slices"
 	"sync"
 
@@ -43,6 +44,7 @@ const none = int32(osdmap.None)
 type world struct {
 	Cluster
 	mapper *osdmap.Mapper
+	table  *osdmap.Table
 	byPool map[int64]*pool
 	pools  []*pool
 	pgs    []pg
@@ -56,6 +58,7 @@ type world struct {
 type pool struct {
 	*osdmap.Pool
 	rule       *rule
+	number     int // in the map's order
 	first, end int // its PGs
 	positional bool
 }
@@ -88,14 +91,28 @@ func (w *world) basePlaces(p *pg) []int32 { return w.base[p.at : int(p.at)+int(p
 
 // newWorld maps all PGs of a cluster.
 func newWorld(c Cluster) (*world, error) {
+	return makeWorld(c, func() (*osdmap.Table, error) { return osdmap.NewTable(c.OSDs, c.Crush, false) })
+}
+
+// newWorldToChange does, and remembers how mappings come about, for after.
+func newWorldToChange(c Cluster) (*world, error) {
+	return makeWorld(c, func() (*osdmap.Table, error) { return osdmap.NewTable(c.OSDs, c.Crush, true) })
+}
+
+// after maps the PGs of the cluster after a change: anew those that the change can touch.
+func (w *world) after(c Cluster) (*world, error) {
+	return makeWorld(c, func() (*osdmap.Table, error) { return w.table.After(c.OSDs, c.Crush) })
+}
+
+func makeWorld(c Cluster, tabulate func() (*osdmap.Table, error)) (*world, error) {
 	if len(c.OSDs.Pools) == 0 {
 		return nil, fault.New(fault.Precondition, "the OSD map has no pools: there is nothing to place")
 	}
-	mapper, err := osdmap.NewMapper(c.OSDs, c.Crush)
+	table, err := tabulate()
 	if err != nil {
 		return nil, err
 	}
-	w := &world{Cluster: c, mapper: mapper, byPool: map[int64]*pool{}}
+	w := &world{Cluster: c, mapper: table.Mapper(), table: table, byPool: map[int64]*pool{}}
 	w.weigh()
 	w.counts = !slices.ContainsFunc(c.OSDs.Pools, func(p osdmap.Pool) bool {
 		for seed := range p.PGs {
@@ -107,7 +124,7 @@ func newWorld(c Cluster) (*world, error) {
 	})
 	at := int32(0)
 	for i := range c.OSDs.Pools {
-		p := &pool{Pool: &c.OSDs.Pools[i], first: len(w.pgs)}
+		p := &pool{Pool: &c.OSDs.Pools[i], number: i, first: len(w.pgs)}
 		if p.rule, err = w.compile(p.Pool); err != nil {
 			return nil, err
 		}
@@ -125,9 +142,7 @@ func newWorld(c Cluster) (*world, error) {
 		w.pools, w.byPool[p.ID] = append(w.pools, p), p
 	}
 	w.base, w.cur = make([]int32, at), make([]int32, at)
-	if err := w.mapAll(); err != nil {
-		return nil, err
-	}
+	w.mapAll()
 	w.old = slices.Clone(w.cur)
 	w.sum()
 	w.limits()
@@ -183,47 +198,35 @@ func (w *world) weigh() {
 	}
 }
 
-// mappers is how many goroutines map PGs.
-const mappers = 4
-
 // mapAll fills base and cur.
-func (w *world) mapAll() error {
+func (w *world) mapAll() {
+	parts := runtime.GOMAXPROCS(0)
 	var wait sync.WaitGroup
-	errs := make([]error, mappers)
-	for part := range mappers {
+	for part := range parts {
 		wait.Go(func() {
-			mapper := w.mapper.Fork()
 			var scratch []crush.ItemID
-			for i := part * len(w.pgs) / mappers; i < (part+1)*len(w.pgs)/mappers && errs[part] == nil; i++ {
-				scratch, errs[part] = w.mapOne(mapper, &w.pgs[i], scratch)
+			for i := part * len(w.pgs) / parts; i < (part+1)*len(w.pgs)/parts; i++ {
+				p := &w.pgs[i]
+				scratch = w.table.Raw(scratch[:0], p.pool.number, p.seed)
+				w.mapOne(p, scratch)
 			}
 		})
 	}
 	wait.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
-func (w *world) mapOne(mapper *osdmap.Mapper, p *pg, scratch []crush.ItemID) ([]crush.ItemID, error) {
-	raw, err := mapper.Raw(scratch[:0], p.pool.Pool, p.seed)
-	if err != nil {
-		return raw, err
-	}
-	base, open := mapper.Base(raw, p.id())
+// mapOne fills base and cur of a PG from what CRUSH says.
+func (w *world) mapOne(p *pg, raw []crush.ItemID) {
+	base, open := w.mapper.Base(raw, p.id())
 	fill(w.basePlaces(p), base)
 	if open {
-		mapper.ApplyPairs(base, w.OSDs.UpmapItems[p.id()])
+		w.mapper.ApplyPairs(base, w.OSDs.UpmapItems[p.id()])
 	}
 	fill(w.places(p), base)
 	if w.gapped(p) || !p.pool.rule.holds(w.places(p)) && p.pool.rule.holds(w.basePlaces(p)) {
 		copy(w.places(p), w.basePlaces(p)) // monitors cancel such upmaps
 	}
 	p.frozen = !open || w.gapped(p) || p.pool.Merging(p.seed) || len(base) > int(p.n) || !p.pool.rule.holds(w.places(p))
-	return raw[:0], nil
 }
 
 // gapped says whether CRUSH leaves a place of an erasure-coded PG empty: monitors

@@ -80,7 +80,7 @@ func PlanWaves(path Path, c *Change, o WaveOptions) (*Waves, error) {
 	if o.Backfills < 1 || o.Bytes < 0 {
 		return nil, fault.New(fault.Invalid, "waves of %d backfills and %d bytes an OSD: at least 1 backfill, and 0 or more bytes", o.Backfills, o.Bytes)
 	}
-	was, err := newWorld(path.Before)
+	was, err := newWorldToChange(path.Before)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func (s *staging) limitFrom(path Path) {
 // enter makes a change of the map, with upmaps that leave data where it is, or else bring it
 // where it has to go.
 func (s *staging) enter(c Cluster, kind StepKind, change []string) error {
-	w, err := newWorld(s.withItems(c))
+	w, err := s.world.after(s.withItems(c))
 	if err != nil {
 		return err
 	}
