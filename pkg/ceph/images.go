@@ -61,6 +61,20 @@ type Watcher struct {
 	Client  int64
 }
 
+// OpenImage is an image that is kept open, for many reads and writes. It is safe for concurrent use. Close it, once; its watch ends
+// then, and with it the connection if that is of no use any more.
+type OpenImage interface {
+	// Size is what it was when it was opened.
+	Size() storage.Bytes
+	// ReadAt fills p from byte offset on; what was never written is zeros. fault.Range behind the end. After an
+	// error the call may still be writing to p.
+	ReadAt(ctx context.Context, p []byte, offset uint64) error
+	// WriteAt returns when p is on the OSDs. fault.Range behind the end, fault.Unsupported of a snapshot. After an error the call may
+	// still be reading p, and any part of it may be written.
+	WriteAt(ctx context.Context, p []byte, offset uint64) error
+	Close() error
+}
+
 // Images are the RBD images of one pool and RADOS namespace.
 type Images interface {
 	// Create fails with fault.Exists and fault.Invalid (a feature or a size that Ceph
@@ -84,6 +98,9 @@ type Images interface {
 	Metadata(ctx context.Context, name string) (map[string]string, error)
 	SetMetadata(ctx context.Context, name string, pairs map[string]string) error
 	List(ctx context.Context) ([]string, error)
+	// Open opens an image for reads and writes, or a snapshot of it for reads. Who writes takes the image's exclusive lock, where it has
+	// that feature, and waits for up to half a minute for one whose owner died.
+	Open(ctx context.Context, name, snapshot string) (OpenImage, error)
 	// Write writes data at offset (bytes) of an image's content.
 	Write(ctx context.Context, name string, offset uint64, data []byte) error
 

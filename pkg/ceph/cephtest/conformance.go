@@ -47,6 +47,7 @@ type Device interface {
 func Conformance(t *testing.T, clients Clients) {
 	t.Run("objects", func(t *testing.T) { conformObjects(t, clients) })
 	t.Run("images", func(t *testing.T) { conformImages(t, clients) })
+	t.Run("images kept open", func(t *testing.T) { conformOpen(t, clients) })
 	t.Run("image snapshots", func(t *testing.T) { conformSnapshots(t, clients) })
 	t.Run("image clones", func(t *testing.T) { conformClones(t, clients) })
 	t.Run("image trash", func(t *testing.T) { conformTrash(t, clients) })

@@ -28,6 +28,7 @@ type Fake struct {
 	pools      []ceph.PoolInfo
 	objects    map[string]*object
 	images     map[string]*image
+	contents   map[int64][]byte // of images' blocks, by the serial of the write
 	trash      map[string]*trashed
 	subvolumes map[string]*subvolume
 	holdClones bool
@@ -57,7 +58,7 @@ func NewFake() *Fake {
 	names := []string{".holdfast", "cephfs.data", "cephfs.meta", "rbd"}
 	f := &Fake{
 		client: 4100, now: time.Now, objects: map[string]*object{},
-		images: map[string]*image{}, trash: map[string]*trashed{}, subvolumes: map[string]*subvolume{},
+		images: map[string]*image{}, contents: map[int64][]byte{}, trash: map[string]*trashed{}, subvolumes: map[string]*subvolume{},
 		fenced: map[ceph.ClientAddress]time.Time{},
 	}
 	applications := map[string][]string{"rbd": {"rbd"}, "cephfs.data": {"cephfs"}, "cephfs.meta": {"cephfs"}}

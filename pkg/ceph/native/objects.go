@@ -26,19 +26,29 @@ var _ ceph.Objects = (*objects)(nil)
 // withPool opens the pool for the time of fn. Writes to a full pool fail at once
 // with ENOSPC or EDQUOT (full-try) rather than wait for space; deletes pass.
 func (c *cluster) withPool(pool, namespace string, fn func(*rados.IOContext) error) error {
-	ioctx, err := c.conn.OpenIOContext(pool)
-	if errno(err) == syscall.ENOENT {
-		return fault.New(fault.Precondition, "pool %q does not exist on this cluster", pool)
-	}
+	ioctx, err := c.openPool(pool, namespace)
 	if err != nil {
-		return fmt.Errorf("open pool %s: %w", pool, err)
+		return err
 	}
 	defer ioctx.Destroy()
+	return fn(ioctx)
+}
+
+// openPool is withPool without an end.
+func (c *cluster) openPool(pool, namespace string) (*rados.IOContext, error) {
+	ioctx, err := c.conn.OpenIOContext(pool)
+	if errno(err) == syscall.ENOENT {
+		return nil, fault.New(fault.Precondition, "pool %q does not exist on this cluster", pool)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open pool %s: %w", pool, err)
+	}
 	ioctx.SetNamespace(namespace)
 	if err := ioctx.SetPoolFullTry(); err != nil {
-		return fmt.Errorf("open pool %s: %w", pool, err)
+		ioctx.Destroy()
+		return nil, fmt.Errorf("open pool %s: %w", pool, err)
 	}
-	return fn(ioctx)
+	return ioctx, nil
 }
 
 func (o *objects) path(name string) string {
