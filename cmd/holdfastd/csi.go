@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast-storage/holdfast/csi/clustermap"
 	"github.com/holdfast-storage/holdfast/csi/controller"
 	"github.com/holdfast-storage/holdfast/csi/identity"
+	"github.com/holdfast-storage/holdfast/csi/imageio"
 	"github.com/holdfast-storage/holdfast/csi/kms"
 	"github.com/holdfast-storage/holdfast/csi/node"
 	"github.com/holdfast-storage/holdfast/csi/nodelabels"
@@ -50,6 +51,7 @@ var (
 
 	_ admin.Controller = (*controller.Server)(nil)
 	_ admin.Node       = (*node.Server)(nil)
+	_ admin.Images     = (*imageio.Server)(nil)
 )
 
 type csiFlags struct {
@@ -191,6 +193,9 @@ func (f *csiFlags) run(cmd *cobra.Command) error {
 	dialer := native.NewDialer()
 	defer dialer.Close()
 	p := &csiParts{flags: f, version: version, log: log, dialer: dialer, clusters: clusters, kms: keys, metrics: server.NewMetrics(version, clusters.Err), admin: admin.New(log), added: make(chan struct{}, len(f.drivers))}
+	if slices.Contains(f.services, "controller") && slices.Contains(f.drivers, "rbd") {
+		p.admin.SetImages(imageio.New(dialer, clusters))
+	}
 	group, ctx := errgroup.WithContext(cmd.Context())
 	for _, name := range f.drivers {
 		group.Go(func() error { return p.serve(ctx, driverOf[name]) })

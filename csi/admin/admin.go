@@ -48,6 +48,7 @@ type Server struct {
 	mu          sync.Mutex // services are added from several goroutines
 	controllers map[storage.Driver]Controller
 	nodes       map[storage.Driver]Node
+	images      Images // nil: this process transfers none
 	log         *slog.Logger
 }
 
@@ -105,6 +106,9 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST "+volumeapi.PathRewrap, handle(s, s.rewrap))
 	mux.HandleFunc("POST "+volumeapi.PathSparsify, handle(s, s.sparsify))
 	mux.HandleFunc("POST "+volumeapi.PathTrim, handle(s, s.trim))
+	if s.images != nil {
+		s.routeImages(mux)
+	}
 	return mux
 }
 

@@ -17,11 +17,11 @@ import (
 func imageCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "image", Short: "Look at, convert, check and grow virtual disks: VMDK, VDI, raw, qcow2",
-		Long: "These commands work on files and need no cluster. Read are VMDK (monolithicSparse, streamOptimized, twoGbMaxExtent*, monolithicFlat, vmfs, " +
+		Long: "These commands work on files and need no cluster, but for import and export. Read are VMDK (monolithicSparse, streamOptimized, twoGbMaxExtent*, monolithicFlat, vmfs, " +
 			"vmfsSparse; with snapshots' parents; in an OVA file: disk.ova, or disk.ova:NAME), VDI (dynamic, fixed, differencing), raw files and block devices, and qcow2. " +
 			"Written are VDI, VMDK (monolithicSparse, streamOptimized) and raw.",
 	}
-	cmd.AddCommand(imageInfo(), imageMap(), imageCheck(), imageConvert(), imageGrow())
+	cmd.AddCommand(imageInfo(), imageMap(), imageCheck(), imageConvert(), imageGrow(), imageImport())
 	return cmd
 }
 

@@ -106,28 +106,41 @@ func ask[A any](ctx context.Context, c *Client, method, path string, question an
 	if err != nil {
 		return answer, fmt.Errorf("encode request: %w", err)
 	}
+	response, err := c.send(ctx, method, path, body, "")
+	if err != nil {
+		return answer, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return answer, fault.New(fault.Unavailable, "decode the answer of the CSI services: %w", err)
+	}
+	return answer, nil
+}
+
+// send returns an answer that is no failure; its body is the caller's to close. sum, unless "", is the body's.
+func (c *Client) send(ctx context.Context, method, path string, body []byte, sum string) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://holdfast"+path, bytes.NewReader(body))
 	if err != nil {
-		return answer, fmt.Errorf("make request: %w", err)
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	if sum != "" {
+		request.Header.Set(HeaderSum, sum)
 	}
 	response, err := c.http.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return answer, fault.New(fault.Unavailable, "the CSI services do not answer on %s: `holdfast status` says what runs", c.socket)
+		return nil, fault.New(fault.Unavailable, "the CSI services do not answer on %s: `holdfast status` says what runs", c.socket)
+	case err != nil && ctx.Err() == nil: // they died meanwhile
+		return nil, fault.New(fault.Unavailable, "ask the CSI services: %w", err)
 	case err != nil:
-		return answer, fmt.Errorf("ask the CSI services: %w", err)
+		return nil, fmt.Errorf("ask the CSI services: %w", err)
+	case response.StatusCode == http.StatusOK:
+		return response, nil
 	}
 	defer response.Body.Close()
-	decoder := json.NewDecoder(response.Body)
-	if response.StatusCode != http.StatusOK {
-		var f Failure
-		if err := decoder.Decode(&f); err != nil {
-			return answer, fmt.Errorf("ask the CSI services: %s", response.Status)
-		}
-		return answer, f.Err()
+	var f Failure
+	if err := json.NewDecoder(response.Body).Decode(&f); err != nil {
+		return nil, fmt.Errorf("ask the CSI services: %s", response.Status)
 	}
-	if err := decoder.Decode(&answer); err != nil {
-		return answer, fmt.Errorf("decode the answer of the CSI services: %w", err)
-	}
-	return answer, nil
+	return nil, f.Err()
 }
