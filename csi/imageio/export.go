@@ -10,9 +10,6 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/rpc/volumeapi"
 )
 
-// snapshotPrefix begins the names of snapshots that exports take.
-const snapshotPrefix = "holdfast-export-"
-
 // Export begins to read a snapshot of an image, which it takes unless it is there. End it.
 func (s *Server) Export(ctx context.Context, r volumeapi.ExportRequest) (volumeapi.ExportSession, error) {
 	p, err := s.find(ctx, r.Name)
@@ -21,10 +18,12 @@ func (s *Server) Export(ctx context.Context, r volumeapi.ExportRequest) (volumea
 	}
 	made := &session{place: p, opened: p.name, snapshot: r.Name.Snapshot}
 	if made.snapshot == "" {
-		if !strings.HasPrefix(r.Take, snapshotPrefix) {
+		if !strings.HasPrefix(r.Take, volumeapi.SnapshotPrefix) {
 			return volumeapi.ExportSession{}, fault.New(fault.Invalid, "the snapshot %q is none that an export takes", r.Take)
 		}
 		made.snapshot, made.taken = r.Take, true
+	}
+	if made.taken && !r.Taken {
 		if err := p.images.CreateSnapshot(ctx, p.name, r.Take); err != nil && !errors.Is(err, fault.Exists) {
 			return volumeapi.ExportSession{}, err
 		}

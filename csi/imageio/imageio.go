@@ -244,6 +244,9 @@ func (s *Server) Look(ctx context.Context, name volumeapi.ImageName) (volumeapi.
 			return look, err
 		}
 	}
+	if p.volume && look.Exists && look.Import == nil {
+		look.Empty, err = empty(ctx, p.images, p.name)
+	}
 	if !p.volume {
 		look.Partial, err = readState(ctx, p.images, p.partial())
 		if errors.Is(err, fault.NotFound) {

@@ -243,6 +243,7 @@ func TestAnImageIsReadAsItWas(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	r.Taken = true
 	if s, _, err = b.client.Export(ctx, r); err != nil {
 		t.Fatal(err)
 	}
@@ -253,6 +254,9 @@ func TestAnImageIsReadAsItWas(t *testing.T) {
 	}
 	if _, err := s.Finish(ctx); err != nil {
 		t.Fatal(err)
+	}
+	if _, _, err := b.client.Export(ctx, r); !errors.Is(err, fault.NotFound) {
+		t.Errorf("a snapshot that is gone: %v", err)
 	}
 	if snapshots, err := b.images.Snapshots(ctx, "i"); err != nil || len(snapshots) > 0 {
 		t.Error(snapshots, err)

@@ -21,7 +21,7 @@ func imageCommand() *cobra.Command {
 			"vmfsSparse; with snapshots' parents; in an OVA file: disk.ova, or disk.ova:NAME), VDI (dynamic, fixed, differencing), raw files and block devices, and qcow2. " +
 			"Written are VDI, VMDK (monolithicSparse, streamOptimized) and raw.",
 	}
-	cmd.AddCommand(imageInfo(), imageMap(), imageCheck(), imageConvert(), imageGrow(), imageImport())
+	cmd.AddCommand(imageInfo(), imageMap(), imageCheck(), imageConvert(), imageGrow(), imageImport(), imageExport())
 	return cmd
 }
 

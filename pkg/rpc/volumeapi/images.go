@@ -68,6 +68,7 @@ type ImageLook struct {
 	Used    bool          `json:"used,omitempty"`    // a client has it open
 	Import  *Import       `json:"import,omitempty"`  // that made it, or is under way (of a volume)
 	Partial *Import       `json:"partial,omitempty"` // that was cut off, beside it
+	Empty   bool          `json:"empty,omitempty"`   // of a volume's: nothing was ever written to it
 }
 
 // ImportRequest asks for a session that fills an image.
@@ -88,11 +89,16 @@ type ImportSession struct {
 	Failure *Failure  `json:"failure,omitempty"` // in place of a session
 }
 
+// SnapshotPrefix begins the names of the snapshots that exports take.
+const SnapshotPrefix = "holdfast-export-"
+
 // ExportRequest asks for a session that reads an image. Without a snapshot in the name one is taken, and removed when the
 // session is finished.
 type ExportRequest struct {
 	Name ImageName `json:"name"`
-	Take string    `json:"take,omitempty"` // name of the snapshot to be taken, or that an earlier session took
+	Take string    `json:"take,omitempty"` // name of the snapshot: SnapshotPrefix and what tells it from others
+	// Taken: an earlier session has read from that snapshot; it must be there.
+	Taken bool `json:"taken,omitempty"`
 }
 
 // ExportSession is what is read.

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 
@@ -65,6 +66,9 @@ type Copier struct {
 	From     content.Disk
 	Workers  int      // chunks under way at once; 0: six
 	Progress Progress // may be nil; called by one at a time
+	// Again, unless nil, is read in place of From for what lies before the mark: the place itself, where that is
+	// nearer than a source that never changes.
+	Again io.ReaderAt
 
 	offsets []int64 // of the chunks that may hold something
 	sums    []*Sum  // of each; nil: not known
@@ -126,13 +130,13 @@ func (c *Copier) length(i int) int { return int(min(ChunkSize, c.From.Size()-c.o
 func (c *Copier) chunk(i int) Chunk { return Chunk{c.offsets[i], c.length(i), *c.sums[i]} }
 
 // read returns a chunk's data, for give when nobody uses it any more, and notes its sum.
-func (c *Copier) read(i int) ([]byte, error) {
+func (c *Copier) read(from io.ReaderAt, i int) ([]byte, error) {
 	p, ok := c.spare.Get().([]byte)
 	if !ok {
 		p = make([]byte, ChunkSize)
 	}
 	p = p[:c.length(i)]
-	if n, err := c.From.ReadAt(p, c.offsets[i]); n < len(p) {
+	if n, err := from.ReadAt(p, c.offsets[i]); n < len(p) {
 		return nil, fmt.Errorf("read what is at offset %d: %w", c.offsets[i], err)
 	}
 	sum := Sum(sha256.Sum256(p))
@@ -145,11 +149,15 @@ func (c *Copier) give(p []byte) { c.spare.Put(p[:ChunkSize]) } //nolint:staticch
 // again sums what was copied before, and returns its digest.
 func (c *Copier) again(ctx context.Context, first int, since Mark) (digest, error) {
 	var d digest
+	from := c.Again
+	if from == nil {
+		from = c.From
+	}
 	err := c.each(ctx, 0, first, func(_ context.Context, i int) error {
 		if c.sums[i] != nil {
 			return nil
 		}
-		p, err := c.read(i)
+		p, err := c.read(from, i)
 		if err == nil {
 			c.give(p)
 		}
@@ -160,7 +168,7 @@ func (c *Copier) again(ctx context.Context, first int, since Mark) (digest, erro
 		return nil
 	})
 	if err == nil && since.UpTo > 0 && d.String() != since.Digest {
-		err = fault.New(fault.Precondition, "the first %d bytes are not what was copied before: the source has changed since", since.UpTo)
+		err = fault.New(fault.Precondition, "the first %d bytes are not what was copied before: the source has changed since, or what was kept of it has", since.UpTo)
 	}
 	return d, err
 }
@@ -168,7 +176,7 @@ func (c *Copier) again(ctx context.Context, first int, since Mark) (digest, erro
 // write copies the chunks from first on.
 func (c *Copier) write(ctx context.Context, to Place, first int, d *digest) error {
 	return c.each(ctx, first, len(c.offsets), func(ctx context.Context, i int) error {
-		p, err := c.read(i)
+		p, err := c.read(c.From, i)
 		if err != nil {
 			return err
 		}
