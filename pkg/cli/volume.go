@@ -105,7 +105,7 @@ func volumeCreate() *cobra.Command {
 				}
 				request := csiclient.Request{Name: args[0], Driver: driver, Bytes: bytes, Block: block, Filesystem: filesystem, Parameters: parameters}
 				if image != "" {
-					return createFromImage(ctx, cmd, c, request, image, dryRun)
+					return createFromImage(cmd, c, request, image, dryRun)
 				}
 				if dryRun {
 					fmt.Fprintf(cmd.ErrOrStderr(), "+ %s volume %q of %s (dry run: nothing was made)\n", driver, args[0], bytes)

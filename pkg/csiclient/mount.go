@@ -72,6 +72,30 @@ func (c *Client) saveMounts(id string, m mounted) error {
 	return os.Rename(path+".new", path)
 }
 
+// Hold publishes a block volume to this node and mounts it nowhere, so that no other node gets it. Unmount ends it.
+func (c *Client) Hold(ctx context.Context, v Volume) error {
+	unlock, err := c.lock(v.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	_, err = c.publish(ctx, v, capability(v.Driver, true, "", false))
+	return err
+}
+
+// publish has the controller give the volume to this node.
+func (c *Client) publish(ctx context.Context, v Volume, wanted *csi.VolumeCapability) (map[string]string, error) {
+	info, err := c.node(v.Driver).NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
+	if err != nil {
+		return nil, explain("ask for the node's id", err)
+	}
+	published, err := c.controller(v.Driver).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
+		VolumeId: v.ID, NodeId: info.GetNodeId(), VolumeCapability: wanted, VolumeContext: v.Context,
+		Secrets: c.secrets["ControllerPublishVolumeSecret"],
+	})
+	return published.GetPublishContext(), explain("publish volume "+v.Name, err)
+}
+
 // MountOptions say how a volume is mounted.
 type MountOptions struct {
 	Target     string // absolute; a directory, or with Block a file, that is made if missing
@@ -95,17 +119,10 @@ func (c *Client) Mount(ctx context.Context, v Volume, o MountOptions) error {
 	if len(m.Targets) > 0 && (m.Block != o.Block || m.ReadOnly != o.ReadOnly) {
 		return fault.New(fault.Precondition, "volume %s is mounted at %v in another way (block %v, read-only %v): unmount it there first", v.Name, m.Targets, m.Block, m.ReadOnly)
 	}
-	info, err := c.node(v.Driver).NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
-	if err != nil {
-		return explain("ask for the node's id", err)
-	}
 	wanted := capability(v.Driver, o.Block, o.Filesystem, o.ReadOnly)
-	publish, err := c.controller(v.Driver).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
-		VolumeId: v.ID, NodeId: info.GetNodeId(), VolumeCapability: wanted, VolumeContext: v.Context,
-		Secrets: c.secrets["ControllerPublishVolumeSecret"],
-	})
+	published, err := c.publish(ctx, v, wanted)
 	if err != nil {
-		return explain("publish volume "+v.Name, err)
+		return err
 	}
 	// The note comes first: after a crash an unmount finds what there may be.
 	before := m
@@ -116,7 +133,7 @@ func (c *Client) Mount(ctx context.Context, v Volume, o MountOptions) error {
 	if err := c.saveMounts(v.ID, m); err != nil {
 		return err
 	}
-	if err := c.stageAndPublish(ctx, v, wanted, publish.GetPublishContext(), o); err != nil {
+	if err := c.stageAndPublish(ctx, v, wanted, published, o); err != nil {
 		if len(before.Targets) > 0 {
 			return errors.Join(err, c.saveMounts(v.ID, before))
 		}
