@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/inside"
@@ -20,11 +22,13 @@ import (
 type growInside struct {
 	partition  string
 	fileSystem bool
+	volume     string // of LVM, in that partition
 }
 
 func (g *growInside) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&g.partition, "grow-partition", "", "partition that takes up the new space: its number, or last")
-	cmd.Flags().BoolVar(&g.fileSystem, "grow-fs", false, "make the file system in that partition as large as it: ext4 in the file, xfs and btrfs if this machine can mount them")
+	cmd.Flags().BoolVar(&g.fileSystem, "grow-fs", false, "make the file system in that partition as large as it: ext4 in the file, xfs and btrfs if this machine can mount them, and of LVM the volume with it")
+	cmd.Flags().StringVar(&g.volume, "grow-volume", "", "logical volume that grows, if there are several in the partition: VOLUME or GROUP/VOLUME")
 	_ = cmd.RegisterFlagCompletionFunc("grow-partition", cobra.FixedCompletions([]string{"last"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -51,7 +55,8 @@ type insideReport struct {
 	After  *inside.Layout `json:"after"`
 	Growth *inside.Growth `json:"file_system,omitempty"`
 
-	part inside.Part
+	part   inside.Part
+	volume string // the logical one that is to grow; "": the only one that can
 }
 
 // plan lays the grown partition table over the disk of the new size.
@@ -76,9 +81,31 @@ func (g *growInside) plan(disk content.Disk, size int64) (content.Disk, *insideR
 		if way == inside.Never {
 			return nil, nil, fmt.Errorf("--grow-fs: partition %d holds %s, which does not grow", r.part.Number, r.part.Content)
 		}
-		r.Growth = &inside.Growth{Kind: r.part.Content, Way: way, AtBoot: atBoot}
+		r.Growth, r.volume = &inside.Growth{Kind: r.part.Content, Way: way, AtBoot: atBoot}, g.volume
+		if err := r.growGroup(); err != nil {
+			return nil, nil, err
+		}
 	}
 	return overlay, r, nil
+}
+
+// growGroup shows the volume that grows as it will be.
+func (r *insideReport) growGroup() error {
+	group := r.part.Group
+	if group == nil {
+		return nil
+	}
+	v, err := group.Pick(r.volume)
+	if errors.Is(err, fault.Unsupported) {
+		r.Growth.Way, r.Growth.Why = inside.AtBoot, err.Error()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.Growth.Kind = v.Content + " in lvm2"
+	group.Extend(v.Name, r.part.Size)
+	return nil
 }
 
 // convert makes a raw file of the partition first, in which the file system is grown, and puts it in the place of the
@@ -93,7 +120,7 @@ func (r *insideReport) convert(ctx context.Context, disk content.Disk, target vd
 	if err := vdisk.Convert(ctx, content.Section(disk, r.part.Start, r.part.Size), work, progress); err != nil {
 		return err
 	}
-	growth, err := inside.Tool{Run: command.System{}}.GrowFileSystem(ctx, work.Path, r.part)
+	growth, err := inside.Tool{Run: command.System{}, Volume: r.volume}.GrowFileSystem(ctx, work.Path, r.part)
 	if err != nil {
 		return err
 	}
@@ -117,6 +144,8 @@ func (r *insideReport) print(out io.Writer) {
 	case g == nil:
 	case g.Done:
 		fmt.Fprintf(out, "%s in partition %d is as large as the partition\n", g.Kind, r.part.Number)
+	case g.Why == "" && g.Way == inside.Mounted:
+		fmt.Fprintf(out, "%s in partition %d would grow on a loop device of this machine; where that cannot be, in the machine: %s\n", g.Kind, r.part.Number, g.AtBoot)
 	case g.AtBoot != "" && (g.Way != inside.InFile || g.Why != ""):
 		if g.Why != "" {
 			fmt.Fprintf(out, "not grown here: %s\n", g.Why)

@@ -29,7 +29,7 @@ type Way string
 // Ways.
 const (
 	InFile  Way = "in the file"     // by its own tools, without a mount
-	Mounted Way = "while mounted"   // on a loop device, if this machine can
+	Mounted Way = "on a loop"       // mounted, or by LVM's tools, if this machine can
 	AtBoot  Way = "at next boot"    // by the command that is told
 	Never   Way = "does not grow"   // swap, and what is not known
 	Nothing Way = "nothing to grow" // there is no file system
@@ -49,7 +49,7 @@ func WayOf(kind, device string) (way Way, atBoot string) {
 	case "btrfs":
 		return Mounted, "btrfs filesystem resize max /the/mount/point of " + device
 	case "lvm2":
-		return AtBoot, "pvresize " + device + " && lvextend --resizefs --extents +100%FREE VG/LV"
+		return Mounted, "pvresize " + device + " && lvextend --resizefs --extents +100%FREE VG/LV"
 	case "":
 		return Nothing, ""
 	}
@@ -66,7 +66,11 @@ type Growth struct {
 }
 
 // Tool grows file systems by their own tools.
-type Tool struct{ Run command.Runner }
+type Tool struct {
+	Run command.Runner
+	// Volume is the logical volume that grows, VOLUME or GROUP/VOLUME; "": the only one with a file system that can.
+	Volume string
+}
 
 // GrowFileSystem makes what is in a partition as large as that, in a raw file of the partition alone. What cannot be done
 // on this machine is no error: Growth says what is left to do.
@@ -74,17 +78,20 @@ func (t Tool) GrowFileSystem(ctx context.Context, file string, p Part) (Growth, 
 	way, atBoot := WayOf(p.Content, fmt.Sprintf("/dev/sdX%d", p.Number))
 	g := Growth{Kind: p.Content, Way: way, AtBoot: atBoot}
 	var err error
-	switch way {
-	case InFile:
-		err = t.ext(ctx, file)
-	case Mounted:
-		err = t.mounted(ctx, file, p.Content)
-	case Never:
+	switch {
+	case p.Content == "lvm2":
+		var kind string
+		if kind, err = t.volume(ctx, file, t.Volume); kind != "" {
+			g.Kind = kind + " in lvm2"
+		}
+	case way.Here():
+		err = t.fileSystem(ctx, file, p.Content)
+	case way == Never:
 		return g, fault.New(fault.Unsupported, "partition %d holds %s, which does not grow", p.Number, p.Content)
 	default:
 		return g, nil
 	}
-	if errors.Is(err, errCannotMount) || errors.Is(err, errNoTool) {
+	if errors.Is(err, errCannotMount) || errors.Is(err, errNoTool) || errors.Is(err, errLeft) {
 		g.Why = err.Error()
 		return g, nil
 	}
@@ -93,6 +100,14 @@ func (t Tool) GrowFileSystem(ctx context.Context, file string, p Part) (Growth, 
 	}
 	g.Done, g.AtBoot = true, ""
 	return g, nil
+}
+
+// fileSystem grows what fills a raw file.
+func (t Tool) fileSystem(ctx context.Context, file, kind string) error {
+	if way, _ := WayOf(kind, ""); way == InFile {
+		return t.ext(ctx, file)
+	}
+	return t.mounted(ctx, file, kind)
 }
 
 // ext grows ext2, ext3 and ext4. resize2fs wants a check first. It cuts a file off behind the file system, wherever in the
@@ -113,7 +128,7 @@ func (t Tool) ext(ctx context.Context, file string) error {
 	return err
 }
 
-var errNoTool = errors.New("e2fsprogs are not on this machine")
+var errNoTool = errors.New("its tools are not on this machine")
 
 var errCannotMount = errors.New("this machine cannot mount it")
 
@@ -122,16 +137,23 @@ func (t Tool) mounted(ctx context.Context, file, kind string) (err error) {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w without being root", errCannotMount)
 	}
+	return t.onLoop(ctx, file, func(device string) error {
+		at, err := os.MkdirTemp("", "holdfast-image-*")
+		if err != nil {
+			return err
+		}
+		return errors.Join(t.whileMounted(ctx, device, at, kind), os.Remove(at))
+	})
+}
+
+// onLoop makes a loop device of a file for as long as fn runs.
+func (t Tool) onLoop(ctx context.Context, file string, fn func(device string) error) error {
 	loop, err := t.Run.Run(ctx, command.Cmd{Name: "losetup", Args: []string{"--find", "--show", file}})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errCannotMount, err)
 	}
 	device := strings.TrimSpace(string(loop.Stdout))
-	at, err := os.MkdirTemp("", "holdfast-image-*")
-	if err == nil {
-		err = t.whileMounted(ctx, device, at, kind)
-		err = errors.Join(err, os.Remove(at))
-	}
+	err = fn(device)
 	_, detachErr := t.Run.Run(context.WithoutCancel(ctx), command.Cmd{Name: "losetup", Args: []string{"--detach", device}})
 	return errors.Join(err, detachErr)
 }

@@ -22,6 +22,7 @@ type Part struct {
 	edit.Partition
 	Content string `json:"content,omitempty"` // "ext4", "xfs", "swap", "lvm2", ...; "" is empty or not known
 	Label   string `json:"label,omitempty"`
+	Group   *Group `json:"group,omitempty"` // of lvm2, where its metadata can be read
 }
 
 // Layout is what a disk holds. Without a partition table, Whole is what the disk itself is.
@@ -47,6 +48,9 @@ func Look(disk content.Disk) (*Layout, error) {
 		if !p.Extended {
 			if part.Content, part.Label, err = probe(disk, p.Start, p.Size); err != nil {
 				return nil, fmt.Errorf("look into partition %d: %w", p.Number, err)
+			}
+			if part.Content == "lvm2" {
+				part.Group, _ = ReadGroup(content.Section(disk, p.Start, p.Size)) // else it is not shown
 			}
 		}
 		l.Parts = append(l.Parts, part)
@@ -108,11 +112,24 @@ func (l *Layout) Picture(size int64) string {
 	fmt.Fprintf(&b, "  %s\n", storage.Bytes(l.Table.DiskSize))
 	for _, p := range l.Parts {
 		fmt.Fprintf(&b, "%3d  %-10s at %-10s %s\n", p.Number, storage.Bytes(p.Size), storage.Bytes(p.Start), p.describe())
+		if p.Group != nil {
+			p.Group.draw(&b)
+		}
 	}
 	if len(l.Parts) == 0 {
 		fmt.Fprintf(&b, "     no partitions%s\n", map[bool]string{true: ": " + l.Whole + " from end to end"}[l.Whole != ""])
 	}
 	return b.String()
+}
+
+// draw adds a line for each logical volume.
+func (g *Group) draw(b *strings.Builder) {
+	for _, v := range g.Volumes {
+		fmt.Fprintf(b, "       %-10s %s/%s %s\n", storage.Bytes(v.Size), g.Name, v.Name, v.Content)
+	}
+	if g.Free > 0 {
+		fmt.Fprintf(b, "       %-10s free in %s\n", storage.Bytes(g.Free), g.Name)
+	}
 }
 
 func (p Part) describe() string {
