@@ -25,13 +25,55 @@ func Grow(file content.Editable, length, size int64) error {
 		return fault.New(fault.Invalid, "%d bytes are no whole number of sectors of %d", size, SectorSize)
 	case size < g.s.capacity:
 		return fault.New(fault.Range, "the disk has %d bytes: it only grows, and %d are fewer", g.s.capacity, size)
-	case size == g.s.capacity:
-		return nil
+	}
+	away, err := g.away()
+	if err != nil || size == g.s.capacity && !away {
+		return err
 	}
 	if err := g.check(); err != nil {
 		return err
 	}
+	if away {
+		if err := g.settle(); err != nil || size == g.s.capacity {
+			return err
+		}
+		if g, err = newGrowth(file, g.end); err != nil {
+			return err
+		}
+	}
 	return g.run(size)
+}
+
+// home is the sector where a descriptor is looked for.
+const home = 1
+
+// away reports whether the descriptor is behind the disk, where a growth that was cut off left it: the one from before is
+// still where it was.
+func (g *growth) away() (bool, error) {
+	if g.h.Descriptor <= home {
+		return false, nil
+	}
+	old := make([]byte, SectorSize)
+	if _, err := g.file.ReadAt(old, home*SectorSize); err != nil {
+		return false, fmt.Errorf("read the sector behind the header: %w", err)
+	}
+	return IsDescriptor(old), nil
+}
+
+// settle brings the descriptor back.
+func (g *growth) settle() error {
+	text := make([]byte, g.h.DescriptorSize*SectorSize)
+	copy(text, g.d.Resized(g.s.capacity))
+	to := *g.h
+	copied := to.Descriptor
+	if err := g.bringHome(&to, home, text); err != nil {
+		return err
+	}
+	if (copied+g.h.DescriptorSize)*SectorSize != g.end {
+		return nil
+	}
+	g.end = copied * SectorSize
+	return g.cut(copied)
 }
 
 type growth struct {
@@ -68,6 +110,9 @@ func (g *growth) check() error {
 	if err := g.beyond(); err != nil {
 		return err
 	}
+	if err := g.apart(); err != nil {
+		return err
+	}
 	if found := g.d.Check(1); len(found) > 0 {
 		return fault.New(fault.Precondition, "the disk is damaged, and growing it might make that worse: %s", found[0])
 	}
@@ -89,6 +134,36 @@ func (g *growth) beyond() error {
 	for n := grains % entries; n < entries; n++ {
 		if table[n] != 0 {
 			return fault.New(fault.Precondition, "the grain table entry at byte %d has a grain behind the end of the disk", int64(g.s.directory[last])*SectorSize+4*n)
+		}
+	}
+	return nil
+}
+
+// apart refuses a disk whose directories or tables lie where its descriptor is written.
+func (g *growth) apart() error {
+	tables := (int64(g.h.Entries)*4 + SectorSize - 1) / SectorSize
+	directory := (int64(len(g.s.directory))*4 + SectorSize - 1) / SectorSize
+	hits := func(sector, length int64) error {
+		for _, at := range []int64{home, g.h.Descriptor} {
+			if sector != 0 && sector < at+g.h.DescriptorSize && sector+length > at {
+				return fault.New(fault.Precondition, "the descriptor, at byte %d, and the metadata at byte %d lie over each other", at*SectorSize, sector*SectorSize)
+			}
+		}
+		return nil
+	}
+	if err := hits(int64(g.h.Directory), directory); err != nil {
+		return err
+	}
+	if g.s.redundant != nil {
+		if err := hits(int64(g.h.Redundant), directory); err != nil {
+			return err
+		}
+	}
+	for _, list := range [][]uint32{g.s.directory, g.s.redundant} {
+		for _, sector := range list {
+			if err := hits(int64(sector), tables); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -216,17 +291,25 @@ func (g *growth) switchTo(h *header) error {
 // bringBack writes the descriptor to where it was, and cuts its copy off the file.
 func (g *growth) bringBack(to *header, text []byte) error {
 	copied := to.Descriptor
-	to.Descriptor = g.h.Descriptor
-	if _, err := g.file.WriteAt(text, to.Descriptor*SectorSize); err != nil {
+	if err := g.bringHome(to, g.h.Descriptor, text); err != nil {
+		return err
+	}
+	return g.cut(copied)
+}
+
+func (g *growth) bringHome(to *header, sector int64, text []byte) error {
+	to.Descriptor = sector
+	if _, err := g.file.WriteAt(text, sector*SectorSize); err != nil {
 		return fmt.Errorf("write the descriptor: %w", err)
 	}
 	if err := g.sync(); err != nil {
 		return err
 	}
-	if err := g.switchTo(to); err != nil {
-		return err
-	}
-	if err := g.file.Truncate(copied * SectorSize); err != nil {
+	return g.switchTo(to)
+}
+
+func (g *growth) cut(sector int64) error {
+	if err := g.file.Truncate(sector * SectorSize); err != nil {
 		return fmt.Errorf("cut the copy of the descriptor off: %w", err)
 	}
 	return g.sync()
