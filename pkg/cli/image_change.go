@@ -80,7 +80,7 @@ func (c *conversion) run(cmd *cobra.Command, source, target string) (err error) 
 				return fmt.Errorf("%s is a part of the disk that is read: the new disk needs a name of its own", target)
 			}
 		}
-		if err := c.Target.Check(i.Size()); err != nil {
+		if err := c.Makeable(i.Size()); err != nil {
 			return err
 		}
 		disk, within, err := c.plan(i, c.Size)
@@ -164,8 +164,12 @@ func imageGrow() *cobra.Command {
 				report.Before = i.Size()
 				return i.CanGrow(size)
 			})
-			if err == nil && !dryRun {
-				err = vdisk.Grow(args[0], o.Options, size)
+			change := vdisk.Grow
+			if dryRun {
+				change = vdisk.Growable
+			}
+			if err == nil {
+				err = change(args[0], o.Options, size)
 			}
 			if err != nil {
 				return err

@@ -87,11 +87,8 @@ func (o *rbdExport) run(cmd *cobra.Command, from, to string) (err error) {
 		return fault.New(fault.NotFound, "there is no image %s", name)
 	}
 	size := int64(look.Bytes)
-	if err := o.Target.Check(size); err != nil {
+	if err := o.Makeable(size); err != nil && (!errors.Is(err, fault.Exists) || !vdisk.WasMade(to, name.String())) {
 		return err
-	}
-	if _, err := os.Lstat(to); err == nil && !o.Overwrite && !vdisk.WasMade(to, name.String()) {
-		return fault.New(fault.Exists, "%s is there already: give another name, or --overwrite", to)
 	}
 	report := exportReport{Image: name.String(), Target: to, Format: string(o.Target.Format), Subformat: o.Subformat, Size: size, DryRun: o.dryRun}
 	if !o.dryRun {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -111,11 +110,11 @@ func (r *insideReport) growGroup() error {
 // convert makes a raw file of the partition first, in which the file system is grown, and puts it in the place of the
 // partition.
 func (r *insideReport) convert(ctx context.Context, disk content.Disk, target vdisk.Target, progress vdisk.Progress) (err error) {
-	folder, err := os.MkdirTemp(filepath.Dir(target.Path), ".holdfast-image-*")
+	folder, done, err := vdisk.WorkFolder(target.Path)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(folder) }()
+	defer done()
 	work := vdisk.Target{Path: filepath.Join(folder, "partition.img"), Format: vdisk.Raw}
 	if err := vdisk.Convert(ctx, content.Section(disk, r.part.Start, r.part.Size), work, progress); err != nil {
 		return err

@@ -71,6 +71,14 @@ func (t *Target) Check(size int64) error {
 	return nil
 }
 
+// Makeable refuses what Convert would refuse of a disk of size bytes, and makes nothing.
+func (t *Target) Makeable(size int64) error {
+	if err := t.Check(size); err != nil {
+		return err
+	}
+	return t.free()
+}
+
 // Convert writes the content of a disk to a new file. The file has another name until it is whole and synced: cut
 // off, nothing is left under its own.
 func Convert(ctx context.Context, from content.Disk, target Target, progress Progress) (err error) {

@@ -1,7 +1,9 @@
 package vdisk
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -33,8 +35,13 @@ func (i *Image) CanGrow(size int64) error {
 }
 
 // Grow makes the disk in the image at path larger, in place: size is in bytes. Cut off, the image is the
-// old one or the new one. Nobody else may have it open: other Holdfasts are kept out by a lock, virtual machines are not.
-func Grow(path string, options Options, size int64) error {
+// old one or the new one. Nobody else may have it open: other Holdfasts and QEMU are kept out by their locks, other machines are not.
+func Grow(path string, options Options, size int64) error { return grow(path, options, size, false) }
+
+// Growable refuses what Grow would refuse, and changes nothing.
+func Growable(path string, options Options, size int64) error { return grow(path, options, size, true) }
+
+func grow(path string, options Options, size int64, dry bool) error {
 	i, err := Open(path, options)
 	if err != nil {
 		return err
@@ -47,13 +54,14 @@ func Grow(path string, options Options, size int64) error {
 	if closeErr := i.Close(); err == nil {
 		err = closeErr
 	}
-	if err != nil || size == i.Size() {
+	sparse := i.Format == VMDK && flatFile == "" // what was cut off may be left to tidy up
+	if err != nil || size == i.Size() && !sparse {
 		return err
 	}
 	if flatFile != "" {
-		return growFlat(i, flatFile, size)
+		return growFlat(i, flatFile, size, dry)
 	}
-	return locked(i.Path, func(file *os.File, length int64) error {
+	return locked(i.Path, dry, func(file content.Editable, length int64) error {
 		switch i.Format {
 		case VDI:
 			return vdi.Grow(file, length, size)
@@ -65,8 +73,17 @@ func Grow(path string, options Options, size int64) error {
 	})
 }
 
-// locked opens a file for writing and keeps others that lock it out.
-func locked(path string, do func(file *os.File, length int64) error) error {
+// untouched is a file of which nothing is changed: the first change is errUntouched.
+type untouched struct{ *os.File }
+
+var errUntouched = errors.New("a change of the file")
+
+func (untouched) WriteAt([]byte, int64) (int, error) { return 0, errUntouched }
+func (untouched) Truncate(int64) error               { return errUntouched }
+func (untouched) Sync() error                        { return errUntouched }
+
+// locked opens a file for writing and keeps others that lock it out. A dry one ends at the first change.
+func locked(path string, dry bool, do func(file content.Editable, length int64) error) error {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -75,6 +92,9 @@ func locked(path string, do func(file *os.File, length int64) error) error {
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fault.New(fault.Busy, "%s is in use by another process: %v", path, err)
 	}
+	if err := lockOutQEMU(file); err != nil {
+		return err
+	}
 	info, err := file.Stat()
 	if err != nil {
 		return err
@@ -82,13 +102,34 @@ func locked(path string, do func(file *os.File, length int64) error) error {
 	if !info.Mode().IsRegular() {
 		return fault.New(fault.Unsupported, "%s is not a file: a device grows where it is made", path)
 	}
-	if err := do(file, info.Size()); err != nil {
+	var changed content.Editable = file
+	if dry {
+		changed = untouched{file}
+	}
+	if err := do(changed, info.Size()); err != nil && !errors.Is(err, errUntouched) {
 		return fmt.Errorf("%s: %w", path, explainWrite(err))
 	}
 	return nil
 }
 
-func extend(file *os.File, length, size int64) error {
+// QEMU's locks on an image: a byte for each permission that it uses, and for each that it does not share (block/file-posix.c,
+// RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE).
+const (
+	qemuLocks     = 100
+	qemuLocksSpan = 200
+)
+
+// lockOutQEMU takes all of QEMU's locks on a file, for as long as it is open.
+func lockOutQEMU(file *os.File) error {
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: qemuLocks, Len: qemuLocksSpan}
+	err := unix.FcntlFlock(file.Fd(), unix.F_OFD_SETLK, &lock)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return fault.New(fault.Busy, "%s is in use by a virtual machine, or another program that takes QEMU's locks: shut it down first", file.Name())
+	}
+	return nil // a file system without locks has none to mind
+}
+
+func extend(file content.Editable, length, size int64) error {
 	if size <= length {
 		return nil
 	}
@@ -108,9 +149,9 @@ func soleFlat(i *Image, d *vmdk.Disk) (string, error) {
 
 // growFlat makes the flat file longer and then changes the descriptor: what is in the file behind the disk's end does
 // not count.
-func growFlat(i *Image, flatFile string, size int64) error {
+func growFlat(i *Image, flatFile string, size int64, dry bool) error {
 	d := i.top.(*vmdk.Disk)
-	err := locked(flatFile, func(file *os.File, length int64) error {
+	err := locked(flatFile, dry, func(file content.Editable, length int64) error {
 		// Behind the end there may be something that the disk never had.
 		if length > i.Size() {
 			if err := file.Truncate(i.Size()); err != nil {
@@ -121,6 +162,9 @@ func growFlat(i *Image, flatFile string, size int64) error {
 	})
 	if err != nil {
 		return err
+	}
+	if dry {
+		return (&Target{Path: i.Path, Overwrite: true}).free()
 	}
 	out, err := create(i.Path, true)
 	if err != nil {

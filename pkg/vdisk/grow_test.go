@@ -1,14 +1,18 @@
 package vdisk_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk"
@@ -149,6 +153,9 @@ func TestAGrowthThatIsCutOffLeavesTheOldDiskOrTheNew(t *testing.T) {
 							t.Fatalf("step %d, try %d: it cannot be grown again: %v", at, try, err)
 						}
 						checkCut(t, fmt.Sprintf("step %d, try %d, grown again", at, try), kind, again.Bytes(), want, was.Size(), larger)
+						if kind == "VMDK" && binary.LittleEndian.Uint64(again.Bytes()[28:]) != 1 {
+							t.Fatalf("step %d, try %d: the descriptor is not where QEMU looks for it", at, try)
+						}
 					}
 				}
 			})
@@ -202,6 +209,59 @@ func TestWhatCannotGrowIsRefused(t *testing.T) {
 		after, err := os.ReadFile(c.path)
 		if must(t, err); string(before) != string(after) {
 			t.Errorf("%s: the file was changed", name)
+		}
+	}
+}
+
+// A disk of which a virtual machine has QEMU's locks is left alone.
+func TestADiskInUseByQEMUDoesNotGrow(t *testing.T) {
+	source := rawDisk(t, t.TempDir(), sizes[0], 1)
+	for _, name := range []string{"our VDI", "our VMDK", "raw"} {
+		made := makeGrowable(t, name, source)
+		format := map[bool]string{true: "raw", false: strings.ToLower(name[strings.LastIndex(name, " ")+1:])}[name == "raw"]
+		cmd := exec.Command("qemu-io", "-f", format, made)
+		input, err := cmd.StdinPipe()
+		must(t, err)
+		output, err := cmd.StdoutPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		_, err = input.Write([]byte("length\n"))
+		must(t, err)
+		_, err = output.Read(make([]byte, 100)) // it is open
+		must(t, err)
+		for what, grow := range map[string]func(string, vdisk.Options, int64) error{"grow": vdisk.Grow, "a dry run": vdisk.Growable} {
+			if err := grow(made, vdisk.Options{}, 1<<30); !errors.Is(err, fault.Busy) || !strings.Contains(err.Error(), "virtual machine") {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+		}
+		must(t, input.Close())
+		must(t, cmd.Wait())
+		before, err := os.ReadFile(made)
+		must(t, err)
+		must(t, vdisk.Growable(made, vdisk.Options{}, 1<<30))
+		after, err := os.ReadFile(made)
+		if must(t, err); string(before) != string(after) {
+			t.Errorf("%s: a dry run changed it", name)
+		}
+		must(t, vdisk.Grow(made, vdisk.Options{}, 1<<30))
+	}
+}
+
+func TestWhatADeadProcessLeftIsRemoved(t *testing.T) {
+	folder := t.TempDir()
+	source := rawDisk(t, t.TempDir(), sizes[0], 1)
+	dead, alive, other := filepath.Join(folder, ".made.vdi.partial-1"), filepath.Join(folder, ".made.vdi.partial-2"), filepath.Join(folder, ".other.vdi.partial-3")
+	for _, path := range []string{dead, alive, other} {
+		must(t, os.WriteFile(path, []byte("x"), 0o600))
+	}
+	file, err := os.Open(alive)
+	must(t, err)
+	defer file.Close()
+	must(t, unix.Flock(int(file.Fd()), unix.LOCK_EX))
+	convert(t, source, filepath.Join(folder, "made.vdi"), targets["vdi"])
+	for path, want := range map[string]bool{dead: false, alive: true, other: true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
 		}
 	}
 }

@@ -24,21 +24,86 @@ type output struct {
 // writeBack is after how many bytes the kernel is asked to begin, so that the sync at the end finds little to do.
 const writeBack = 32 << 20
 
-// create begins a file beside the one at path. That another has the name already is found out now and at the end.
+// create begins a file beside the one at path. That another has the name already is found out now and at the end. What a
+// process that died left of the same file is removed.
 func create(path string, overwrite bool) (*output, error) {
-	if info, err := os.Lstat(path); err == nil {
-		if !overwrite {
-			return nil, fault.New(fault.Exists, "%s is there already: give another name, or --overwrite", path)
-		}
-		if !info.Mode().IsRegular() {
-			return nil, fault.New(fault.Precondition, "%s is not a file: a device is not overwritten", path)
-		}
+	if err := (&Target{Path: path, Overwrite: overwrite}).free(); err != nil {
+		return nil, err
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), "."+shorten(filepath.Base(path))+".partial-*")
+	pattern := "." + shorten(filepath.Base(path)) + ".partial-"
+	sweep(filepath.Dir(path), pattern)
+	file, err := os.CreateTemp(filepath.Dir(path), pattern+"*")
 	if err != nil {
 		return nil, err
 	}
+	_ = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) // shows that somebody works on it
 	return &output{file: file, path: path, overwrite: overwrite}, nil
+}
+
+// free refuses a name that a new file cannot have.
+func (t *Target) free() error {
+	if info, err := os.Lstat(t.Path); err == nil {
+		if !t.Overwrite {
+			return fault.New(fault.Exists, "%s is there already: give another name, or --overwrite", t.Path)
+		}
+		if !info.Mode().IsRegular() {
+			return fault.New(fault.Precondition, "%s is not a file: a device is not overwritten", t.Path)
+		}
+	}
+	folder := filepath.Dir(t.Path)
+	if info, err := os.Stat(folder); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return fault.New(fault.Invalid, "%s is not a folder", folder)
+	}
+	if err := unix.Access(folder, unix.W_OK|unix.X_OK); err != nil {
+		return fault.New(fault.Denied, "a file cannot be made in %s: %v", folder, err)
+	}
+	return nil
+}
+
+// sweep removes the files whose names begin with prefix and that nobody has locked: who wrote them died.
+func sweep(folder, prefix string) {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return // the new file will say so
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) && (e.Type().IsRegular() || e.IsDir()) {
+			_ = sweepOne(filepath.Join(folder, e.Name())) // what cannot be removed is in nobody's way
+		}
+	}
+}
+
+func sweepOne(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
+	}
+	return os.RemoveAll(path)
+}
+
+// WorkFolder makes a folder beside a file that is to be, for what its making needs. done removes it; what a process that
+// died left of another is removed now.
+func WorkFolder(path string) (folder string, done func(), err error) {
+	prefix := "." + shorten(filepath.Base(path)) + ".work-"
+	sweep(filepath.Dir(path), prefix)
+	if folder, err = os.MkdirTemp(filepath.Dir(path), prefix+"*"); err != nil {
+		return "", nil, err
+	}
+	lock, err := os.Open(folder)
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(folder))
+	}
+	_ = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) // shows that somebody works in it
+	return folder, func() {
+		_ = os.RemoveAll(folder)
+		_ = lock.Close()
+	}, nil
 }
 
 // shorten keeps the name with its additions within the 255 bytes that file systems take.
