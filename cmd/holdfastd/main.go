@@ -25,7 +25,7 @@ func run() int {
 	}
 	root.PersistentFlags().String("log-format", "text", "log format: text or json")
 	root.PersistentFlags().String("log-level", "info", "log level: debug, info, warn or error")
-	root.AddCommand(csiCommand(), probeCommand(), attachCommand(), standaloneCommand(), coordinatorCommand())
+	root.AddCommand(csiCommand(), probeCommand(), attachCommand(), standaloneCommand(), agentCommand(), coordinatorCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		return 1

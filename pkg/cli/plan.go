@@ -6,111 +6,87 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-storage/holdfast/pkg/disk"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
-	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/ledger"
+	"github.com/holdfast-storage/holdfast/pkg/machine"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
-	"github.com/holdfast-storage/holdfast/pkg/stack/live"
 )
 
 func planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "plan", Short: "Make and grow storage stacks on this machine's disks, by plans that are read first",
-		Long: "A plan says step by step what is to be done to which disks, by their serial numbers or WWNs. `new` and `grow` only calculate; `run` " +
-			"shows the plan and does nothing unless --approve repeats the serials of the disks whose content is at stake. What was done is in a journal under " +
-			"--data-dir: after a crash or a kill, `run ID` goes on where it was.",
+		Long: "A plan says step by step what is to be done to which disks, by their serial numbers or WWNs. `new` and `grow` only calculate; `run` and `approve` " +
+			"show the plan and do nothing unless the serials of the disks whose content is at stake are repeated. What was done is in a journal under " +
+			"--data-dir: after a crash or a kill, a plan goes on where it was.\n\n" +
+			"Where the agent runs (`holdfastd agent`), it keeps the plans and runs those that are approved, also after a reboot. Where none runs, these commands work on --data-dir " +
+			"themselves, and `run` runs a plan in this process.",
 	}
-	cmd.PersistentFlags().String("sysfs", "/sys", "where disks are looked for")
-	_ = cmd.PersistentFlags().MarkHidden("sysfs")
-	cmd.AddCommand(planNew(), planGrow(), planShow(), planRun(), planList(), planCancel(), planWatch(), planActivate())
+	addDiskFlags(cmd)
+	cmd.AddCommand(planNew(), planGrow(), planShow(), planRun(), planList(), planWatch(), planActivate(), planPropose(), planApprove())
+	for _, o := range orders {
+		cmd.AddCommand(planOrder(o))
+	}
 	return cmd
 }
 
-// journals is the directory of what plans have done.
-func journals(cmd *cobra.Command) (string, error) {
+// addDiskFlags are how a machine's disks are looked for.
+func addDiskFlags(cmd *cobra.Command) {
+	cmd.PersistentFlags().String("root", "/", "root directory of the machine; in a container, where the host's is mounted")
+	cmd.PersistentFlags().StringArray("device", nil, "a loop or UML device that counts as a disk, for tests")
+	_ = cmd.PersistentFlags().MarkHidden("device")
+}
+
+// diskConfig is how the flags have disks looked at.
+func diskConfig(cmd *cobra.Command) disk.Config {
+	root, _ := cmd.Flags().GetString("root")
+	asked, _ := cmd.Flags().GetStringArray("device")
+	dir, _ := cmd.Flags().GetString("data-dir")
+	return disk.Config{Root: root, FSID: fsidIn(dir), Asked: asked}
+}
+
+// machineOf is this machine with the plans below the data directory.
+func machineOf(cmd *cobra.Command) (*machine.Machine, error) {
 	dir, err := dataDir(cmd)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return filepath.Join(dir, "plans"), nil
+	return &machine.Machine{Ledger: ledger.Of(dir), Devices: machine.NewDisks(diskConfig(cmd))}, nil
 }
 
-func devices(cmd *cobra.Command) live.SysDevices {
-	sys, _ := cmd.Flags().GetString("sysfs")
-	return live.SysDevices{Sys: sys}
-}
-
-// findPlan reads a plan from a file, or by its ID from the journals; begun tells which.
-func findPlan(cmd *cobra.Command, name string) (p plan.Plan, begun bool, err error) {
+// findPlan reads a plan from a file, or by its ID from those that are known here.
+func findPlan(cmd *cobra.Command, name string) (p plan.Plan, err error) {
 	data, err := os.ReadFile(name)
 	if err == nil {
 		p, err = plan.Parse(data)
-		return p, false, err
+		return p, err
 	}
 	if !errors.Is(err, os.ErrNotExist) {
-		return p, false, fmt.Errorf("read plan: %w", err)
+		return p, fmt.Errorf("read plan: %w", err)
 	}
-	dir, err := journals(cmd)
+	k, err := keeperOf(cmd)
 	if err != nil {
-		return p, false, err
+		return p, err
 	}
-	e, err := journal.Read(dir, plan.ID(filepath.Base(name)))
+	e, err := k.find(cmd.Context(), plan.ID(filepath.Base(name)))
 	if errors.Is(err, fault.NotFound) {
-		return p, false, fault.New(fault.NotFound, "%s is neither a file nor a plan in %s: see `holdfast plan list`", name, dir)
+		return p, fault.New(fault.NotFound, "%s is neither a file nor a plan of this machine: see `%s plan list`", name, self(cmd))
 	}
-	return e.Plan, true, err
-}
-
-// current finds the stack of a name as the last plan left it; false if there is none. fault.Busy while a plan is
-// between its steps.
-func current(dir, name string) (stack.Stack, bool, error) {
-	list, err := journal.List(dir)
-	if err != nil {
-		return stack.Stack{}, false, err
-	}
-	for _, e := range list {
-		if e.Err != nil {
-			return stack.Stack{}, false, e.Err
-		}
-		if e.Plan.Subject != "stack "+name || !executor.Touched(e.Records) {
-			continue
-		}
-		if s := executor.StatusOf(e.Plan, e.Records); s.Phase != executor.Succeeded {
-			return stack.Stack{}, false, fault.New(fault.Busy, "plan %s of stack %s has not come to its end (%s): `holdfast plan run %s` goes on with it", e.Plan.ID, name, s, e.Plan.ID)
-		}
-	}
-	_, found, there, err := newest(list, name)
-	return found, there, err
-}
-
-// newest is the last plan that changed a stack, and the state that it leads to; false if there is none. Plans are
-// told apart by the generation of their state: clocks may have been wrong.
-func newest(list []journal.Entry, name string) (last journal.Entry, state stack.Stack, there bool, err error) {
-	for _, e := range list {
-		if e.Err != nil || e.Plan.Subject != "stack "+name || !executor.Touched(e.Records) {
-			continue
-		}
-		s, err := stack.Parse(e.Plan.State)
-		if err != nil {
-			return e, s, false, err
-		}
-		if !there || s.Generation > state.Generation {
-			last, state, there = e, s, true
-		}
-	}
-	return last, state, there, nil
+	return e.Plan, err
 }
 
 func planShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show FILE|ID", Short: "Show a plan, with the disks before and after", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, _, err := findPlan(cmd, args[0])
+			p, err := findPlan(cmd, args[0])
 			if err != nil {
 				return err
 			}
@@ -131,36 +107,34 @@ func printPlan(out io.Writer, p plan.Plan) {
 
 // planRow is a plan in a list.
 type planRow struct {
-	ID      plan.ID         `json:"id"`
-	Subject string          `json:"subject"`
-	What    string          `json:"what"`
-	Status  executor.Status `json:"status"`
-	Error   string          `json:"error,omitempty"`
+	ID         plan.ID         `json:"id"`
+	Subject    string          `json:"subject"`
+	What       string          `json:"what"`
+	Status     executor.Status `json:"status"`
+	Pausing    bool            `json:"pausing,omitempty"`
+	Cancelling bool            `json:"cancelling,omitempty"`
+	Error      string          `json:"error,omitempty"`
 }
 
 func planList() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the plans that were begun on this machine, the oldest first", Args: cobra.NoArgs,
+		Use: "list", Aliases: []string{"ls"}, Short: "List this machine's plans, the oldest first, then those that nobody has approved", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := journals(cmd)
+			k, err := keeperOf(cmd)
 			if err != nil {
 				return err
 			}
-			list, err := journal.List(dir)
+			list, err := k.Plans(cmd.Context())
 			if err != nil {
 				return err
 			}
 			rows := []planRow{}
 			table := &Table{Header: []string{"ID", "SUBJECT", "STATE", "STEP", "CAPACITY", "WHAT"}}
 			for _, e := range list {
-				row := planRow{ID: e.Plan.ID, Subject: e.Plan.Subject, What: e.Plan.What, Status: executor.StatusOf(e.Plan, e.Records)}
-				state := string(row.Status.Phase)
-				if e.Err != nil {
-					row.ID, row.Error, state = plan.ID(filepath.Base(e.Path)), e.Err.Error(), "unreadable"
-				}
+				row := planRow{ID: e.Plan.ID, Subject: e.Plan.Subject, What: e.Plan.What, Status: e.Status, Pausing: e.Pausing, Cancelling: e.Cancelling, Error: e.Error}
 				rows = append(rows, row)
 				table.Rows = append(table.Rows, []string{
-					string(row.ID), row.Subject, state, fmt.Sprintf("%d/%d", row.Status.Step, row.Status.Steps), e.Plan.After.String(), row.What + row.Error,
+					string(row.ID), row.Subject, stateOf(e), fmt.Sprintf("%d/%d", row.Status.Step, row.Status.Steps), e.Plan.After.String(), strings.TrimSpace(row.What + " " + row.Error),
 				})
 			}
 			return emit(cmd, rows, table, nil)
@@ -170,58 +144,16 @@ func planList() *cobra.Command {
 	return cmd
 }
 
-func planCancel() *cobra.Command {
-	return &cobra.Command{
-		Use: "cancel ID", Short: "End a running plan before its next step; `run` goes on with it", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := journals(cmd)
-			if err != nil {
-				return err
-			}
-			e, err := journal.Read(dir, plan.ID(args[0]))
-			if err != nil {
-				return err
-			}
-			if s := executor.StatusOf(e.Plan, e.Records); s.Phase == executor.Succeeded {
-				return fault.New(fault.Precondition, "plan %s has come to its end", e.Plan.ID)
-			}
-			return journal.Cancel(dir, e.Plan.ID)
-		},
-	}
-}
-
-// planWatchEvery is how often a journal is looked at.
-const planWatchEvery = time.Second
-
-func planWatch() *cobra.Command {
-	return &cobra.Command{
-		Use: "watch ID", Short: "Follow a plan until it ends, stops or is cancelled", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := journals(cmd)
-			if err != nil {
-				return err
-			}
-			ticker := time.NewTicker(planWatchEvery)
-			defer ticker.Stop()
-			for last := ""; ; {
-				e, err := journal.Read(dir, plan.ID(args[0]))
-				if err != nil {
-					return err
-				}
-				s := executor.StatusOf(e.Plan, e.Records)
-				if text := s.String(); text != last {
-					fmt.Fprintln(cmd.OutOrStdout(), text)
-					last = text
-				}
-				if s.Phase == executor.Succeeded || s.Phase == executor.Failed || s.Phase == executor.Ended {
-					return nil
-				}
-				select {
-				case <-cmd.Context().Done():
-					return cmd.Context().Err()
-				case <-ticker.C:
-				}
-			}
-		},
+// stateOf is a plan's state in a word.
+func stateOf(e agentapi.Plan) string {
+	switch {
+	case e.Plan.Steps == nil && e.Error != "":
+		return "unreadable"
+	case e.Pausing && e.Status.Phase == executor.Running:
+		return "pausing"
+	case e.Cancelling && e.Status.Phase == executor.Running:
+		return "cancelling"
+	default:
+		return string(e.Status.Phase)
 	}
 }

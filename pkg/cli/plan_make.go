@@ -14,9 +14,9 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/layout"
+	"github.com/holdfast-storage/holdfast/pkg/machine"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
-	"github.com/holdfast-storage/holdfast/pkg/stack/live"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -29,49 +29,67 @@ func freshUUID() string {
 	return t[:8] + "-" + t[8:12] + "-" + t[12:16] + "-" + t[16:20] + "-" + t[20:]
 }
 
-// save writes a plan to --out and shows it.
+// save writes a plan to --out, or has the agent keep it, and shows it.
 func save(cmd *cobra.Command, p plan.Plan, out string) error {
 	data, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode plan: %w", err)
 	}
+	next := "plan run " + out
 	if out != "" {
-		if err := os.WriteFile(out, append(data, '\n'), 0o600); err != nil {
-			return fmt.Errorf("write plan: %w", err)
-		}
+		err = os.WriteFile(out, append(data, '\n'), 0o600)
+	} else {
+		next, err = proposeToAgent(cmd, p)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the plan: %w", err)
 	}
 	err = emit(cmd, p, nil, func(w io.Writer) { printPlan(w, p) })
-	if err == nil && out != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "\nnext: %s plan run %s\n", self(cmd), out)
+	if err == nil && next != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "\nnext: %s %s\n", self(cmd), next)
 	}
 	return err
 }
 
+// proposeToAgent hands a plan to the agent, if one runs, and returns what is done next.
+func proposeToAgent(cmd *cobra.Command, p plan.Plan) (next string, err error) {
+	k, err := keeperOf(cmd)
+	if err != nil || !k.agent {
+		return "", err
+	}
+	if _, err := k.Propose(cmd.Context(), p); err != nil {
+		return "", err
+	}
+	return "plan approve " + string(p.ID), nil
+}
+
 // found looks disks up on this machine.
-func found(cmd *cobra.Command, ids []string) ([]layout.Disk, error) {
+func found(cmd *cobra.Command, disks *machine.Disks, names []string) ([]layout.Disk, error) {
 	var list []layout.Disk
-	for _, id := range ids {
-		d, err := devices(cmd).Find(cmd.Context(), plan.DiskID(id))
+	for _, name := range names {
+		d, err := disks.Named(cmd.Context(), name)
 		if errors.Is(err, fault.NotFound) {
-			return nil, fault.New(fault.NotFound, "disk %s is not there; there are %s", id, known(devices(cmd)))
+			return nil, fault.New(fault.NotFound, "disk %s is not there; there are %s", name, known(cmd, disks))
 		}
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, layout.Disk{ID: id, Size: d.Size})
+		list = append(list, layout.Disk{ID: string(d.ID), Size: d.Size})
 	}
 	return list, nil
 }
 
 // known lists what disks are called.
-func known(d live.SysDevices) string {
-	list, err := d.List()
-	if err != nil || len(list) == 0 {
-		return "none with a serial number or WWN"
-	}
+func known(cmd *cobra.Command, disks *machine.Disks) string {
+	list, err := disks.List(cmd.Context())
 	var names []string
-	for _, one := range list {
-		names = append(names, fmt.Sprintf("%s (%s, %s)", one.ID, one.Path, one.Size.Decimal()))
+	for _, d := range list {
+		if d.ID != "" {
+			names = append(names, fmt.Sprintf("%s (/dev/%s, %s)", d.ID, d.Name, d.Size.Decimal()))
+		}
+	}
+	if err != nil || len(names) == 0 {
+		return "none with a serial number or WWN"
 	}
 	return strings.Join(names, ", ")
 }
@@ -85,11 +103,11 @@ func planNew() *cobra.Command {
 		Use: "new NAME --disk SERIAL,...", Short: "Plan a storage stack on blank disks", Args: cobra.ExactArgs(1),
 		Example: "  holdfast plan new media --disk WD-1234,WD-5678 --mount /srv/media --out media.json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := journals(cmd)
+			m, err := machineOf(cmd)
 			if err != nil {
 				return err
 			}
-			if _, there, err := current(dir, args[0]); err != nil || there {
+			if _, there, err := m.Ledger.Stack(args[0]); err != nil || there {
 				return errors.Join(err, exists(there, args[0]))
 			}
 			if p.Reserve, err = storage.ParseBytes(reserve); err != nil {
@@ -99,7 +117,7 @@ func planNew() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("--rate: %w", err)
 			}
-			list, err := found(cmd, disks)
+			list, err := found(cmd, machine.NewDisks(diskConfig(cmd)), disks)
 			if err != nil {
 				return err
 			}
@@ -153,16 +171,16 @@ func planGrow() *cobra.Command {
 			"  replace:SERIAL=SERIAL    a disk is replaced by one as large or larger\n  grow:SERIAL              a virtual disk has grown",
 		Example: "  holdfast plan grow media --step add:WD-1111,WD-2222 --out grow.json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := journals(cmd)
+			m, err := machineOf(cmd)
 			if err != nil {
 				return err
 			}
-			s, there, err := current(dir, args[0])
+			s, there, err := m.Ledger.Stack(args[0])
 			if err != nil {
 				return err
 			}
 			if !there {
-				return fault.New(fault.NotFound, "no plan in %s has made a stack %s", dir, args[0])
+				return fault.New(fault.NotFound, "no plan in %s has made a stack %s", m.Ledger.Dir, args[0])
 			}
 			perSecond, err := parseRate(rate)
 			if err != nil {
@@ -192,6 +210,7 @@ func changeOf(cmd *cobra.Command, text string) (layout.Change, error) {
 	if !ok || list == "" {
 		return c, errors.New("want add:SERIAL,..., replace:SERIAL=SERIAL or grow:SERIAL")
 	}
+	known := machine.NewDisks(diskConfig(cmd))
 	for _, item := range strings.Split(list, ",") {
 		old, fresh, pair := strings.Cut(item, "=")
 		if pair != (kind == layout.StepReplace) {
@@ -200,7 +219,7 @@ func changeOf(cmd *cobra.Command, text string) (layout.Change, error) {
 		if !pair {
 			fresh = item
 		}
-		disks, err := found(cmd, []string{fresh})
+		disks, err := found(cmd, known, []string{fresh})
 		if err != nil {
 			return c, err
 		}

@@ -9,27 +9,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/pkg/disk/disktest"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 )
 
-// fakeDisks is a sysfs with disks of so many GiB, called D1, D2 and so on.
+// fakeDisks is the root of a machine with disks of so many GiB, called D1, D2 and so on.
 func fakeDisks(t *testing.T, gib ...int) string {
 	t.Helper()
-	sys := t.TempDir()
+	m := disktest.New(t)
 	for i, n := range gib {
-		dir := filepath.Join(sys, "block", fmt.Sprintf("sd%c", 'a'+i))
-		if err := os.MkdirAll(filepath.Join(dir, "device"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		for name, text := range map[string]string{"size": fmt.Sprint(n << 21), "device/serial": fmt.Sprintf("D%d", i+1)} {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(text+"\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+		m.Add(disktest.Disk{Name: fmt.Sprintf("sd%c", 'a'+i), Size: int64(n) << 30, WWN: fmt.Sprintf("D%d", i+1)})
 	}
-	return sys
+	return m.Root
 }
 
 // finish writes a journal as if the plan had been run.
@@ -66,7 +59,7 @@ func fails(t *testing.T, line, want string) {
 
 func TestPlansAreMadeReadAndRefused(t *testing.T) {
 	sys, dir := fakeDisks(t, 4, 8, 8), t.TempDir()
-	global := " --sysfs " + sys + " --data-dir " + dir
+	global := " --root " + sys + " --data-dir " + dir
 	made, grown := filepath.Join(dir, "new.json"), filepath.Join(dir, "grow.json")
 	out, err := runLine(t, "plan new media --disk D1,D2 --mount /mnt/media --out "+made+global)
 	if err != nil || !strings.Contains(out, "+ disk D1 (4.3 GB): take") || !strings.Contains(out, "slice 1") {
@@ -90,7 +83,7 @@ func TestPlansAreMadeReadAndRefused(t *testing.T) {
 	if out, err = runLine(t, "plan list"+global); err != nil || !strings.Contains(out, "running") {
 		t.Fatal(err, out)
 	}
-	if _, err := runLine(t, "plan cancel "+string(p.ID)+global); err != nil || !journal.Cancelled(filepath.Join(dir, "plans"), p.ID) {
+	if _, err := runLine(t, "plan cancel "+string(p.ID)+global); err != nil || !journal.Asked(filepath.Join(dir, "plans"), p.ID, journal.WishCancel) {
 		t.Fatal(err)
 	}
 	if err := os.RemoveAll(filepath.Join(dir, "plans")); err != nil {

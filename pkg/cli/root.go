@@ -62,7 +62,20 @@ func New(streams Streams, version string) *cobra.Command {
 	root.SetOut(streams.Out)
 	root.SetErr(streams.Err)
 	root.PersistentFlags().String("data-dir", defaultDataDir, "directory of the single-machine cluster (see `holdfast up`)")
-	root.AddCommand(upCommand(), downCommand(), statusCommand(), explainCommand(), volumeCommand(), layoutCommand(), crushCommand(), imageCommand(), placementCommand(), disksCommand(), planCommand())
-	root.AddCommand(coordinatorCommand())
+	root.AddCommand(
+		upCommand(),
+		downCommand(),
+		statusCommand(),
+		explainCommand(),
+		volumeCommand(),
+		layoutCommand(),
+		crushCommand(),
+		imageCommand(),
+		placementCommand(),
+		disksCommand(),
+		planCommand(),
+		agentCommand(),
+		coordinatorCommand(),
+	)
 	return root
 }

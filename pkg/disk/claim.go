@@ -23,21 +23,14 @@ const claimSpan = 4 << 20
 // Find looks at the one disk with this identity, and at no other's content: fault.NotFound without one, and
 // fault.Precondition when several have it.
 func (s *Scanner) Find(ctx context.Context, id storage.DiskID) (storage.Disk, error) {
-	k, err := readKernel(s.cfg.Root)
-	if err != nil {
-		return storage.Disk{}, err
-	}
-	names, err := s.names()
+	k, all, err := s.identify(ctx)
 	if err != nil {
 		return storage.Disk{}, err
 	}
 	var found []string
-	for _, name := range names {
-		if err := ctx.Err(); err != nil {
-			return storage.Disk{}, err
-		}
-		if f := s.look(k, name); f.ID == id && id != "" {
-			found = append(found, name)
+	for _, d := range all {
+		if d.ID == id && id != "" {
+			found = append(found, d.Name)
 		}
 	}
 	switch len(found) {
@@ -48,6 +41,33 @@ func (s *Scanner) Find(ctx context.Context, id storage.DiskID) (storage.Disk, er
 	default:
 		return storage.Disk{}, fault.New(fault.Precondition, "%s have the identity %s", strings.Join(found, ", "), id)
 	}
+}
+
+// Identify says what the disks are, and reads none of them: neither Contents nor Reasons are told.
+func (s *Scanner) Identify(ctx context.Context) ([]storage.Disk, error) {
+	_, all, err := s.identify(ctx)
+	return all, err
+}
+
+func (s *Scanner) identify(ctx context.Context) (kernel, []storage.Disk, error) {
+	k, err := readKernel(s.cfg.Root)
+	if err != nil {
+		return k, nil, err
+	}
+	names, err := s.names()
+	if err != nil {
+		return k, nil, err
+	}
+	var all []storage.Disk
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return k, nil, err
+		}
+		if f := s.look(k, name); f.driver != "" {
+			all = append(all, f.Disk)
+		}
+	}
+	return k, all, nil
 }
 
 // Path returns the disk's device node, which is right until the disk is pulled.

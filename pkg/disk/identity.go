@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 
@@ -22,8 +23,8 @@ func (f *facts) identify(d *directory) {
 		f.WWN, f.Serial, f.Model = f.ask(d, "device/cid"), f.ask(d, "device/serial"), f.ask(d, "device/name")
 	case f.driver == "sd":
 		f.identifySCSI(d)
-	default: // asked for by its path
-		f.Serial = f.ask(d, "loop/backing_file")
+	default: // asked for by its path: a loop device, or a disk of User Mode Linux
+		f.Serial = cmp.Or(f.ask(d, "loop/backing_file"), f.ask(d, "device/serial"), f.ask(d, "serial"))
 	}
 	f.WWN, f.Serial = meaningful(f.WWN), meaningful(f.Serial)
 	f.ID = idOf(f.Disk)
@@ -54,8 +55,8 @@ func oneBlank(s string) string {
 	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "?"), func(r rune) bool { return r <= ' ' }), " ")
 }
 
-// meaningless are identities that tell nothing: all zeros, as some firmware has them.
-var meaningless = regexp.MustCompile(`^(naa\.|eui\.|nvme\.|uuid\.|0x)?[0-]*$`)
+// meaningless are identities that tell nothing: all zeros, as some firmware has them, or what C prints of none.
+var meaningless = regexp.MustCompile(`^\(null\)$|^(naa\.|eui\.|nvme\.|uuid\.|0x)?[0-]*$`)
 
 func meaningful(id string) string {
 	if meaningless.MatchString(id) {

@@ -9,6 +9,7 @@ package executor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -72,7 +73,10 @@ const (
 	StepVerified Event = "verified" // the next step may begin
 	Stopped      Event = "stopped"  // by an error, which is in the record; it may be run again
 	Cancelled    Event = "cancelled"
+	Paused       Event = "paused" // between two steps
+	Again        Event = "again"  // after it had stopped, or ended between two steps: it is to run
 	Completed    Event = "completed"
+	Abandoned    Event = "abandoned" // it will never go on; State is what it left
 )
 
 // Record is one entry of a journal.
@@ -82,10 +86,15 @@ type Record struct {
 	At       time.Time `json:"at"`
 	Progress *Progress `json:"progress,omitempty"`
 	Error    string    `json:"error,omitempty"`
+	// State is the subject's as an abandoned plan left it, null if there is no such subject any more.
+	State json.RawMessage `json:"state,omitempty"`
 }
 
-// ErrCancelled says that a run ended between two steps because it was asked to.
-var ErrCancelled = errors.New("cancelled between two steps")
+// A run that was asked to end between two steps says by which wish.
+var (
+	ErrCancelled = errors.New("cancelled between two steps")
+	ErrPaused    = errors.New("paused between two steps")
+)
 
 // Executor runs plans.
 type Executor struct {
@@ -94,6 +103,9 @@ type Executor struct {
 	Now func() time.Time
 	// Cancelled is asked before each step; nil never cancels.
 	Cancelled func() bool
+	// Paused is asked before each step that was not begun; nil never pauses. A step that was begun goes on: what it copies is
+	// slowed by whoever bounds it, and md would go on without it.
+	Paused func() bool
 	// Watch hears of all that happens; nil for nobody.
 	Watch func(Status)
 }
@@ -105,23 +117,38 @@ const progressEvery = 10 * time.Second
 // goes on, too: what lies between two steps is neither the state before nor the one after, so there is no other way from it.
 func (e *Executor) Run(ctx context.Context, p plan.Plan, j Journal) error {
 	past := replay(j.Records())
-	if past.completed {
+	switch {
+	case past.completed:
 		return nil
+	case past.abandoned:
+		return fault.New(fault.Precondition, "plan %s was abandoned: make another one", p.ID)
 	}
 	for i := past.next; i < len(p.Steps); i++ {
-		if e.Cancelled != nil && e.Cancelled() {
-			if err := e.append(j, Record{Event: Cancelled, Step: i}); err != nil {
-				return err
-			}
-			return fault.As(fault.Aborted, ErrCancelled)
+		if err := e.halt(j, i, past.begun == i); err != nil {
+			return err
 		}
 		r := &run{Executor: e, plan: p, journal: j, index: i}
 		if err := r.step(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err() // it has not stopped: whoever ran it has
+			}
 			err = fmt.Errorf("step %d of %d, %s: %w", i+1, len(p.Steps), p.Steps[i].What, err)
 			return errors.Join(err, e.append(j, Record{Event: Stopped, Step: i, Error: err.Error()}))
 		}
 	}
 	return e.append(j, Record{Event: Completed, Step: len(p.Steps)})
+}
+
+// halt ends the run before a step if somebody asked for that.
+func (e *Executor) halt(j Journal, step int, begun bool) error {
+	switch {
+	case e.Cancelled != nil && e.Cancelled():
+		return errors.Join(fault.As(fault.Aborted, ErrCancelled), e.append(j, Record{Event: Cancelled, Step: step}))
+	case e.Paused != nil && !begun && e.Paused():
+		return errors.Join(fault.As(fault.Aborted, ErrPaused), e.append(j, Record{Event: Paused, Step: step}))
+	default:
+		return nil
+	}
 }
 
 func (e *Executor) append(j Journal, r Record) error {

@@ -12,20 +12,32 @@ import (
 // past is what a journal says of earlier runs.
 type past struct {
 	next      int // the first step that is not verified
+	begun     int // the last step that was begun, -1 if none was
 	completed bool
+	abandoned bool
 }
 
 func replay(records []Record) past {
-	var p past
+	p := past{begun: -1}
 	for _, r := range records {
 		switch r.Event {
+		case StepBegun:
+			p.begun = r.Step
 		case StepVerified:
 			p.next = r.Step + 1
 		case Completed:
 			p.completed = true
+		case Abandoned:
+			p.abandoned = true
 		}
 	}
 	return p
+}
+
+// Reached says how many steps are verified, and whether the next one was begun.
+func Reached(records []Record) (verified int, begun bool) {
+	p := replay(records)
+	return p.next, p.begun == p.next
 }
 
 // Phase is where a plan is.
@@ -33,12 +45,18 @@ type Phase string
 
 // The phases.
 const (
-	Waiting   Phase = "waiting"   // nothing is done
+	Proposed  Phase = "proposed"  // nobody has approved it
+	Waiting   Phase = "waiting"   // it is approved, and nothing is done
 	Running   Phase = "running"   // or was, when the last run was ended: it may be run again
 	Failed    Phase = "stopped"   // by an error
 	Ended     Phase = "cancelled" // between two steps
+	Held      Phase = "paused"    // between two steps
 	Succeeded Phase = "completed"
+	GivenUp   Phase = "abandoned" // it ended in another state than it was to
 )
+
+// Final reports whether nothing will come after it.
+func (p Phase) Final() bool { return p == Succeeded || p == GivenUp }
 
 // Status is how far a plan has come, from its journal alone.
 type Status struct {
@@ -92,6 +110,10 @@ func (s *Status) take(r Record) {
 		s.Phase, s.Error = Failed, r.Error
 	case Cancelled:
 		s.Phase = Ended
+	case Paused:
+		s.Phase = Held
+	case Abandoned:
+		s.Phase, s.Error = GivenUp, r.Error
 	case Completed:
 		s.Phase = Succeeded
 	}
@@ -99,7 +121,7 @@ func (s *Status) take(r Record) {
 
 // left is the forecast of what is to be done.
 func (s *Status) left(p plan.Plan, rate storage.Bytes) int64 {
-	if s.Phase == Succeeded {
+	if s.Phase.Final() {
 		return 0
 	}
 	var bytes storage.Bytes
@@ -125,6 +147,8 @@ func (s Status) String() string {
 	case Running:
 	case Failed:
 		return fmt.Sprintf("step %d/%d stopped: %s", s.Step+1, s.Steps, s.Error)
+	case GivenUp:
+		return fmt.Sprintf("abandoned at step %d/%d: %s", s.Step+1, s.Steps, s.Error)
 	default:
 		return string(s.Phase)
 	}

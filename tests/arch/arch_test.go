@@ -22,11 +22,11 @@ const module = "github.com/holdfast-storage/holdfast/"
 var layers = [][]string{
 	{"cmd/holdfast", "cmd/holdfastd"},
 	// Services. They talk to each other over sockets, never by import.
-	{"csi/admin", "csi/controller", "csi/identity", "csi/node", "pkg/cli", "pkg/coordinator", "pkg/standalone"},
+	{"csi/admin", "csi/controller", "csi/identity", "csi/node", "pkg/agent", "pkg/cli", "pkg/coordinator", "pkg/standalone"},
 	// Drivers, which combine adapters.
-	{"csi/attach", "csi/cephfs", "csi/imageio", "csi/rbd", "csi/registration", "pkg/osd", "pkg/stack/live"},
+	{"csi/attach", "csi/cephfs", "csi/imageio", "csi/rbd", "csi/registration", "pkg/ledger", "pkg/machine", "pkg/osd", "pkg/stack/live"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/certs", "pkg/command", "pkg/coordinator/raftnode", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/partition/edit", "pkg/rpc/coordinatorapi", "pkg/rpc/coordinatorapi/coordinatorv1", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/inside", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/transfer", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/certs", "pkg/command", "pkg/coordinator/raftnode", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/partition/edit", "pkg/rpc/agentapi", "pkg/rpc/coordinatorapi", "pkg/rpc/coordinatorapi/coordinatorv1", "pkg/rpc/localapi", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/inside", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/transfer", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
 	// Pure: no files, no network, no clock, no chance.
 	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/coordinator/fsm", "pkg/crush", "pkg/disk/signature", "pkg/executor", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/partition", "pkg/placement", "pkg/placement/osdmap", "pkg/plan", "pkg/poll", "pkg/stack", "pkg/vdisk/content"},
 	// The domain.
@@ -51,7 +51,10 @@ var neighbours = map[string][]string{
 
 	"pkg/rpc/coordinatorapi/coordinatorv1": {"pkg/rpc/coordinatorapi"},
 
-	"pkg/rpc/volumeapi": {"pkg/csiclient"},
+	"pkg/rpc/volumeapi": {"pkg/csiclient", "pkg/rpc/agentapi"},
+
+	"pkg/ledger":     {"pkg/machine"},
+	"pkg/stack/live": {"pkg/machine"},
 
 	"pkg/partition/edit":   {"pkg/vdisk/inside"},
 	"pkg/vdisk/qcow2":      {"pkg/vdisk"},

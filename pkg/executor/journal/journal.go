@@ -140,6 +140,17 @@ func Create(dir string, p plan.Plan) (*Journal, error) {
 	return Open(dir, p.ID)
 }
 
+// Save replaces a file so that a crash leaves the old content or the new one.
+func Save(name, text string) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	if err := errors.Join(writeSynced(name+".new", []byte(text)), os.Rename(name+".new", name)); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	return syncDir(filepath.Dir(name))
+}
+
 func writeSynced(name string, data []byte) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -279,6 +290,50 @@ func List(dir string) ([]Entry, error) {
 	return list, nil
 }
 
+// proposalSuffix is that of plans that nobody has approved yet.
+const proposalSuffix = ".plan"
+
+// Propose keeps a plan until it is approved or withdrawn.
+func Propose(dir string, p plan.Plan) error {
+	line, err := frame(p)
+	if err != nil {
+		return fmt.Errorf("encode plan %s: %w", p.ID, err)
+	}
+	return Save(filepath.Join(dir, string(p.ID)+proposalSuffix), string(line))
+}
+
+// Withdraw forgets a plan that was proposed; none is no error.
+func Withdraw(dir string, id plan.ID) error {
+	if err := os.Remove(filepath.Join(dir, string(id)+proposalSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("withdraw plan %s: %w", id, err)
+	}
+	return nil
+}
+
+// Proposals are the plans that nobody has approved, by their IDs.
+func Proposals(dir string) ([]plan.Plan, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*"+proposalSuffix))
+	if err != nil {
+		return nil, fmt.Errorf("list proposals: %w", err)
+	}
+	var list []plan.Plan
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read proposal: %w", err)
+		}
+		c, err := parse(data)
+		if err != nil {
+			return nil, fmt.Errorf("read proposal %s: %w", name, err)
+		}
+		list = append(list, c.plan)
+	}
+	return list, nil
+}
+
 // begun is when the plan was first run; the zero time if it was not.
 func (e Entry) begun() time.Time {
 	if len(e.Records) == 0 {
@@ -287,23 +342,37 @@ func (e Entry) begun() time.Time {
 	return e.Records[0].At
 }
 
-// cancelSuffix is that of the file by which another process asks for an end between two steps.
-const cancelSuffix = ".cancel"
+// Wish is what another process than the one that runs a plan asks of it: a file beside the journal.
+type Wish string
 
-// Cancel asks whoever runs the plan to end between two steps.
-func Cancel(dir string, id plan.ID) error {
-	if err := writeSynced(filepath.Join(dir, string(id)+cancelSuffix), nil); err != nil {
-		return fmt.Errorf("cancel plan %s: %w", id, err)
+// The wishes.
+const (
+	WishCancel Wish = ".cancel" // to end between two steps
+	WishPause  Wish = ".pause"  // to copy no more, and to end between two steps
+)
+
+// Ask leaves a wish for whoever runs the plan.
+func Ask(dir string, id plan.ID, w Wish) error {
+	if err := writeSynced(filepath.Join(dir, string(id)+string(w)), nil); err != nil {
+		return fmt.Errorf("ask plan %s: %w", id, err)
 	}
 	return syncDir(dir)
 }
 
-// Resume takes a wish to cancel back.
+// Resume takes all wishes back.
 func Resume(dir string, id plan.ID) error {
-	if err := os.Remove(filepath.Join(dir, string(id)+cancelSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("resume plan %s: %w", id, err)
+	for _, w := range []Wish{WishCancel, WishPause} {
+		if err := os.Remove(filepath.Join(dir, string(id)+string(w))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("resume plan %s: %w", id, err)
+		}
 	}
-	return nil
+	return syncDir(dir)
+}
+
+// Asked reports whether there is a wish.
+func Asked(dir string, id plan.ID, w Wish) bool {
+	_, err := os.Stat(filepath.Join(dir, string(id)+string(w)))
+	return err == nil
 }
 
 // Lock keeps other processes from running plans of this directory: plans of one machine may have disks in common.
@@ -318,13 +387,7 @@ func Lock(dir string) (unlock func(), err error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fault.New(fault.Busy, "another process runs a plan (see `holdfast plan list`): %w", err)
+		return nil, fault.New(fault.Busy, "another process runs plans (`holdfast agent status`, `holdfast plan list`): %w", err)
 	}
 	return func() { _ = f.Close() }, nil
-}
-
-// Cancelled reports whether the plan was asked to end.
-func Cancelled(dir string, id plan.ID) bool {
-	_, err := os.Stat(filepath.Join(dir, string(id)+cancelSuffix))
-	return err == nil
 }

@@ -130,14 +130,38 @@ func TestNothingIsAppendedAfterAFailure(t *testing.T) {
 	}
 }
 
-func TestCancelIsSeen(t *testing.T) {
+func TestAWishIsSeenUntilItIsTakenBack(t *testing.T) {
 	dir := t.TempDir()
 	p := filled(t, dir)
-	if Cancelled(dir, p.ID) {
-		t.Fatal("nobody asked")
+	for _, w := range []Wish{WishCancel, WishPause} {
+		if Asked(dir, p.ID, w) {
+			t.Fatal("nobody asked")
+		}
+		if err := Ask(dir, p.ID, w); err != nil || !Asked(dir, p.ID, w) {
+			t.Fatal(err)
+		}
 	}
-	if err := Cancel(dir, p.ID); err != nil || !Cancelled(dir, p.ID) {
+	if err := Resume(dir, p.ID); err != nil || Asked(dir, p.ID, WishCancel) || Asked(dir, p.ID, WishPause) {
 		t.Fatal(err)
+	}
+}
+
+func TestAProposalIsKeptUntilItIsWithdrawn(t *testing.T) {
+	dir := t.TempDir()
+	p := filled(t, dir)
+	for range 2 {
+		if err := Propose(dir, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list, err := Proposals(dir); err != nil || len(list) != 1 || list[0].ID != p.ID {
+		t.Fatal(list, err)
+	}
+	if err := errors.Join(Withdraw(dir, p.ID), Withdraw(dir, p.ID)); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := Proposals(dir); err != nil || len(list) != 0 {
+		t.Fatal(list, err)
 	}
 }
 

@@ -33,6 +33,8 @@ const (
 	NoRedundancy    Code = "HF-NO-REDUNDANCY"
 	VolumeOrphans   Code = "HF-VOLUME-ORPHANS"
 	CephOther       Code = "HF-CEPH-OTHER"
+	PlanStopped     Code = "HF-PLAN-STOPPED"
+	StackDown       Code = "HF-STACK-DOWN"
 )
 
 // Text explains a code to the person who meets it.

@@ -156,6 +156,20 @@ func texts() map[Code]Text {
 			Fix:      "holdfast volume orphans --delete shows them, asks, and looks again before each. What a client has open stays: end that client first.",
 			Verify:   "holdfast volume orphans lists nothing.",
 		},
+		PlanStopped: {
+			Meaning:  "A plan that was approved has stopped at a step, because the disks are not as the step wants them or a program failed.",
+			Impact:   "None for the data beyond what the plan says of that step. The stack or OSD is neither as before nor as planned, and no other plan of it can be made.",
+			Diagnose: "holdfast plan list; the message names step and reason; holdfast disks list shows what is there.",
+			Fix:      "Put right what the message names, then holdfast plan resume ID. If that can never be (the new disk died): holdfast plan abandon ID, and plan again.",
+			Verify:   "holdfast plan watch ID shows it completed or abandoned.",
+		},
+		StackDown: {
+			Meaning:  "A storage stack of this machine could not be brought up: too many of its disks are missing, or those that are there lack newer data.",
+			Impact:   "Its volume and file system cannot be used. The data is on the disks and is not touched.",
+			Diagnose: "holdfast disks list shows which disks are there; cat /proc/mdstat; dmesg.",
+			Fix:      "Put the missing disks back, then holdfast plan activate NAME, or start the agent again.",
+			Verify:   "holdfast agent status shows no HF-STACK-DOWN, and the file system is mounted.",
+		},
 		CephOther: {
 			Meaning:  "Ceph reports a condition that Holdfast has no word of its own for; its name and text stand beside the code.",
 			Impact:   "See Ceph's text.",

@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/md"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // array is what all steps on arrays share.
@@ -182,10 +183,14 @@ func (s *array) throttle(a md.Array) error {
 	return s.MD.Throttle(a, s.Limit())
 }
 
+// Standstill is a limit in bytes a second by which md all but stops. It is what a pause asks for: interrupting a reshape is
+// not safe in all its moments, and slowing one down is.
+const Standstill = storage.KiB
+
 // unthrottle lifts the limit: nobody asks for it any more, and md would keep it until the array stops. An array that
-// is gone has none.
+// is gone has none. A pause stays in force while nobody looks after it.
 func (s *array) unthrottle() error {
-	if s.Limit == nil {
+	if s.Limit == nil || s.Limit() == Standstill {
 		return nil
 	}
 	a, err := s.find()

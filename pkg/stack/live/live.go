@@ -11,9 +11,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
@@ -127,63 +125,4 @@ func (m *Machine) member(ctx context.Context, p stack.Partition) (string, error)
 		return "", fault.New(fault.NotFound, "partition %s of disk %s: %w", p.UUID, p.Disk, err)
 	}
 	return found.Device, nil
-}
-
-// SysDevices finds disks by what the kernel says in sysfs: WWN (device/wwid, wwid) or serial number (serial,
-// device/serial). The whole text must be equal, spaces at the ends aside.
-type SysDevices struct {
-	Sys string // "/sys"
-}
-
-var _ Devices = SysDevices{}
-
-// Find implements Devices.
-func (s SysDevices) Find(_ context.Context, id plan.DiskID) (Device, error) {
-	list, err := s.List()
-	if err != nil {
-		return Device{}, err
-	}
-	var found []Device
-	for _, d := range list {
-		if d.ID == id {
-			found = append(found, d.Device)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return Device{}, fault.New(fault.NotFound, "disk %s is not there", id)
-	case 1:
-		return found[0], nil
-	default:
-		return Device{}, fault.New(fault.Precondition, "disk %s is there %d times, as %s and %s: paths to one disk belong under multipath", id, len(found), found[0].Path, found[1].Path)
-	}
-}
-
-// Identified is a device with its identity.
-type Identified struct {
-	ID plan.DiskID
-	Device
-}
-
-// identities are where the kernel says what a disk is: of NVMe, SCSI, virtio and UML's disks.
-var identities = []string{"wwid", "device/wwid", "serial", "device/serial"}
-
-// List lists all whole disks under each identity that they have.
-func (s SysDevices) List() ([]Identified, error) {
-	dirs, err := filepath.Glob(filepath.Join(s.Sys, "block", "*"))
-	if err != nil {
-		return nil, fmt.Errorf("list disks: %w", err)
-	}
-	var list []Identified
-	for _, dir := range dirs {
-		seen := map[plan.DiskID]bool{}
-		for _, name := range identities {
-			id := plan.DiskID(readText(filepath.Join(dir, name)))
-			if id != "" && id != "(null)" && !seen[id] {
-				seen[id] = true
-				list = append(list, Identified{id, Device{Path: "/dev/" + filepath.Base(dir), Size: readSectors(filepath.Join(dir, "size"))}})
-			}
-		}
-	}
-	return list, nil
 }

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/pkg/disk"
+	"github.com/holdfast-storage/holdfast/pkg/machine"
 	"github.com/holdfast-storage/holdfast/pkg/md"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
@@ -21,7 +23,11 @@ import (
 // fabric makes the guest's disks what the job wants them to be.
 func (g *guest) fabric() (live.Devices, error) {
 	if g.job.Fabric == "" {
-		return live.SysDevices{Sys: "/sys"}, nil
+		var asked []string
+		for _, d := range g.job.Disks {
+			asked = append(asked, d.Path)
+		}
+		return machine.NewDisks(disk.Config{Asked: asked}), nil
 	}
 	g.disks = &layoutdisks.Disks{}
 	if err := layoutdisks.Setup(); err != nil {

@@ -1,0 +1,51 @@
+package agent
+
+import (
+	"fmt"
+
+	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/ledger"
+	"github.com/holdfast-storage/holdfast/pkg/obs/codes"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
+)
+
+// checks is all that is wrong on this node.
+func (a *Agent) checks(list []ledger.Entry) []agentapi.Check {
+	all := []agentapi.Check{}
+	for _, e := range list {
+		all = append(all, planChecks(a.view(e))...)
+	}
+	a.mu.Lock()
+	for name, err := range a.down {
+		if err != nil {
+			all = append(all, agentapi.Check{
+				Code: string(codes.StackDown), Severity: localapi.HealthErr, Message: fmt.Sprintf("stack %s does not come up: %v", name, err),
+				Action: "holdfast plan activate " + name,
+			})
+		}
+	}
+	a.mu.Unlock()
+	if a.Problems != nil {
+		all = append(all, a.Problems()...)
+	}
+	return all
+}
+
+// planChecks is what is wrong with one plan.
+func planChecks(p agentapi.Plan) []agentapi.Check {
+	stopped := p.Status.Phase == executor.Failed || p.Error != ""
+	switch {
+	case !stopped || p.Status.Phase.Final():
+		return nil
+	default:
+		why := p.Status.Error
+		if why == "" {
+			why = p.Error
+		}
+		return []agentapi.Check{{
+			Code: string(codes.PlanStopped), Severity: localapi.HealthWarn, Message: fmt.Sprintf("plan %s of %s has stopped: %s", p.Plan.ID, p.Plan.Subject, why),
+			Action: fmt.Sprintf("put that right, then holdfast plan resume %s; if it can never be: holdfast plan abandon %s", p.Plan.ID, p.Plan.ID),
+		}}
+	}
+}

@@ -1,0 +1,117 @@
+package uml_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// agentScript has the agent make and grow a stack: it is killed in the middle of a reshape, paused, and found again.
+const agentScript = `
+set -eu
+hf() { "$DIR/holdfast" --data-dir "$DIR/data" "$@"; }
+devices="--device /dev/ubda --device /dev/ubdb --device /dev/ubdc --device /dev/ubdd"
+plan() { hf plan $devices "$@"; }
+agent() {
+  "$DIR/holdfastd" agent --data-dir "$DIR/data" $devices --limit 8MiB/s 2>> "$DIR/agent.log" &
+  pid=$!
+  until hf agent status > /dev/null 2>&1; do sleep 0.1; done
+}
+finished() { plan watch "$1" | grep completed; }
+id() { sed -n 's/^  "id": "\(.*\)",/\1/p' "$1"; }
+
+agent
+[ "$(stat -c %a "$DIR/data/run/agent.sock")" = 600 ]
+! "$DIR/holdfastd" agent --data-dir "$DIR/data" 2> "$DIR/second"  # one agent a directory
+grep -q 'another process' "$DIR/second"
+plan new media --disk HF-0001,HF-0002 --mount /mnt/media --reserve 64MiB --out "$DIR/new.json" > /dev/null
+new=$(id "$DIR/new.json")
+plan propose "$DIR/new.json"
+plan list | grep "$new.*proposed"
+plan approve "$new" | grep '2 to take'
+! plan approve "$new" --token serial.HF-0001                      # not all that is at stake
+plan approve "$new" --token serial.HF-0002,serial.HF-0001
+finished "$new"
+dd if=/dev/urandom of=/mnt/media/file bs=1M count=40 status=none
+sum=$(sha256sum < /mnt/media/file)
+
+plan grow media --step add:HF-0004 -o json > "$DIR/stale.json"    # the agent keeps it
+plan grow media --step add:HF-0003,HF-0004 -o json > "$DIR/grow.json"
+grow=$(id "$DIR/grow.json") stale=$(id "$DIR/stale.json")
+plan approve "$grow" --token serial.HF-0003,serial.HF-0004
+until hf agent status | grep "$grow"; do sleep 0.1; done
+until plan list | grep "$grow" && grep -q reshape /proc/mdstat; do sleep 0.1; done
+! plan run "$DIR/new.json" --approve x 2> /dev/null
+kill -9 $pid; wait $pid || true
+agent                                                            # goes on by itself
+until hf agent status | grep "$grow"; do sleep 0.1; done
+plan pause "$grow"
+md=$(grep -l reshape /sys/block/md*/md/sync_action | head -1 | xargs dirname)
+until [ "$(cat $md/sync_speed_max)" = '1 (local)' ]; do sleep 0.1; done
+plan list | grep "$grow.*pausing"
+kill $pid; wait $pid || true                                     # an upgrade: the pause stays in force
+[ "$(cat $md/sync_speed_max)" = '1 (local)' ]
+grep -q reshape $md/sync_action
+agent
+sleep 2
+plan list | grep "$grow.*pausing"
+plan resume "$grow"
+finished "$grow"
+! plan approve "$stale" --token serial.HF-0004 2> "$DIR/refused"
+grep 'is stale.*disk serial.HF-0003 is part of it' "$DIR/refused"
+plan cancel "$stale"
+! plan list | grep "$stale"
+[ "$(sha256sum < /mnt/media/file)" = "$sum" ]
+grep -A1 raid5 /proc/mdstat
+plan list
+hf agent status
+kill $pid; wait $pid
+umount /mnt/media
+echo SCRIPT-OK
+`
+
+func TestTheAgentGrowsAStack(t *testing.T) {
+	b := newBench(t)
+	for range 4 {
+		b.disk(256)
+	}
+	b.script(agentScript)
+}
+
+// programsFor builds this repository's programs for a guest.
+func (b *bench) programsFor(ctx context.Context) {
+	b.t.Helper()
+	for name, cgo := range map[string]string{"holdfast": "0", "holdfastd": "1"} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(b.dir, name), "../../cmd/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			b.t.Fatalf("%v\n%s", err, out)
+		}
+	}
+}
+
+// script runs a script with this repository's programs in a guest. It ends by saying SCRIPT-OK.
+func (b *bench) script(text string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 6*time.Minute)
+	defer cancel()
+	b.programsFor(ctx)
+	script := filepath.Join(b.dir, "script")
+	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	g, err := b.machine.Boot(ctx, "s", []string{"/bin/bash", script}, []string{"DIR=" + b.dir, "DM_DISABLE_UDEV=1"})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	output, code, err := g.Wait(ctx)
+	if err != nil || code != 0 || !strings.Contains(output, "SCRIPT-OK") {
+		log, _ := os.ReadFile(filepath.Join(b.dir, "agent.log"))
+		b.t.Fatalf("exit code %d, %v\n%s\nagent:\n%s", code, err, output, log)
+	}
+	b.t.Log(output)
+}
