@@ -13,24 +13,30 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/server"
 	"github.com/holdfast-storage/holdfast/pkg/agent"
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/ceph/native"
+	"github.com/holdfast-storage/holdfast/pkg/daemon"
 	"github.com/holdfast-storage/holdfast/pkg/disk"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/machine"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // What the parts promise each other.
 var (
 	_ agent.Worker = (*machine.Machine)(nil)
+	_ agent.OSDs   = (*machine.OSDs)(nil)
 	_ disk.Events  = (*disk.Uevents)(nil)
 )
 
 type agentFlags struct {
-	dataDir, node, limit, hours string
-	latency, rescan             time.Duration
-	disks                       disk.Config
+	dataDir, node, limit, hours, minSize string
+	latency, rescan                      time.Duration
+	disks                                disk.Config
 }
 
 func agentCommand() *cobra.Command {
@@ -50,6 +56,7 @@ func agentCommand() *cobra.Command {
 	flags.StringVar(&f.hours, "full-speed", "", "hours of the day without --limit, such as 22-6")
 	flags.DurationVar(&f.latency, "latency", 0, "give way to clients while their requests take longer than this, such as 30ms (default: never)")
 	flags.DurationVar(&f.rescan, "rescan", 5*time.Minute, "between full scans of the disks; the kernel's events are followed at once")
+	flags.StringVar(&f.minSize, "min-size", disk.DefaultMinSize.String(), "smaller disks are not free")
 	flags.StringVar(&f.disks.Root, "root", "/", "root directory of the machine; in a container, where the host's is mounted")
 	flags.StringArrayVar(&f.disks.Asked, "device", nil, "a loop or UML device that counts as a disk, for tests")
 	_ = flags.MarkHidden("device")
@@ -66,18 +73,30 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if f.disks.MinSize, err = storage.ParseBytes(f.minSize); err != nil {
+		return fmt.Errorf("--min-size: %w", err)
+	}
 	if f.node == "" {
 		if f.node, err = os.Hostname(); err != nil {
 			return fmt.Errorf("find the host name: %w", err)
 		}
 	}
+	dialer := native.NewDialer()
+	defer dialer.Close()
+	osds := f.osds(dialer)
 	book := ledger.Of(f.dataDir)
+	book.Fresh = func(p plan.Plan) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), askWithin)
+		defer cancel()
+		return osds.Fresh(ctx, p)
+	}
+	f.disks.FSID = osds.Paths.FSID()
 	watcher := disk.NewWatcher(disk.NewScanner(f.disks), disk.WatcherConfig{Every: f.rescan, Changed: func(i disk.Inventory) {
 		log.Info("disks have changed", "inventory", i.String())
 	}})
 	a := agent.New(agent.Config{
-		Version: version, Node: f.node, DataDir: f.dataDir, Ledger: book, Inventory: watcher.Inventory, Log: log,
-		Worker: &machine.Machine{Ledger: book, Devices: machine.NewDisks(f.disks), Limits: machine.Limits{Throttle: throttle, Latency: f.latency}},
+		Version: version, Node: f.node, DataDir: f.dataDir, Ledger: book, Inventory: watcher.Inventory, Log: log, OSDs: osds,
+		Worker: &machine.Machine{Ledger: book, Devices: machine.NewDisks(f.disks), Limits: machine.Limits{Throttle: throttle, Latency: f.latency}, More: osds.Registry()},
 	})
 	listener, err := server.ListenUnix(cmd.Context(), agentapi.Socket(f.dataDir))
 	if err != nil {
@@ -86,8 +105,18 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	group, ctx := errgroup.WithContext(cmd.Context())
 	group.Go(func() error { return a.Serve(ctx, listener) })
 	group.Go(func() error { return a.Run(ctx) })
+	group.Go(func() error { return a.KeepOSDs(ctx) })
 	group.Go(func() error { return watchDisks(ctx, watcher, log) })
 	return group.Wait()
+}
+
+// askWithin is how long the cluster may take to say what a plan is compared with.
+const askWithin = 30 * time.Second
+
+// osds are those of the cluster in the data directory, if there is one when it is asked for.
+func (f *agentFlags) osds(dialer ceph.Dialer) *machine.OSDs {
+	paths := daemon.Paths{Dir: f.dataDir}
+	return &machine.OSDs{Paths: paths, Disks: f.disks, Dial: machine.Administrator(dialer, paths)}
 }
 
 // watchDisks keeps the inventory. A kernel that tells no events leaves the full scans.

@@ -39,6 +39,7 @@ type Config struct {
 	Version, Node, DataDir string
 	Ledger                 ledger.Ledger
 	Worker                 Worker
+	OSDs                   OSDs // nil for a node that is to have none
 	// Inventory is the newest one; Generation 0 is none yet.
 	Inventory func() disk.Inventory
 	// Problems are what others found wrong; nil for none.
@@ -62,6 +63,7 @@ type Agent struct {
 	live    map[plan.ID]executor.Status
 	refused map[plan.ID]error // plans that could not even be begun
 	down    map[string]error  // stacks that could not be brought up
+	stuck   string            // why OSDs do not run
 	orders  sync.Mutex        // one order at a time
 	terms   terms
 }

@@ -25,6 +25,9 @@ func (a *Agent) checks(list []ledger.Entry) []agentapi.Check {
 			})
 		}
 	}
+	if a.stuck != "" {
+		all = append(all, agentapi.Check{Code: string(codes.OSDDown), Severity: localapi.HealthWarn, Message: a.stuck, Action: "see the OSD's log below the data directory, then holdfast osd activate"})
+	}
 	a.mu.Unlock()
 	if a.Problems != nil {
 		all = append(all, a.Problems()...)

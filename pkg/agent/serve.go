@@ -51,6 +51,9 @@ func (a *Agent) Handler() http.Handler {
 	mux.HandleFunc("POST "+agentapi.PathPlans, handle(a, a.propose))
 	mux.HandleFunc("GET "+agentapi.PathPlans+"/{id}/"+agentapi.PathWatch, a.watch)
 	mux.HandleFunc("POST "+agentapi.PathPlans+"/{id}/{verb}", handle(a, a.verb))
+	if a.OSDs != nil {
+		a.osdRoutes(mux)
+	}
 	return mux
 }
 

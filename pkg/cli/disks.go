@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/daemon"
 	"github.com/holdfast-storage/holdfast/pkg/disk"
 	"github.com/holdfast-storage/holdfast/pkg/smart"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -237,16 +236,5 @@ func (r disksReport) summary(out io.Writer, now time.Time) {
 	}
 }
 
-var fsidLine = regexp.MustCompile(`(?m)^\s*fsid\s*=\s*([0-9a-f-]{36})\s*$`)
-
 // fsidIn returns the id of the cluster of this machine, "" if there is none.
-func fsidIn(dir string) string {
-	conf, err := os.ReadFile(filepath.Join(dir, "ceph.conf"))
-	if err != nil {
-		return ""
-	}
-	if m := fsidLine.FindSubmatch(conf); m != nil {
-		return string(m[1])
-	}
-	return ""
-}
+func fsidIn(dir string) string { return daemon.Paths{Dir: dir}.FSID() }

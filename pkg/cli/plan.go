@@ -100,6 +100,9 @@ func planShow() *cobra.Command {
 // printPlan shows a plan with the layout that it ends with.
 func printPlan(out io.Writer, p plan.Plan) {
 	fmt.Fprint(out, p.Text())
+	if kind, _ := ledger.Subject(p); kind != ledger.Stacks {
+		return
+	}
 	if s, err := stack.Parse(p.State); err == nil {
 		fmt.Fprintf(out, "\nafterwards:\n%s", s.Layout.Picture())
 	}

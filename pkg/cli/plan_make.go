@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,15 +17,6 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/stack"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
-
-// freshUUID is a random UUID (RFC 9562, version 4).
-func freshUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails: it would end the program
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	t := hex.EncodeToString(b[:])
-	return t[:8] + "-" + t[8:12] + "-" + t[12:16] + "-" + t[16:20] + "-" + t[20:]
-}
 
 // save writes a plan to --out, or has the agent keep it, and shows it.
 func save(cmd *cobra.Command, p plan.Plan, out string) error {
@@ -121,7 +110,7 @@ func planNew() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, made, err := stack.New(args[0], freshUUID(), list, p, v, perSecond)
+			_, made, err := stack.New(args[0], machine.FreshUUID(), list, p, v, perSecond)
 			if err != nil {
 				return err
 			}

@@ -75,6 +75,7 @@ func New(streams Streams, version string) *cobra.Command {
 		disksCommand(),
 		planCommand(),
 		agentCommand(),
+		osdCommand(),
 		coordinatorCommand(),
 	)
 	return root

@@ -162,6 +162,9 @@ func (s Status) String() string {
 	if s.Progress.Rate > 0 {
 		text += fmt.Sprintf(" %s/s", s.Progress.Rate)
 	}
+	if s.Forecast == 0 { // what it takes is not known, or nothing worth telling
+		return text
+	}
 	return fmt.Sprintf("%s, about %s left", text, plan.Duration(s.Forecast))
 }
 

@@ -26,9 +26,9 @@ func (n *Node) ActivateAll(ctx context.Context) (started []int, err error) {
 		if osd == nil || osd.FSID != n.FSID {
 			continue
 		}
-		steps, err := n.Adopt(ctx, d.ID)
+		a, err := n.PlanAdoption(ctx, d.ID)
 		if err == nil {
-			err = Run(ctx, steps, nil)
+			err = Run(ctx, n.Adopt(a), nil)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("activate the OSD on disk %s: %w", d.ID, err))
@@ -44,27 +44,37 @@ func (n *Node) ActivateAll(ctx context.Context) (started []int, err error) {
 	return started, errors.Join(errs...)
 }
 
-// Adopt returns the steps that bring an OSD of this cluster back that was found on a disk:
-// after a reboot, or in another machine. An OSD that the map does not have (any more) is
-// refused: what it holds is older than what the cluster decided since.
-func (n *Node) Adopt(ctx context.Context, id storage.DiskID) ([]Step, error) {
+// Adoption says which OSD is to be brought back from which disk.
+type Adoption struct {
+	ID   int            `json:"id"`
+	UUID string         `json:"uuid"`
+	Disk storage.DiskID `json:"disk"`
+}
+
+// PlanAdoption looks at an OSD of this cluster that was found on a disk: after a reboot, or in
+// another machine. An OSD that the map does not have (any more) is refused: what it holds is
+// older than what the cluster decided since.
+func (n *Node) PlanAdoption(ctx context.Context, id storage.DiskID) (Adoption, error) {
 	d, err := n.Disks.Find(ctx, id)
 	if err != nil {
-		return nil, err
+		return Adoption{}, err
 	}
 	osd, err := n.own(d)
 	if err != nil {
-		return nil, err
+		return Adoption{}, err
 	}
 	e, err := n.byUUID(ctx, osd.UUID)
 	if errors.Is(err, fault.NotFound) || err == nil && e.destroyed() {
-		return nil, fault.New(fault.Precondition, "disk %s carries %s of this cluster, which the cluster has removed: wipe the disk to use it again", id, osdName(*osd))
+		return Adoption{}, fault.New(fault.Precondition, "disk %s carries %s of this cluster, which the cluster has removed: wipe the disk to use it again", id, osdName(*osd))
 	}
-	if err != nil {
-		return nil, err
-	}
-	return []Step{n.activation(osd.UUID, id)}, nil
+	return Adoption{ID: e.ID, UUID: osd.UUID, Disk: id}, err
 }
+
+// Adopt returns the steps that bring the OSD back.
+func (n *Node) Adopt(a Adoption) []Step { return []Step{n.activation(a.UUID, a.Disk)} }
+
+// Start starts the OSD and does not wait until it is up: who looks again and again sees whether it stays.
+func (n *Node) Start(ctx context.Context, a Adoption) error { return n.activate(ctx, a.UUID, a.Disk) }
 
 // activation starts the OSD on a disk and waits until it is up.
 func (n *Node) activation(uuid string, id storage.DiskID) Step {

@@ -163,3 +163,47 @@ func (n *Node) okToStop(ctx context.Context, id int) (bool, error) {
 func unsafe(err error) bool {
 	return errors.Is(err, fault.Busy) || errors.Is(err, fault.Unavailable) || errors.Is(err, fault.Precondition)
 }
+
+// Placed is an OSD on a disk of this node.
+type Placed struct {
+	Disk  storage.Disk
+	Label storage.OSD
+	ID    int // -1 if neither the label nor the cluster says
+	Known bool
+	Up    bool
+	In    bool
+	Class string
+}
+
+// Own reports whether the OSD is one of a cluster.
+func (p Placed) Own(fsid string) bool { return p.Label.FSID == fsid }
+
+// List finds the OSDs on the disks of an inventory, and what the cluster has of its own.
+func (n *Node) List(ctx context.Context, disks []storage.Disk) ([]Placed, error) {
+	all, err := n.entries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []Placed
+	for _, d := range disks {
+		label := onDisk(d)
+		if label == nil {
+			continue
+		}
+		p := Placed{Disk: d, Label: *label, ID: -1}
+		if id, err := idOf(*label); err == nil {
+			p.ID = id
+		}
+		i := slices.IndexFunc(all, func(e entry) bool { return e.UUID == label.UUID && !e.destroyed() })
+		if i >= 0 && label.FSID == n.FSID {
+			p.ID, p.Known, p.Up, p.In = all[i].ID, true, all[i].Up == 1, all[i].In == 1
+			item, err := n.crush(ctx, p.ID)
+			if err != nil && !errors.Is(err, fault.NotFound) {
+				return nil, err
+			}
+			p.Class = item.Class
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}

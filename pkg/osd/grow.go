@@ -15,23 +15,35 @@ import (
 // sameWeight is how much two CRUSH weights may differ and be one: CRUSH counts in 1/65536.
 const sameWeight = 1.0 / 65536
 
+// Growth says which OSD is to use all of its device.
+type Growth struct {
+	ID   int            `json:"id"`
+	UUID string         `json:"uuid"`
+	Disk storage.DiskID `json:"disk"`
+}
+
+// PlanGrowth finds the disk of an OSD that is to grow.
+func (n *Node) PlanGrowth(ctx context.Context, id int) (Growth, error) {
+	d, err := n.diskOf(ctx, id)
+	if err != nil {
+		return Growth{}, err
+	}
+	return Growth{ID: id, UUID: onDisk(d).UUID, Disk: d.ID}, nil
+}
+
 // Grow returns the steps after which an OSD uses all of a device that grew: it is stopped,
 // BlueStore takes the new space, it is started, and its CRUSH weight, which does not follow
 // by itself, becomes its size.
-func (n *Node) Grow(ctx context.Context, id int) ([]Step, error) {
-	d, err := n.diskOf(ctx, id)
-	if err != nil {
-		return nil, err
-	}
+func (n *Node) Grow(g Growth) []Step {
 	return []Step{
-		{Kind: "osd-expand", What: fmt.Sprintf("let %s use the device's new space", name(id)),
-			check: func(ctx context.Context) (State, error) { return n.expanded(ctx, id, d.ID) },
-			do:    func(ctx context.Context) error { return n.expand(ctx, id) }},
-		n.activation(onDisk(d).UUID, d.ID),
-		{Kind: "osd-weight", What: fmt.Sprintf("set the CRUSH weight of %s to its size", name(id)),
-			check: func(ctx context.Context) (State, error) { return n.weighted(ctx, id, d.ID) },
-			do:    func(ctx context.Context) error { return n.weigh(ctx, id, d.ID) }},
-	}, nil
+		{Kind: "osd-expand", What: fmt.Sprintf("let %s use the device's new space", name(g.ID)),
+			check: func(ctx context.Context) (State, error) { return n.expanded(ctx, g.ID, g.Disk) },
+			do:    func(ctx context.Context) error { return n.expand(ctx, g.ID) }},
+		n.activation(g.UUID, g.Disk),
+		{Kind: "osd-weight", What: fmt.Sprintf("set the CRUSH weight of %s to its size", name(g.ID)),
+			check: func(ctx context.Context) (State, error) { return n.weighted(ctx, g.ID, g.Disk) },
+			do:    func(ctx context.Context) error { return n.weigh(ctx, g.ID, g.Disk) }},
+	}
 }
 
 // diskOf finds the disk on which an OSD lies, by its UUID.

@@ -57,6 +57,12 @@ func (p Processes) Start(_ context.Context, id int) error {
 	return nil
 }
 
+// Running reports whether the daemon runs.
+func (p Processes) Running(id int) (bool, error) {
+	pids, err := p.find(id)
+	return len(pids) > 0, err
+}
+
 // Stop asks the daemon to end and, in the end, makes it.
 func (p Processes) Stop(ctx context.Context, id int) error {
 	running, err := p.open(id)

@@ -3,16 +3,18 @@ package osd
 import (
 	"context"
 	"fmt"
+
+	"github.com/holdfast-storage/holdfast/pkg/executor"
 )
 
 // State is what a check finds.
-type State int
+type State = executor.State
 
 // The states.
 const (
-	Todo  State = iota // nothing of the step is done, and it may be done
-	Begun              // a part is done, by a run that was ended: Do goes on
-	Done               // the world is as the step leaves it
+	Todo  = executor.Todo
+	Begun = executor.Begun
+	Done  = executor.Done
 )
 
 // Step is one thing done to an OSD. Every function may be called again at any time: after a
@@ -25,6 +27,8 @@ type Step struct {
 	do     func(ctx context.Context) error
 	verify func(ctx context.Context) error
 }
+
+var _ executor.Step = Step{}
 
 // Check looks at the world and changes nothing. Its error says why the step must not be done.
 func (s Step) Check(ctx context.Context) (State, error) { return s.check(ctx) }

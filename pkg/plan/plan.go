@@ -93,7 +93,7 @@ type Plan struct {
 	Notes      []string        `json:"notes,omitempty"`
 }
 
-// Seal sums the steps up and gives the plan its ID. redundancy is what the subject survives before.
+// Seal sums the steps up and gives the plan its ID. redundancy is what the subject survives before; -1 where others than the steps see to that.
 func (p Plan) Seal(redundancy int) (Plan, error) {
 	p.Version, p.Redundancy = Version, redundancy
 	p.Steps = slices.Clone(p.Steps)

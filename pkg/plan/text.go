@@ -21,8 +21,12 @@ func (p Plan) Text() string {
 	for _, note := range p.Notes {
 		fmt.Fprintf(&b, "! %s\n", note)
 	}
-	fmt.Fprintf(&b, "capacity %s -> %s; %s over %s, about %s; survives the loss of %s meanwhile\n",
-		p.Before, p.After, count(p.Passes, "pass", "passes"), p.Sync, Duration(p.Forecast), count(p.Redundancy, "disk", "disks"))
+	fmt.Fprintf(&b, "capacity %s -> %s", p.Before, p.After)
+	if p.Redundancy >= 0 {
+		fmt.Fprintf(&b, "; %s over %s, about %s; survives the loss of %s meanwhile",
+			count(p.Passes, "pass", "passes"), p.Sync, Duration(p.Forecast), count(p.Redundancy, "disk", "disks"))
+	}
+	b.WriteString("\n")
 	fmt.Fprintf(&b, "%d to take, %d to keep, %d to release\n", len(p.Of(Take)), len(p.Of(Keep)), len(p.Of(Release)))
 	return b.String()
 }

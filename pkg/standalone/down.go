@@ -111,7 +111,7 @@ func (s *Supervisor) stopOrder() [][]*child {
 		{get(childAttach, s.attachCommand())},
 	}
 	byKind := map[daemon.Kind][]*child{}
-	for _, r := range s.state.daemons() {
+	for _, r := range append(s.state.daemons(), s.agentOSDs()...) {
 		byKind[r.Kind] = append(byKind[r.Kind], get(r.Name(), s.config.Command(r)))
 	}
 	for _, kind := range []daemon.Kind{daemon.MDS, daemon.OSD, daemon.Mgr, daemon.Mon} {

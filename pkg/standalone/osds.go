@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
@@ -18,6 +21,24 @@ func (s *Supervisor) osdsMade(context.Context) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// agentOSDs are the OSDs that the agent made and starts: their stores lie in the directory, and the cluster's record has none of them.
+func (s *Supervisor) agentOSDs() []daemon.Ref {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil // then nothing of them is here
+	}
+	var list []daemon.Ref
+	for _, entry := range entries {
+		text, isOSD := strings.CutPrefix(entry.Name(), string(daemon.OSD)+".")
+		id, err := strconv.Atoi(text)
+		own := slices.ContainsFunc(s.state.OSDs, func(o OSDState) bool { return o.ID == id })
+		if isOSD && err == nil && entry.IsDir() && !own {
+			list = append(list, daemon.OSDRef(id))
+		}
+	}
+	return list
 }
 
 // makeOSDs makes the stores that are missing, all at once.

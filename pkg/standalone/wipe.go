@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
+	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
 )
@@ -61,10 +63,21 @@ func (s *Supervisor) ownEntries() map[string]bool {
 	for _, path := range []string{s.paths.Conf(), s.paths.Keys(), s.paths.Log(), s.paths.Crash(), s.paths.Run()} {
 		names[filepath.Base(path)] = true
 	}
-	for _, r := range s.state.daemons() {
+	for _, r := range append(s.state.daemons(), s.agentOSDs()...) {
 		names[filepath.Base(s.paths.Data(r))] = true
 	}
+	names[plansDir] = !s.hasStacks()
 	return names
+}
+
+// plansDir is where the agent keeps plans, below the cluster's directory.
+const plansDir = "plans"
+
+// hasStacks reports whether a plan of a storage stack is kept here: a stack has nothing to do with the cluster, and is known by its
+// plans alone.
+func (s *Supervisor) hasStacks() bool {
+	list, err := journal.List(filepath.Join(s.dir, plansDir))
+	return err != nil || slices.ContainsFunc(list, func(e journal.Entry) bool { return e.Err != nil || strings.HasPrefix(e.Plan.Subject, "stack ") })
 }
 
 // noMountsBelow: removing a tree would go on into what is mounted in it.

@@ -54,6 +54,7 @@ var neighbours = map[string][]string{
 	"pkg/rpc/volumeapi": {"pkg/csiclient", "pkg/rpc/agentapi"},
 
 	"pkg/ledger":     {"pkg/machine"},
+	"pkg/osd":        {"pkg/machine"},
 	"pkg/stack/live": {"pkg/machine"},
 
 	"pkg/partition/edit":   {"pkg/vdisk/inside"},

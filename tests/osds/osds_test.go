@@ -82,12 +82,8 @@ func (b *bench) fsid() string           { return strings.TrimSpace(b.ceph.Tool(b
 
 // node is a node with all loop devices that there are now.
 func (b *bench) node() *osd.Node {
-	var asked []string
-	for _, loop := range b.loops {
-		asked = append(asked, loop)
-	}
 	fsid := b.fsid()
-	scanner := disk.NewScanner(disk.Config{MinSize: gib, FSID: fsid, Asked: asked})
+	scanner := disk.NewScanner(disk.Config{MinSize: gib, FSID: fsid, Asked: b.devices()})
 	return &osd.Node{Cluster: b.cluster, Daemons: b.daemons(), Run: command.System{}, Disks: scanner, FSID: fsid, Paths: b.paths(), Wait: 2 * time.Minute, Settle: 4 * time.Second}
 }
 
@@ -295,17 +291,18 @@ func (b *bench) reboot(t *testing.T, id storage.DiskID) {
 	}
 }
 
+func (b *bench) growth(t *testing.T) ([]osd.Step, error) {
+	g, err := b.node().PlanGrowth(t.Context(), 3)
+	return b.node().Grow(g), err
+}
+
 func (b *bench) grow(t *testing.T, id storage.DiskID) {
-	steps, err := b.node().Grow(t.Context(), 3)
+	steps, err := b.growth(t)
 	if notes := b.do(t, steps, err); strings.Contains(strings.Join(notes, ";"), "new space") {
 		t.Errorf("nothing grew, and it did %v", notes)
 	}
-	file := filepath.Join(b.dir, "first")
-	if err := os.Truncate(file, 6*gib); err != nil {
-		t.Fatal(err)
-	}
-	b.run("losetup", "--set-capacity", b.loops[file])
-	steps, err = b.node().Grow(t.Context(), 3)
+	b.loopGrows(t, "first", 6*gib)
+	steps, err = b.growth(t)
 	b.do(t, steps, err)
 	if n, _ := b.tree(t, 3); n.Status != "up" || math.Abs(n.Weight-6./1024) > 1e-4 {
 		t.Errorf("it is %+v", n)
@@ -355,7 +352,7 @@ func (b *bench) foreign(t *testing.T) {
 	if !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), fsid) {
 		t.Errorf("prepare: %v", err)
 	}
-	if _, err := n.Adopt(t.Context(), id); !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), fsid) {
+	if _, err := n.PlanAdoption(t.Context(), id); !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), fsid) {
 		t.Errorf("adopt: %v", err)
 	}
 	if started, err := n.ActivateAll(t.Context()); err != nil || len(started) != 1 || started[0] != 3 {
@@ -388,7 +385,7 @@ func (b *bench) remove(t *testing.T, id int) {
 	if _, ok := b.tree(t, id); ok {
 		t.Error("it is still in the tree")
 	}
-	if _, err := n.Adopt(t.Context(), plan.Disk); !errors.Is(err, fault.Precondition) {
+	if _, err := n.PlanAdoption(t.Context(), plan.Disk); !errors.Is(err, fault.Precondition) {
 		t.Errorf("adopt what was removed: %v", err)
 	}
 	plan.Token = token

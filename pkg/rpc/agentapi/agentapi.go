@@ -23,6 +23,40 @@ const (
 	PathWatch     = "watch"         // GET PathPlans/ID/watch: executor.Status, one a line, until the plan goes on no more
 )
 
+// Paths of the API for OSDs.
+const (
+	PathOSDs     = "/v1/osds"          // GET: []OSD
+	PathOSDPlan  = "/v1/osds/plan"     // POST OSDRequest: Plan, proposed unless it is a dry run
+	PathActivate = "/v1/osds/activate" // POST: []int, the OSDs that were started
+)
+
+// OSDRequest says what is to be planned for OSDs.
+type OSDRequest struct {
+	Do      string `json:"do"`                // prepare, adopt, grow, remove, replace
+	Disk    string `json:"disk,omitempty"`    // of prepare and adopt, and the new one of replace: its identity, WWN or serial number
+	ID      int    `json:"id"`                // of grow, remove and replace
+	Class   string `json:"class,omitempty"`   // device class of a new OSD; "" lets Ceph choose
+	Encrypt bool   `json:"encrypt,omitempty"` // a new OSD
+	Wipe    string `json:"wipe,omitempty"`    // token by which the disk that leaves is wiped
+	DryRun  bool   `json:"dry_run,omitempty"` // the plan is not kept
+}
+
+// OSD is an OSD of this node's disks, or one of another cluster that was found on one.
+type OSD struct {
+	ID        int            `json:"id"` // -1 if the label does not say and the cluster knows none
+	UUID      string         `json:"uuid,omitempty"`
+	Disk      storage.DiskID `json:"disk,omitempty"`
+	Device    string         `json:"device,omitempty"` // the kernel's name, now
+	Size      storage.Bytes  `json:"size_bytes"`
+	Class     string         `json:"device_class,omitempty"`
+	Encrypted bool           `json:"encrypted,omitempty"`
+	State     string         `json:"state"` // up, down, removed (the cluster has gone on without it), foreign
+	In        bool           `json:"in"`
+	Running   bool           `json:"running"`
+	FSID      string         `json:"fsid"`
+	Keeper    string         `json:"keeper,omitempty"` // agent or supervisor: who starts it
+}
+
 // Verb is what is done to a plan.
 type Verb string
 

@@ -57,6 +57,21 @@ func (c *Client) Do(ctx context.Context, id plan.ID, v Verb, token string) (Plan
 	return ask[Plan](ctx, c, http.MethodPost, PathPlans+"/"+string(id)+"/"+string(v), Order{token})
 }
 
+// OSDs lists the OSDs on this node's disks.
+func (c *Client) OSDs(ctx context.Context) ([]OSD, error) {
+	return ask[[]OSD](ctx, c, http.MethodGet, PathOSDs, nil)
+}
+
+// PlanOSD plans something for an OSD, and keeps the plan for approval unless it is a dry run.
+func (c *Client) PlanOSD(ctx context.Context, r OSDRequest) (Plan, error) {
+	return ask[Plan](ctx, c, http.MethodPost, PathOSDPlan, r)
+}
+
+// Activate starts the OSDs that are not running, and returns them.
+func (c *Client) Activate(ctx context.Context) ([]int, error) {
+	return ask[[]int](ctx, c, http.MethodPost, PathActivate, nil)
+}
+
 // Watch passes on how far a plan is, until it goes on no more; the last status is returned. fault.Unavailable: the agent ended
 // meanwhile.
 func (c *Client) Watch(ctx context.Context, id plan.ID, tell func(executor.Status)) (executor.Status, error) {

@@ -55,6 +55,30 @@ func ReadIdentity(dir string) (Identity, error) {
 	return id, nil
 }
 
+// OwnOSDs are the ids of the OSDs that the supervisor of the cluster in dir looks after; none where there is no supervisor.
+func OwnOSDs(dir string) ([]int, error) {
+	data, err := os.ReadFile(StateFile(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster's record: %w", err)
+	}
+	var state struct {
+		OSDs []struct {
+			ID int `json:"id"`
+		} `json:"osds"`
+	}
+	if err := json.Unmarshal(data, &state); err != nil {
+		return nil, fault.New(fault.Invalid, "%s: %w", StateFile(dir), err)
+	}
+	var ids []int
+	for _, o := range state.OSDs {
+		ids = append(ids, o.ID)
+	}
+	return ids, nil
+}
+
 // Client talks to the supervisor of one cluster.
 type Client struct {
 	dir  string

@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// OSDs are the node's, where it has a cluster; machine.OSDs is one.
+type OSDs interface {
+	List(ctx context.Context) ([]agentapi.OSD, error)
+	// Plan calculates, and changes nothing.
+	Plan(ctx context.Context, r agentapi.OSDRequest) (plan.Plan, error)
+	// Activate starts what does not run and is to, and returns it. Disks that are busy are left alone. fault.NotFound: there is no cluster.
+	Activate(ctx context.Context, busy func(storage.DiskID) bool) ([]int, error)
+}
+
+// keepEvery is how often it is looked whether the node's OSDs run.
+const keepEvery = 10 * time.Second
+
+// KeepOSDs starts the node's OSDs after a boot, and those that have died, until ctx ends.
+func (a *Agent) KeepOSDs(ctx context.Context) error {
+	ticker := time.NewTicker(keepEvery)
+	defer ticker.Stop()
+	last := ""
+	for {
+		changed := a.changed()
+		started, err := a.activate(ctx)
+		for _, id := range started {
+			a.Log.Info("osd was started", obs.KeyOSD, id)
+		}
+		text := ""
+		if err != nil && !errors.Is(err, fault.NotFound) && ctx.Err() == nil {
+			text = err.Error()
+			if text != last {
+				a.Log.Warn("osds cannot all be started", obs.KeyError, err)
+			}
+		}
+		last = text
+		a.set(func() { a.stuck = text })
+		if a.mayRun() {
+			changed = nil // the first time it is looked as soon as it may be
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-changed:
+		}
+	}
+}
+
+// activate starts OSDs on disks that no plan is at work on.
+func (a *Agent) activate(ctx context.Context) ([]int, error) {
+	if !a.mayRun() {
+		return nil, nil
+	}
+	list, err := a.Ledger.List()
+	if err != nil {
+		return nil, err
+	}
+	var busy []plan.DiskID
+	for _, e := range list {
+		if !e.Status.Phase.Final() && e.Status.Phase != executor.Proposed {
+			for _, d := range e.Plan.Disks {
+				busy = append(busy, d.ID)
+			}
+		}
+	}
+	return a.OSDs.Activate(ctx, func(id storage.DiskID) bool { return slices.Contains(busy, plan.DiskID(id)) })
+}
+
+// osdRoutes are those of the API for OSDs.
+func (a *Agent) osdRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("GET "+agentapi.PathOSDs, handle(a, func(r *http.Request) ([]agentapi.OSD, error) { return a.OSDs.List(r.Context()) }))
+	mux.HandleFunc("POST "+agentapi.PathActivate, handle(a, func(r *http.Request) ([]int, error) { return a.activate(r.Context()) }))
+	mux.HandleFunc("POST "+agentapi.PathOSDPlan, handle(a, a.planOSD))
+}
+
+func (a *Agent) planOSD(r *http.Request) (agentapi.Plan, error) {
+	var want agentapi.OSDRequest
+	if err := json.NewDecoder(r.Body).Decode(&want); err != nil {
+		return agentapi.Plan{}, fault.New(fault.Invalid, "the request is not about an OSD: %w", err)
+	}
+	p, err := a.OSDs.Plan(r.Context(), want)
+	if err != nil {
+		return agentapi.Plan{}, err
+	}
+	if want.DryRun {
+		return agentapi.Plan{Plan: p, Status: executor.Status{Plan: p.ID, Phase: executor.Proposed, Steps: len(p.Steps)}}, nil
+	}
+	return a.Take(r.Context(), Order{Do: agentapi.Propose, Plan: &p})
+}
