@@ -134,7 +134,11 @@ func (a *Agent) abandon(ctx context.Context, e ledger.Entry, token string) error
 		stop()
 		<-ended
 	}
-	return a.Worker.Abandon(ctx, e.Plan.ID, "abandoned by order")
+	err := a.Worker.Abandon(ctx, e.Plan.ID, "abandoned by order")
+	if err != nil && running {
+		a.set(func() { delete(a.refused, e.Plan.ID) }) // then it goes on
+	}
+	return err
 }
 
 func (a *Agent) mayRun() bool {

@@ -148,3 +148,32 @@ func difference(p plan.Plan, now stack.Stack) string {
 	}
 	return strings.Join(list, ", ")
 }
+
+// Parent is the state that a stack's plan was made from; false if the plan makes the stack. fault.NotFound if no plan here has led to it.
+func (l Ledger) Parent(p plan.Plan) (stack.Stack, bool, error) {
+	after, err := stack.Parse(p.State)
+	if err != nil {
+		return stack.Stack{}, false, err
+	}
+	none := stack.Stack{Name: after.Name, UUID: after.UUID, Volume: after.Volume}
+	if hash, err := plan.Hash(none); err != nil || hash == p.Parent {
+		return none, false, err
+	}
+	list, err := journal.List(l.Dir)
+	if err != nil {
+		return none, false, err
+	}
+	for _, e := range list {
+		if e.Err != nil || e.Plan.Subject != p.Subject {
+			continue
+		}
+		s, _, err := leads(e)
+		if err != nil {
+			return none, false, err
+		}
+		if hash, err := plan.Hash(s); err != nil || hash == p.Parent {
+			return s, true, err
+		}
+	}
+	return none, false, fault.New(fault.NotFound, "no plan in %s has led to the state that plan %s was made from", l.Dir, p.ID)
+}

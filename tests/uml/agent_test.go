@@ -10,20 +10,24 @@ import (
 	"time"
 )
 
-// agentScript has the agent make and grow a stack: it is killed in the middle of a reshape, paused, and found again.
-const agentScript = `
+// agentTools are what scripts with an agent have in common.
+const agentTools = `
 set -eu
 hf() { "$DIR/holdfast" --data-dir "$DIR/data" "$@"; }
-devices="--device /dev/ubda --device /dev/ubdb --device /dev/ubdc --device /dev/ubdd"
+devices=
+for disk in /dev/ubd[a-h]; do devices="$devices --device $disk"; done
 plan() { hf plan $devices "$@"; }
 agent() {
-  "$DIR/holdfastd" agent --data-dir "$DIR/data" $devices --limit 8MiB/s 2>> "$DIR/agent.log" &
+  "$DIR/holdfastd" agent --data-dir "$DIR/data" $devices --limit 8MiB/s --min-size 64MiB 2>> "$DIR/agent.log" &
   pid=$!
   until hf agent status > /dev/null 2>&1; do sleep 0.1; done
 }
 finished() { plan watch "$1" | grep completed; }
 id() { sed -n 's/^  "id": "\(.*\)",/\1/p' "$1"; }
+`
 
+// agentScript has the agent make and grow a stack: it is killed in the middle of a reshape, paused, and found again.
+const agentScript = agentTools + `
 agent
 [ "$(stat -c %a "$DIR/data/run/agent.sock")" = 600 ]
 ! "$DIR/holdfastd" agent --data-dir "$DIR/data" 2> "$DIR/second"  # one agent a directory
@@ -73,6 +77,52 @@ kill $pid; wait $pid
 umount /mnt/media
 echo SCRIPT-OK
 `
+
+// abandonScript loses a new disk for good in the middle of a reshape: the plan is given up, and another disk takes its place.
+const abandonScript = agentTools + `
+agent
+plan new media --disk HF-0001,HF-0002 --mount /mnt/media --reserve 64MiB -o json > "$DIR/new.json"
+plan approve "$(id "$DIR/new.json")" --token serial.HF-0001,serial.HF-0002
+finished "$(id "$DIR/new.json")"
+dd if=/dev/urandom of=/mnt/media/file bs=1M count=40 status=none
+sum=$(sha256sum < /mnt/media/file)
+plan grow media --step add:HF-0003,HF-0004 -o json > "$DIR/grow.json"
+grow=$(id "$DIR/grow.json")
+plan approve "$grow" --token serial.HF-0003,serial.HF-0004
+until grep -q reshape /proc/mdstat; do sleep 0.1; done
+kill -9 $pid; wait $pid || true
+mdadm --fail /dev/md127 /dev/ubdd1
+until mdadm --remove /dev/md127 /dev/ubdd1; do sleep 0.1; done        # it is pulled
+devices=${devices/--device \/dev\/ubdd/}
+agent
+until hf agent status | grep HF-PLAN-STOPPED; do sleep 0.2; done
+until [ "$(cat /sys/block/md127/md/sync_action)" = idle ]; do sleep 0.2; done
+! plan grow media --step add:HF-0005 2> "$DIR/refused"
+grep 'has not come to its end' "$DIR/refused"
+plan abandon "$grow" 2>&1 | grep 'serial.HF-0003,serial.HF-0004'
+plan abandon "$grow" --token serial.HF-0003,serial.HF-0004
+until plan list | grep 'bring to an end' | grep completed; do sleep 0.2; done
+plan list | grep "$grow.*abandoned"
+[ "$(df --output=size -BM /mnt/media | tail -1 | tr -dc 0-9)" -gt 500 ]
+plan grow media --step replace:serial.HF-0004=HF-0005 -o json > "$DIR/replace.json"
+plan approve "$(id "$DIR/replace.json")" --token serial.HF-0004,serial.HF-0005
+finished "$(id "$DIR/replace.json")"
+[ "$(sha256sum < /mnt/media/file)" = "$sum" ]
+grep -A1 raid5 /proc/mdstat | grep '4/4'
+[ "$(cat /sys/block/md127/md/consistency_policy)" = ppl ]
+plan list
+kill $pid; wait $pid
+umount /mnt/media
+echo SCRIPT-OK
+`
+
+func TestAPlanWhoseDiskDiedIsGivenUp(t *testing.T) {
+	b := newBench(t)
+	for range 5 {
+		b.disk(256)
+	}
+	b.script(abandonScript)
+}
 
 func TestTheAgentGrowsAStack(t *testing.T) {
 	b := newBench(t)
