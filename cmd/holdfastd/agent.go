@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,14 +16,17 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/agent"
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/ceph/native"
+	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
 	"github.com/holdfast-storage/holdfast/pkg/disk"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/machine"
+	"github.com/holdfast-storage/holdfast/pkg/md"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
+	"github.com/holdfast-storage/holdfast/pkg/smart"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -34,9 +38,10 @@ var (
 )
 
 type agentFlags struct {
-	dataDir, node, limit, hours, minSize string
-	latency, rescan                      time.Duration
-	disks                                disk.Config
+	dataDir, node, limit, hours, minSize, metricsListen string
+	latency, rescan                                     time.Duration
+	healthEvery, scrubEvery                             time.Duration
+	disks                                               disk.Config
 }
 
 func agentCommand() *cobra.Command {
@@ -56,6 +61,9 @@ func agentCommand() *cobra.Command {
 	flags.StringVar(&f.hours, "full-speed", "", "hours of the day without --limit, such as 22-6")
 	flags.DurationVar(&f.latency, "latency", 0, "give way to clients while their requests take longer than this, such as 30ms (default: never)")
 	flags.DurationVar(&f.rescan, "rescan", 5*time.Minute, "between full scans of the disks; the kernel's events are followed at once")
+	flags.StringVar(&f.metricsListen, "metrics-listen", "127.0.0.1:9284", "loopback address of /metrics and /healthz; port 0: any that is free")
+	flags.DurationVar(&f.healthEvery, "health-every", time.Hour, "how often disks are asked for their health by smartctl (a disk that sleeps is not woken); 0: never")
+	flags.DurationVar(&f.scrubEvery, "scrub-every", 30*24*time.Hour, "how often each array of a stack compares its copies or parity; 0: never")
 	flags.StringVar(&f.minSize, "min-size", disk.DefaultMinSize.String(), "smaller disks are not free")
 	flags.StringVar(&f.disks.Root, "root", "/", "root directory of the machine; in a container, where the host's is mounted")
 	flags.StringArrayVar(&f.disks.Asked, "device", nil, "a loop or UML device that counts as a disk, for tests")
@@ -94,10 +102,17 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	watcher := disk.NewWatcher(disk.NewScanner(f.disks), disk.WatcherConfig{Every: f.rescan, Changed: func(i disk.Inventory) {
 		log.Info("disks have changed", "inventory", i.String())
 	}})
+	metrics, err := agent.ListenMetrics(cmd.Context(), f.metricsListen)
+	if err != nil {
+		return err
+	}
+	monitor := f.monitor(book, watcher, log)
 	a := agent.New(agent.Config{
-		Version: version, Node: f.node, DataDir: f.dataDir, Ledger: book, Inventory: watcher.Inventory, Log: log, OSDs: osds,
+		Problems: func() []agentapi.Check { return monitor.Sight().Checks() },
+		Version:  version, Node: f.node, DataDir: f.dataDir, Ledger: book, Inventory: watcher.Inventory, Log: log, OSDs: osds, MetricsURL: "http://" + metrics.Addr().String() + "/metrics",
 		Worker: &machine.Machine{Ledger: book, Devices: machine.NewDisks(f.disks), Limits: machine.Limits{Throttle: throttle, Latency: f.latency}, More: osds.Registry()},
 	})
+	monitor.Looked = a.Propose
 	listener, err := server.ListenUnix(cmd.Context(), agentapi.Socket(f.dataDir))
 	if err != nil {
 		return err
@@ -106,8 +121,24 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	group.Go(func() error { return a.Serve(ctx, listener) })
 	group.Go(func() error { return a.Run(ctx) })
 	group.Go(func() error { return a.KeepOSDs(ctx) })
+	group.Go(func() error { return monitor.Run(ctx) })
+	group.Go(func() error { return a.ServeMetrics(ctx, metrics, monitor.Sight) })
 	group.Go(func() error { return watchDisks(ctx, watcher, log) })
 	return group.Wait()
+}
+
+// lookEvery is how often arrays are looked at.
+const lookEvery = 5 * time.Second
+
+// monitor looks at the node's disks and arrays with its own tools.
+func (f *agentFlags) monitor(book ledger.Ledger, watcher *disk.Watcher, log *slog.Logger) *agent.Monitor {
+	tool := md.Tool{Run: command.System{}, Sys: "/sys"}
+	return &agent.Monitor{
+		Ledger: book, Inventory: watcher.Inventory, Arrays: tool.Arrays, Scrub: tool.Scrub, Every: lookEvery, HealthEvery: f.healthEvery, ScrubEvery: f.scrubEvery, Log: log, Now: time.Now,
+		Health: func(ctx context.Context, name string) (smart.Health, error) {
+			return smart.Read(ctx, command.System{}, filepath.Join(f.disks.Root, "dev", name))
+		},
+	}
 }
 
 // askWithin is how long the cluster may take to say what a plan is compared with.

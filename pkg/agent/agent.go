@@ -53,19 +53,20 @@ type Config struct {
 type Agent struct {
 	Config
 
-	mu      sync.Mutex
-	wake    chan struct{} // closed and made anew when anything changes
-	waiting string        // why nothing runs
-	locked  bool          // this process is the one that runs plans
-	running plan.ID
-	stop    context.CancelFunc // of the plan that runs
-	ended   chan struct{}      // closed when it has
-	live    map[plan.ID]executor.Status
-	refused map[plan.ID]error // plans that could not even be begun
-	down    map[string]error  // stacks that could not be brought up
-	stuck   string            // why OSDs do not run
-	orders  sync.Mutex        // one order at a time
-	terms   terms
+	mu       sync.Mutex
+	wake     chan struct{} // closed and made anew when anything changes
+	waiting  string        // why nothing runs
+	locked   bool          // this process is the one that runs plans
+	running  plan.ID
+	stop     context.CancelFunc // of the plan that runs
+	ended    chan struct{}      // closed when it has
+	live     map[plan.ID]executor.Status
+	refused  map[plan.ID]error // plans that could not even be begun
+	down     map[string]error  // stacks that could not be brought up
+	stuck    string            // why OSDs do not run
+	proposed map[plan.ID]bool  // replacements of disks
+	orders   sync.Mutex        // one order at a time
+	terms    terms
 }
 
 // New makes an agent; Run does its work.
@@ -74,7 +75,7 @@ func New(cfg Config) *Agent {
 		cfg.Now = time.Now
 	}
 	return &Agent{
-		Config: cfg, wake: make(chan struct{}), waiting: "it is starting", live: map[plan.ID]executor.Status{}, refused: map[plan.ID]error{}, down: map[string]error{},
+		Config: cfg, wake: make(chan struct{}), waiting: "it is starting", live: map[plan.ID]executor.Status{}, refused: map[plan.ID]error{}, down: map[string]error{}, proposed: map[plan.ID]bool{},
 		terms: terms{dir: cfg.Ledger.Dir},
 	}
 }

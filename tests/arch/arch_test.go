@@ -75,7 +75,7 @@ var neighbours = map[string][]string{
 var outside = map[string][]string{
 	"github.com/ceph/go-ceph":             {"pkg/ceph/native"},
 	"github.com/spf13/cobra":              {"cmd/holdfast", "cmd/holdfastd", "pkg/cli"},
-	"github.com/prometheus/client_golang": {"csi/server", "pkg/standalone"},
+	"github.com/prometheus/client_golang": {"csi/server", "pkg/agent", "pkg/standalone"},
 	"os/exec":                             {"pkg/command", "csi/attach/keeper", "pkg/standalone", "pkg/cli"},
 	"C":                                   {"pkg/ceph/native"},
 	"github.com/hashicorp":                {"pkg/coordinator/raftnode"},

@@ -173,7 +173,7 @@ func (b *bench) loopGrows(t *testing.T, name string, size int64) {
 // agent starts the agent and returns its process.
 func (b *bench) agent(t *testing.T) *exec.Cmd {
 	t.Helper()
-	args := []string{"agent", "--data-dir", b.ceph.Dir, "--min-size", "1GiB"}
+	args := []string{"agent", "--data-dir", b.ceph.Dir, "--min-size", "1GiB", "--metrics-listen", "127.0.0.1:0"}
 	for _, d := range b.devices() {
 		args = append(args, "--device", d)
 	}

@@ -33,6 +33,12 @@ const (
 	NoRedundancy    Code = "HF-NO-REDUNDANCY"
 	VolumeOrphans   Code = "HF-VOLUME-ORPHANS"
 	CephOther       Code = "HF-CEPH-OTHER"
+	DiskFailing     Code = "HF-DISK-FAILING"
+	DiskWorn        Code = "HF-DISK-WORN"
+	DiskGone        Code = "HF-DISK-GONE"
+	ArrayDown       Code = "HF-ARRAY-DOWN"
+	ArrayDegraded   Code = "HF-ARRAY-DEGRADED"
+	ArrayMismatch   Code = "HF-ARRAY-MISMATCH"
 	PlanStopped     Code = "HF-PLAN-STOPPED"
 	StackDown       Code = "HF-STACK-DOWN"
 )
