@@ -14,7 +14,6 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/server"
 	"github.com/holdfast-storage/holdfast/pkg/agent"
-	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/ceph/native"
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
@@ -77,46 +76,34 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	log = log.With(obs.KeyDaemon, "agent")
-	throttle, err := executor.ParseThrottle(f.limit, f.hours)
+	limits, err := f.read()
 	if err != nil {
 		return err
 	}
-	if f.disks.MinSize, err = storage.ParseBytes(f.minSize); err != nil {
-		return fmt.Errorf("--min-size: %w", err)
-	}
-	if f.node == "" {
-		if f.node, err = os.Hostname(); err != nil {
-			return fmt.Errorf("find the host name: %w", err)
-		}
-	}
-	dialer := native.NewDialer()
-	defer dialer.Close()
-	osds := f.osds(dialer)
-	book := ledger.Of(f.dataDir)
-	book.Fresh = func(p plan.Plan) error {
-		ctx, cancel := context.WithTimeout(cmd.Context(), askWithin)
-		defer cancel()
-		return osds.Fresh(ctx, p)
-	}
-	f.disks.FSID = osds.Paths.FSID()
-	watcher := disk.NewWatcher(disk.NewScanner(f.disks), disk.WatcherConfig{Every: f.rescan, Changed: func(i disk.Inventory) {
-		log.Info("disks have changed", "inventory", i.String())
-	}})
-	metrics, err := agent.ListenMetrics(cmd.Context(), f.metricsListen)
-	if err != nil {
-		return err
-	}
-	monitor := f.monitor(book, watcher, log)
-	a := agent.New(agent.Config{
-		Problems: func() []agentapi.Check { return monitor.Sight().Checks() },
-		Version:  version, Node: f.node, DataDir: f.dataDir, Ledger: book, Inventory: watcher.Inventory, Log: log, OSDs: osds, MetricsURL: "http://" + metrics.Addr().String() + "/metrics",
-		Worker: &machine.Machine{Ledger: book, Devices: machine.NewDisks(f.disks), Limits: machine.Limits{Throttle: throttle, Latency: f.latency}, More: osds.Registry()},
-	})
-	monitor.Looked = a.Propose
 	listener, err := server.ListenUnix(cmd.Context(), agentapi.Socket(f.dataDir))
 	if err != nil {
 		return err
 	}
+	metrics, err := agent.ListenMetrics(cmd.Context(), f.metricsListen)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	dialer := native.NewDialer()
+	defer dialer.Close()
+	paths := daemon.Paths{Dir: f.dataDir}
+	f.disks.FSID = paths.FSID()
+	osds := &machine.OSDs{Paths: paths, Disks: f.disks, Dial: machine.Administrator(dialer, paths)}
+	book := f.ledger(cmd.Context(), osds)
+	watcher := disk.NewWatcher(disk.NewScanner(f.disks), disk.WatcherConfig{Every: f.rescan, Changed: func(i disk.Inventory) {
+		log.Info("disks have changed", "inventory", i.String())
+	}})
+	monitor := f.monitor(book, watcher, log)
+	a := agent.New(agent.Config{
+		Version: version, Node: f.node, DataDir: f.dataDir, MetricsURL: "http://" + metrics.Addr().String() + "/metrics",
+		Ledger: book, OSDs: osds, Inventory: watcher.Inventory, Log: log, Problems: func() []agentapi.Check { return monitor.Sight().Checks() },
+		Worker: &machine.Machine{Ledger: book, Devices: machine.NewDisks(f.disks), Limits: limits, More: osds.Registry()},
+	})
+	monitor.Looked = a.Propose
 	group, ctx := errgroup.WithContext(cmd.Context())
 	group.Go(func() error { return a.Serve(ctx, listener) })
 	group.Go(func() error { return a.Run(ctx) })
@@ -125,6 +112,37 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	group.Go(func() error { return a.ServeMetrics(ctx, metrics, monitor.Sight) })
 	group.Go(func() error { return watchDisks(ctx, watcher, log) })
 	return group.Wait()
+}
+
+// read checks what the flags say.
+func (f *agentFlags) read() (limits machine.Limits, err error) {
+	if limits.Throttle, err = executor.ParseThrottle(f.limit, f.hours); err != nil {
+		return limits, err
+	}
+	limits.Latency = f.latency
+	if f.disks.MinSize, err = storage.ParseBytes(f.minSize); err != nil {
+		return limits, fmt.Errorf("--min-size: %w", err)
+	}
+	if f.node == "" {
+		if f.node, err = os.Hostname(); err != nil {
+			return limits, fmt.Errorf("find the host name: %w", err)
+		}
+	}
+	return limits, nil
+}
+
+// askWithin is how long the cluster may take to say what a plan is compared with.
+const askWithin = 30 * time.Second
+
+// ledger is that of the data directory, with the cluster's word on plans for OSDs.
+func (f *agentFlags) ledger(ctx context.Context, osds *machine.OSDs) ledger.Ledger {
+	book := ledger.Of(f.dataDir)
+	book.Fresh = func(p plan.Plan) error {
+		ctx, cancel := context.WithTimeout(ctx, askWithin)
+		defer cancel()
+		return osds.Fresh(ctx, p)
+	}
+	return book
 }
 
 // lookEvery is how often arrays are looked at.
@@ -139,15 +157,6 @@ func (f *agentFlags) monitor(book ledger.Ledger, watcher *disk.Watcher, log *slo
 			return smart.Read(ctx, command.System{}, filepath.Join(f.disks.Root, "dev", name))
 		},
 	}
-}
-
-// askWithin is how long the cluster may take to say what a plan is compared with.
-const askWithin = 30 * time.Second
-
-// osds are those of the cluster in the data directory, if there is one when it is asked for.
-func (f *agentFlags) osds(dialer ceph.Dialer) *machine.OSDs {
-	paths := daemon.Paths{Dir: f.dataDir}
-	return &machine.OSDs{Paths: paths, Disks: f.disks, Dial: machine.Administrator(dialer, paths)}
 }
 
 // watchDisks keeps the inventory. A kernel that tells no events leaves the full scans.
