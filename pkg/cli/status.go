@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs/codes"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
 )
 
@@ -44,6 +45,7 @@ func runStatus(cmd *cobra.Command, _ []string) error {
 		if err != nil {
 			return err
 		}
+		addAgent(cmd.Context(), dir, status)
 		format, _ := cmd.Flags().GetString("output")
 		if err := emit(cmd, status, nil, func(w io.Writer) { printStatus(w, status, format == "wide") }); err != nil {
 			return err
@@ -82,6 +84,23 @@ func currentStatus(ctx context.Context, dir string) (*localapi.Status, error) {
 	}
 	return localapi.Offline(dir)
 }
+
+// addAgent adds what the agent of the same directory finds wrong with disks, stacks and plans, where one runs.
+func addAgent(ctx context.Context, dir string, status *localapi.Status) {
+	agent, err := agentapi.NewClient(dir).Status(ctx)
+	if err != nil {
+		return // a cluster needs no agent
+	}
+	for _, c := range agent.Checks {
+		status.Checks = append(status.Checks, localapi.Check{Code: c.Code, Severity: c.Severity, Message: c.Message, Action: c.Action})
+		if severity[c.Severity] > severity[status.Health] {
+			status.Health = c.Severity
+		}
+	}
+}
+
+// severity is how bad a health is. What is unknown stays unknown.
+var severity = map[string]int{localapi.HealthOK: 0, localapi.HealthWarn: 1, localapi.HealthErr: 2, localapi.HealthUnknown: 3}
 
 // printStatus answers the four questions first; details follow, troubles before them.
 func printStatus(w io.Writer, s *localapi.Status, wide bool) {

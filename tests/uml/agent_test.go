@@ -18,7 +18,7 @@ devices=
 for disk in /dev/ubd[a-h]; do devices="$devices --device $disk"; done
 plan() { hf plan $devices "$@"; }
 agent() {
-  "$DIR/holdfastd" agent --data-dir "$DIR/data" $devices --limit 8MiB/s --min-size 64MiB 2>> "$DIR/agent.log" &
+  setpriv --no-new-privs --bounding-set "$CAPABILITIES" "$DIR/holdfastd" agent --data-dir "$DIR/data" $devices --limit 8MiB/s --min-size 64MiB 2>> "$DIR/agent.log" &
   pid=$!
   until hf agent status > /dev/null 2>&1; do sleep 0.1; done
 }
@@ -144,6 +144,22 @@ func (b *bench) programsFor(ctx context.Context) {
 	}
 }
 
+// capabilities are those that the agent's unit leaves it, as setpriv takes them.
+func (b *bench) capabilities() string {
+	b.t.Helper()
+	unit, err := os.ReadFile("../../deploy/node/holdfast-agent.service")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(unit)) {
+		if list, ok := strings.CutPrefix(strings.TrimSpace(line), "CapabilityBoundingSet="); ok {
+			return "-all,+" + strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(list, "CAP_", ""), " ", ",+"))
+		}
+	}
+	b.t.Fatal("the unit bounds no capabilities")
+	return ""
+}
+
 // script runs a script with this repository's programs in a guest. It ends by saying SCRIPT-OK.
 func (b *bench) script(text string) {
 	b.t.Helper()
@@ -154,7 +170,7 @@ func (b *bench) script(text string) {
 	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
-	g, err := b.machine.Boot(ctx, "s", []string{"/bin/bash", script}, []string{"DIR=" + b.dir, "DM_DISABLE_UDEV=1"})
+	g, err := b.machine.Boot(ctx, "s", []string{"/bin/bash", script}, []string{"DIR=" + b.dir, "DM_DISABLE_UDEV=1", "CAPABILITIES=" + b.capabilities()})
 	if err != nil {
 		b.t.Fatal(err)
 	}
