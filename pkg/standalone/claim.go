@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
 )
 
 // errRunning says that the directory has a living supervisor.
@@ -50,11 +51,32 @@ func claim(ctx context.Context, dir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
+	if err := clearHalves(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("remove what was cut off: %w", err), lock.Close())
+	}
 	return lock, nil
 }
 
+// leftBehind tells what a first `up` that was cut off leaves.
+func leftBehind(entry os.DirEntry) bool {
+	if entry.IsDir() {
+		return entry.Name() == "run" || entry.Name() == "log"
+	}
+	half, _ := filepath.Match(filepath.Base(temporaryOf(localapi.StateFile(""))), entry.Name())
+	return half && entry.Type().IsRegular()
+}
+
+// clearHalves removes state files that were cut off while they were written. The lock is held: nobody writes one.
+func clearHalves(dir string) error {
+	halves, err := filepath.Glob(temporaryOf(localapi.StateFile(dir)))
+	for _, path := range halves {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
 // checkDir refuses a directory that is neither Holdfast's nor free to use. What a first
-// `up` leaves when it is cut off early (run/ and log/ alone) counts as free.
+// `up` leaves when it is cut off early (run/, log/ and a half-written state) counts as free.
 func checkDir(dir string) error {
 	if !filepath.IsAbs(dir) {
 		return fault.New(fault.Invalid, "--data-dir %s is not an absolute path", dir)
@@ -74,7 +96,7 @@ func checkDir(dir string) error {
 		return fmt.Errorf("read --data-dir: %w", err)
 	}
 	for _, entry := range entries {
-		if !entry.IsDir() || (entry.Name() != "run" && entry.Name() != "log") {
+		if !leftBehind(entry) {
 			return fault.New(fault.Precondition, "--data-dir %s is not empty (it holds %s) and is not Holdfast's: nothing was touched; choose another directory", dir, entry.Name())
 		}
 	}

@@ -80,8 +80,24 @@ func TestAnUnfinishedFirstUpLeavesAFreeDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := checkDir(dir); err != nil {
-		t.Error(err)
+	half := filepath.Join(dir, ".cluster.json.123")
+	if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := claim(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was cut off is still there: %v", err)
+	}
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "cluster.json.123"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkDir(other); !errors.Is(err, fault.Precondition) {
+		t.Errorf("somebody's file: %v", err)
 	}
 }
 

@@ -110,11 +110,16 @@ func (s *State) daemons() []daemon.Ref {
 	return append(list, mdsRef())
 }
 
+// temporaryOf is the pattern of the files that become path.
+func temporaryOf(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".*")
+}
+
 // writeFile replaces path as a whole: a reader, or a machine that lost its power, sees
 // the old content or the new.
 func writeFile(path string, data []byte, mode os.FileMode) error {
 	dir := filepath.Dir(path)
-	temporary, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	temporary, err := os.CreateTemp(dir, filepath.Base(temporaryOf(path)))
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
