@@ -59,7 +59,7 @@ var neighbours = map[string][]string{
 
 	"pkg/partition/edit":   {"pkg/vdisk/inside"},
 	"pkg/vdisk/qcow2":      {"pkg/vdisk"},
-	"pkg/vdisk/raw":        {"pkg/vdisk", "pkg/vdisk/vmdk"},
+	"pkg/vdisk/raw":        {"pkg/vdisk", "pkg/vdisk/inside", "pkg/vdisk/vmdk"},
 	"pkg/vdisk/transfer":   {"pkg/vdisk"},
 	"pkg/vdisk/vdi":        {"pkg/vdisk"},
 	"pkg/vdisk/vmdk":       {"pkg/vdisk"},

@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"slices"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
@@ -101,9 +100,13 @@ func (e *Entry) take(r executor.Record) error {
 		return fault.New(fault.Invalid, "plan %s: %q is nothing that a step tells", e.Plan.ID, r.Event)
 	}
 	// One record of each event of a step is enough, however often it was tried; the plan's first stays for its time.
-	e.Records = slices.DeleteFunc(e.Records, func(o executor.Record) bool {
-		return o.Step == r.Step && o.Event == r.Event && o != e.Records[0]
-	})
+	kept := e.Records[:min(1, len(e.Records))]
+	for _, o := range e.Records[len(kept):] {
+		if o.Step != r.Step || o.Event != r.Event {
+			kept = append(kept, o)
+		}
+	}
+	e.Records = kept
 	e.Records = append(e.Records, r)
 	return nil
 }
