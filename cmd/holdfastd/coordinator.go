@@ -13,10 +13,14 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/ceph/native"
 	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/rebalance"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // certificateLook is how often a process looks for new certificates of its own.
@@ -26,6 +30,8 @@ type coordinatorFlags struct {
 	name, dir, address, listen, certs string
 	members                           map[string]string
 	heartbeat, stall                  time.Duration
+	monitors                          []string
+	cephUser, cephKeyFile             string
 }
 
 func coordinatorCommand() *cobra.Command {
@@ -51,6 +57,9 @@ coordinator leads, and exits: let it be started again.`,
 	flags.StringToStringVar(&f.members, "members", nil, "NAME=HOST:PORT,... of all members of a new cluster")
 	flags.DurationVar(&f.heartbeat, "heartbeat", time.Second, "how long a member waits for its leader before it stands itself")
 	flags.DurationVar(&f.stall, "stall", 3*time.Second, "how long a write may take before the disk counts as hung")
+	flags.StringSliceVar(&f.monitors, "ceph-monitors", nil, "HOST:PORT,... of the Ceph cluster that plans are for (default: none)")
+	flags.StringVar(&f.cephUser, "ceph-user", "hf-coordinator", "Ceph user, without \"client.\"")
+	flags.StringVar(&f.cephKeyFile, "ceph-key-file", "/etc/holdfast/ceph.key", "file that holds the user's key and nothing else")
 	_ = cmd.MarkFlagRequired("address")
 	return cmd
 }
@@ -97,7 +106,22 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 	if err != nil {
 		return err
 	}
-	api := coordinator.New(node, node, store, log).GRPC()
+	var planner coordinator.Planner
+	if len(f.monitors) > 0 {
+		dialer := native.NewDialer()
+		defer dialer.Close()
+		cluster, err := f.ceph(ctx, dialer)
+		if err != nil {
+			return errors.Join(err, node.Close())
+		}
+		planner = rebalance.Planner{Cluster: cluster}
+		worker := coordinator.Worker{
+			Log: node, Registry: rebalance.Steps(cluster), Logger: log,
+			Trouble: func(ctx context.Context) (string, error) { return rebalance.Trouble(ctx, cluster) },
+		}
+		work.Go(func() error { return worker.Run(ctx) })
+	}
+	api := coordinator.New(node, node, store, planner, log).GRPC()
 	work.Go(func() error {
 		store.Follow(ctx, certificateLook, func(err error) { log.Warn("new certificate not taken", obs.KeyError, err) })
 		return nil
@@ -110,6 +134,15 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 	})
 	log.Info("coordinator serves", "address", f.address)
 	return errors.Join(work.Wait(), node.Close())
+}
+
+// ceph connects to the cluster.
+func (f *coordinatorFlags) ceph(ctx context.Context, dialer *native.Dialer) (ceph.Cluster, error) {
+	key, err := os.ReadFile(f.cephKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read key of client.%s: %w", f.cephUser, err)
+	}
+	return dialer.Dial(ctx, ceph.Endpoint{ID: "ceph", Monitors: f.monitors}, ceph.Credentials{User: f.cephUser, Key: storage.NewSecret(strings.TrimSpace(string(key)))})
 }
 
 // first are the members of a new cluster, by name.

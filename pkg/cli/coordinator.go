@@ -34,6 +34,8 @@ func coordinatorCommand() *cobra.Command {
 		coordinatorRemoveCommand(),
 		coordinatorBackupCommand(),
 		coordinatorRestoreCommand(),
+		coordinatorPlanCommand(),
+		coordinatorRebalanceCommand(),
 	)
 	return cmd
 }

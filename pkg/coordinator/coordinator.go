@@ -8,13 +8,16 @@ package coordinator
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // Log is the members' common memory.
@@ -48,6 +51,12 @@ var (
 	_ Members = (*raftnode.Node)(nil)
 )
 
+// Planner plans for the cluster as it is.
+type Planner interface {
+	// Rebalance returns a plan with the state of its subject that it was made from.
+	Rebalance(ctx context.Context, pairs bool, backfills int, bytes storage.Bytes) (plan.Plan, json.RawMessage, error)
+}
+
 // Server serves the API.
 type Server struct {
 	coordinatorv1.UnimplementedCoordinatorServer
@@ -55,13 +64,14 @@ type Server struct {
 	log     Log
 	members Members
 	certs   *certs.Store
+	planner Planner
 	now     func() time.Time
 	logger  *slog.Logger
 }
 
-// New makes a server.
-func New(log Log, members Members, store *certs.Store, logger *slog.Logger) *Server {
-	return &Server{log: log, members: members, certs: store, now: time.Now, logger: logger}
+// New makes a server. planner is nil for one that knows no Ceph cluster.
+func New(log Log, members Members, store *certs.Store, planner Planner, logger *slog.Logger) *Server {
+	return &Server{log: log, members: members, certs: store, planner: planner, now: time.Now, logger: logger}
 }
 
 // do commits a body for whoever asks, and decodes the answer into v unless that is nil.

@@ -26,6 +26,31 @@ func (s *Server) ProposePlan(ctx context.Context, r *coordinatorv1.ProposePlanRe
 	return s.change(ctx, r.GetKey(), &fsm.Propose{Plan: p, Node: storage.NodeID(r.GetNode())})
 }
 
+// usualBackfills is how many shards move to or from one OSD in a wave, unless somebody says otherwise.
+const usualBackfills = 8
+
+// PlanRebalance makes a plan of the cluster as it is, and proposes it.
+func (s *Server) PlanRebalance(ctx context.Context, r *coordinatorv1.PlanRebalanceRequest) (*coordinatorv1.Plan, error) {
+	if s.planner == nil {
+		return nil, fault.New(fault.Unsupported, "this coordinator was started without a Ceph cluster (holdfastd coordinator --ceph-monitors)")
+	}
+	backfills := int(r.GetWaveBackfills())
+	if err := s.read(ctx, func(state *fsm.State) error {
+		backfills = cmp.Or(backfills, state.Throttle.Backfills, usualBackfills)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	p, state, err := s.planner.Rebalance(ctx, r.GetPreferPairs(), backfills, storage.Bytes(r.GetWaveBytes()))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.do(ctx, "", &fsm.SetSubject{Subject: p.Subject, State: state}, nil); err != nil {
+		return nil, err
+	}
+	return s.change(ctx, "", &fsm.Propose{Plan: p})
+}
+
 // ChangePlan approves, pauses, resumes, cancels or abandons a plan.
 func (s *Server) ChangePlan(ctx context.Context, r *coordinatorv1.ChangePlanRequest) (*coordinatorv1.Plan, error) {
 	id := plan.ID(r.GetId())

@@ -3,6 +3,7 @@ package coordinator_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
+	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
 )
@@ -26,15 +29,16 @@ type cluster struct {
 	names   []string
 	address map[string]string
 	data    map[string]string // where a member's log lies
+	extra   []string          // more arguments of the members
 	running map[string]*exec.Cmd
 }
 
 const bin = "../../bin"
 
 // start makes a cluster of processes. data may say where members keep their logs.
-func start(t *testing.T, size int, data map[string]string) *cluster {
+func start(t *testing.T, size int, data map[string]string, extra ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: t.TempDir(), address: map[string]string{}, data: map[string]string{}, running: map[string]*exec.Cmd{}}
+	c := &cluster{t: t, dir: t.TempDir(), address: map[string]string{}, data: map[string]string{}, extra: extra, running: map[string]*exec.Cmd{}}
 	args := []string{"coordinator", "init", filepath.Join(c.dir, "init")}
 	for i := range size {
 		name := fmt.Sprint("c", i+1)
@@ -108,8 +112,8 @@ func (c *cluster) run(name string) {
 		c.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(bin, "holdfastd"), "coordinator", "--certs", c.certs(name), "--dir", c.data[name],
-		"--address", c.address[name], "--members", strings.Join(members, ","))
+	args := []string{"coordinator", "--certs", c.certs(name), "--dir", c.data[name], "--address", c.address[name], "--members", strings.Join(members, ",")}
+	cmd := exec.Command(filepath.Join(bin, "holdfastd"), append(args, c.extra...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
@@ -172,6 +176,34 @@ func (c *cluster) logs() string {
 		fmt.Fprintf(&text, "== %s %v\n%s", name, err, data[max(0, len(data)-3000):])
 	}
 	return text.String()
+}
+
+// refused runs the CLI, which must fail, and returns what it printed.
+func (c *cluster) refused(args ...string) string {
+	c.t.Helper()
+	out, err := exec.CommandContext(c.t.Context(), filepath.Join(bin, "holdfast"), args...).CombinedOutput()
+	if err == nil {
+		c.t.Errorf("holdfast %s worked:\n%s", strings.Join(args, " "), out)
+	}
+	return string(out)
+}
+
+// planAt is where a plan is: its phase and its step, from 0.
+func (c *cluster) planAt(client *coordinatorapi.Client, id plan.ID) (string, int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	defer cancel()
+	m, err := coordinatorapi.Call(ctx, client, func(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...coordinatorapi.CallOption) (*coordinatorv1.Plan, error) {
+		return api.GetPlan(ctx, &coordinatorv1.GetPlanRequest{Id: string(id)}, o...)
+	})
+	if err != nil {
+		c.t.Fatalf("%v\n%s", err, c.logs())
+	}
+	var status executor.Status
+	if err := json.Unmarshal(m.GetStatus(), &status); err != nil {
+		c.t.Fatal(err)
+	}
+	return m.GetPhase(), status.Step
 }
 
 // set writes a policy whose spec is a number.

@@ -82,7 +82,7 @@ func (x ChangePlanRequest_Verb) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangePlanRequest_Verb.Descriptor instead.
 func (ChangePlanRequest_Verb) EnumDescriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{10, 0}
+	return file_coordinator_proto_rawDescGZIP(), []int{11, 0}
 }
 
 type GetStatusRequest struct {
@@ -726,6 +726,66 @@ func (x *ProposePlanRequest) GetKey() string {
 	return ""
 }
 
+type PlanRebalanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PreferPairs   bool                   `protobuf:"varint,1,opt,name=prefer_pairs,json=preferPairs,proto3" json:"prefer_pairs,omitempty"`       // few upmaps instead of few bytes
+	WaveBackfills uint32                 `protobuf:"varint,2,opt,name=wave_backfills,json=waveBackfills,proto3" json:"wave_backfills,omitempty"` // shards that move to or from one OSD in a wave; 0: 8, or what the throttle says
+	WaveBytes     uint64                 `protobuf:"varint,3,opt,name=wave_bytes,json=waveBytes,proto3" json:"wave_bytes,omitempty"`             // that move to one OSD in a wave; 0: any amount
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRebalanceRequest) Reset() {
+	*x = PlanRebalanceRequest{}
+	mi := &file_coordinator_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRebalanceRequest) ProtoMessage() {}
+
+func (x *PlanRebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRebalanceRequest.ProtoReflect.Descriptor instead.
+func (*PlanRebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PlanRebalanceRequest) GetPreferPairs() bool {
+	if x != nil {
+		return x.PreferPairs
+	}
+	return false
+}
+
+func (x *PlanRebalanceRequest) GetWaveBackfills() uint32 {
+	if x != nil {
+		return x.WaveBackfills
+	}
+	return 0
+}
+
+func (x *PlanRebalanceRequest) GetWaveBytes() uint64 {
+	if x != nil {
+		return x.WaveBytes
+	}
+	return 0
+}
+
 type ChangePlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -739,7 +799,7 @@ type ChangePlanRequest struct {
 
 func (x *ChangePlanRequest) Reset() {
 	*x = ChangePlanRequest{}
-	mi := &file_coordinator_proto_msgTypes[10]
+	mi := &file_coordinator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +811,7 @@ func (x *ChangePlanRequest) String() string {
 func (*ChangePlanRequest) ProtoMessage() {}
 
 func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[10]
+	mi := &file_coordinator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +824,7 @@ func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanRequest.ProtoReflect.Descriptor instead.
 func (*ChangePlanRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{10}
+	return file_coordinator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ChangePlanRequest) GetId() string {
@@ -811,7 +871,7 @@ type GetPlanRequest struct {
 
 func (x *GetPlanRequest) Reset() {
 	*x = GetPlanRequest{}
-	mi := &file_coordinator_proto_msgTypes[11]
+	mi := &file_coordinator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +883,7 @@ func (x *GetPlanRequest) String() string {
 func (*GetPlanRequest) ProtoMessage() {}
 
 func (x *GetPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[11]
+	mi := &file_coordinator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +896,7 @@ func (x *GetPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlanRequest.ProtoReflect.Descriptor instead.
 func (*GetPlanRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{11}
+	return file_coordinator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetPlanRequest) GetId() string {
@@ -857,7 +917,7 @@ type ListPlansRequest struct {
 
 func (x *ListPlansRequest) Reset() {
 	*x = ListPlansRequest{}
-	mi := &file_coordinator_proto_msgTypes[12]
+	mi := &file_coordinator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +929,7 @@ func (x *ListPlansRequest) String() string {
 func (*ListPlansRequest) ProtoMessage() {}
 
 func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[12]
+	mi := &file_coordinator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +942,7 @@ func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlansRequest.ProtoReflect.Descriptor instead.
 func (*ListPlansRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{12}
+	return file_coordinator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListPlansRequest) GetPageSize() uint32 {
@@ -916,7 +976,7 @@ type ListPlansResponse struct {
 
 func (x *ListPlansResponse) Reset() {
 	*x = ListPlansResponse{}
-	mi := &file_coordinator_proto_msgTypes[13]
+	mi := &file_coordinator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +988,7 @@ func (x *ListPlansResponse) String() string {
 func (*ListPlansResponse) ProtoMessage() {}
 
 func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[13]
+	mi := &file_coordinator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1001,7 @@ func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlansResponse.ProtoReflect.Descriptor instead.
 func (*ListPlansResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{13}
+	return file_coordinator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListPlansResponse) GetPlans() []*Plan {
@@ -967,7 +1027,7 @@ type WatchPlansRequest struct {
 
 func (x *WatchPlansRequest) Reset() {
 	*x = WatchPlansRequest{}
-	mi := &file_coordinator_proto_msgTypes[14]
+	mi := &file_coordinator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1039,7 @@ func (x *WatchPlansRequest) String() string {
 func (*WatchPlansRequest) ProtoMessage() {}
 
 func (x *WatchPlansRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[14]
+	mi := &file_coordinator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1052,7 @@ func (x *WatchPlansRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPlansRequest.ProtoReflect.Descriptor instead.
 func (*WatchPlansRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{14}
+	return file_coordinator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchPlansRequest) GetId() string {
@@ -1013,7 +1073,7 @@ type Throttle struct {
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_coordinator_proto_msgTypes[15]
+	mi := &file_coordinator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1085,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[15]
+	mi := &file_coordinator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1098,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{15}
+	return file_coordinator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Throttle) GetBytesPerSecond() uint64 {
@@ -1070,7 +1130,7 @@ type GetThrottleRequest struct {
 
 func (x *GetThrottleRequest) Reset() {
 	*x = GetThrottleRequest{}
-	mi := &file_coordinator_proto_msgTypes[16]
+	mi := &file_coordinator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1142,7 @@ func (x *GetThrottleRequest) String() string {
 func (*GetThrottleRequest) ProtoMessage() {}
 
 func (x *GetThrottleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[16]
+	mi := &file_coordinator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1155,7 @@ func (x *GetThrottleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetThrottleRequest.ProtoReflect.Descriptor instead.
 func (*GetThrottleRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{16}
+	return file_coordinator_proto_rawDescGZIP(), []int{17}
 }
 
 type Policy struct {
@@ -1109,7 +1169,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_coordinator_proto_msgTypes[17]
+	mi := &file_coordinator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1181,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[17]
+	mi := &file_coordinator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1194,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{17}
+	return file_coordinator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Policy) GetName() string {
@@ -1169,7 +1229,7 @@ type SetPolicyRequest struct {
 
 func (x *SetPolicyRequest) Reset() {
 	*x = SetPolicyRequest{}
-	mi := &file_coordinator_proto_msgTypes[18]
+	mi := &file_coordinator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1241,7 @@ func (x *SetPolicyRequest) String() string {
 func (*SetPolicyRequest) ProtoMessage() {}
 
 func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[18]
+	mi := &file_coordinator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1254,7 @@ func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{18}
+	return file_coordinator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetPolicyRequest) GetPolicy() *Policy {
@@ -1226,7 +1286,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_coordinator_proto_msgTypes[19]
+	mi := &file_coordinator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1298,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[19]
+	mi := &file_coordinator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1311,7 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{19}
+	return file_coordinator_proto_rawDescGZIP(), []int{20}
 }
 
 type ListPoliciesResponse struct {
@@ -1263,7 +1323,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_coordinator_proto_msgTypes[20]
+	mi := &file_coordinator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1335,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[20]
+	mi := &file_coordinator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1348,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{20}
+	return file_coordinator_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -1310,7 +1370,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_coordinator_proto_msgTypes[21]
+	mi := &file_coordinator_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1382,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[21]
+	mi := &file_coordinator_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1395,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{21}
+	return file_coordinator_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Event) GetAt() *timestamppb.Timestamp {
@@ -1376,7 +1436,7 @@ type ListHistoryRequest struct {
 
 func (x *ListHistoryRequest) Reset() {
 	*x = ListHistoryRequest{}
-	mi := &file_coordinator_proto_msgTypes[22]
+	mi := &file_coordinator_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1448,7 @@ func (x *ListHistoryRequest) String() string {
 func (*ListHistoryRequest) ProtoMessage() {}
 
 func (x *ListHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[22]
+	mi := &file_coordinator_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1461,7 @@ func (x *ListHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHistoryRequest.ProtoReflect.Descriptor instead.
 func (*ListHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{22}
+	return file_coordinator_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListHistoryRequest) GetPageSize() uint32 {
@@ -1429,7 +1489,7 @@ type ListHistoryResponse struct {
 
 func (x *ListHistoryResponse) Reset() {
 	*x = ListHistoryResponse{}
-	mi := &file_coordinator_proto_msgTypes[23]
+	mi := &file_coordinator_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1501,7 @@ func (x *ListHistoryResponse) String() string {
 func (*ListHistoryResponse) ProtoMessage() {}
 
 func (x *ListHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[23]
+	mi := &file_coordinator_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1514,7 @@ func (x *ListHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHistoryResponse.ProtoReflect.Descriptor instead.
 func (*ListHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{23}
+	return file_coordinator_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListHistoryResponse) GetEvents() []*Event {
@@ -1485,7 +1545,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_coordinator_proto_msgTypes[24]
+	mi := &file_coordinator_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1557,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[24]
+	mi := &file_coordinator_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1570,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{24}
+	return file_coordinator_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Node) GetName() string {
@@ -1564,7 +1624,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_coordinator_proto_msgTypes[25]
+	mi := &file_coordinator_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1636,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[25]
+	mi := &file_coordinator_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1649,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{25}
+	return file_coordinator_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListNodesRequest) GetInventory() bool {
@@ -1608,7 +1668,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_coordinator_proto_msgTypes[26]
+	mi := &file_coordinator_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1680,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[26]
+	mi := &file_coordinator_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1693,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{26}
+	return file_coordinator_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -1653,7 +1713,7 @@ type SetMaintenanceRequest struct {
 
 func (x *SetMaintenanceRequest) Reset() {
 	*x = SetMaintenanceRequest{}
-	mi := &file_coordinator_proto_msgTypes[27]
+	mi := &file_coordinator_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +1725,7 @@ func (x *SetMaintenanceRequest) String() string {
 func (*SetMaintenanceRequest) ProtoMessage() {}
 
 func (x *SetMaintenanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[27]
+	mi := &file_coordinator_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +1738,7 @@ func (x *SetMaintenanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMaintenanceRequest.ProtoReflect.Descriptor instead.
 func (*SetMaintenanceRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{27}
+	return file_coordinator_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetMaintenanceRequest) GetNode() string {
@@ -1703,7 +1763,7 @@ type SetMaintenanceResponse struct {
 
 func (x *SetMaintenanceResponse) Reset() {
 	*x = SetMaintenanceResponse{}
-	mi := &file_coordinator_proto_msgTypes[28]
+	mi := &file_coordinator_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1775,7 @@ func (x *SetMaintenanceResponse) String() string {
 func (*SetMaintenanceResponse) ProtoMessage() {}
 
 func (x *SetMaintenanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[28]
+	mi := &file_coordinator_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1788,7 @@ func (x *SetMaintenanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMaintenanceResponse.ProtoReflect.Descriptor instead.
 func (*SetMaintenanceResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{28}
+	return file_coordinator_proto_rawDescGZIP(), []int{29}
 }
 
 type ReportNodeRequest struct {
@@ -1742,7 +1802,7 @@ type ReportNodeRequest struct {
 
 func (x *ReportNodeRequest) Reset() {
 	*x = ReportNodeRequest{}
-	mi := &file_coordinator_proto_msgTypes[29]
+	mi := &file_coordinator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1814,7 @@ func (x *ReportNodeRequest) String() string {
 func (*ReportNodeRequest) ProtoMessage() {}
 
 func (x *ReportNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[29]
+	mi := &file_coordinator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1827,7 @@ func (x *ReportNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportNodeRequest.ProtoReflect.Descriptor instead.
 func (*ReportNodeRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{29}
+	return file_coordinator_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReportNodeRequest) GetBoot() string {
@@ -1799,7 +1859,7 @@ type ReportNodeResponse struct {
 
 func (x *ReportNodeResponse) Reset() {
 	*x = ReportNodeResponse{}
-	mi := &file_coordinator_proto_msgTypes[30]
+	mi := &file_coordinator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1871,7 @@ func (x *ReportNodeResponse) String() string {
 func (*ReportNodeResponse) ProtoMessage() {}
 
 func (x *ReportNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[30]
+	mi := &file_coordinator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1884,7 @@ func (x *ReportNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportNodeResponse.ProtoReflect.Descriptor instead.
 func (*ReportNodeResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{30}
+	return file_coordinator_proto_rawDescGZIP(), []int{31}
 }
 
 type SetSubjectRequest struct {
@@ -1837,7 +1897,7 @@ type SetSubjectRequest struct {
 
 func (x *SetSubjectRequest) Reset() {
 	*x = SetSubjectRequest{}
-	mi := &file_coordinator_proto_msgTypes[31]
+	mi := &file_coordinator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +1909,7 @@ func (x *SetSubjectRequest) String() string {
 func (*SetSubjectRequest) ProtoMessage() {}
 
 func (x *SetSubjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[31]
+	mi := &file_coordinator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +1922,7 @@ func (x *SetSubjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSubjectRequest.ProtoReflect.Descriptor instead.
 func (*SetSubjectRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{31}
+	return file_coordinator_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SetSubjectRequest) GetSubject() string {
@@ -1888,7 +1948,7 @@ type SetSubjectResponse struct {
 
 func (x *SetSubjectResponse) Reset() {
 	*x = SetSubjectResponse{}
-	mi := &file_coordinator_proto_msgTypes[32]
+	mi := &file_coordinator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +1960,7 @@ func (x *SetSubjectResponse) String() string {
 func (*SetSubjectResponse) ProtoMessage() {}
 
 func (x *SetSubjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[32]
+	mi := &file_coordinator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +1973,7 @@ func (x *SetSubjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSubjectResponse.ProtoReflect.Descriptor instead.
 func (*SetSubjectResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{32}
+	return file_coordinator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SetSubjectResponse) GetHash() string {
@@ -1934,7 +1994,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_coordinator_proto_msgTypes[33]
+	mi := &file_coordinator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2006,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[33]
+	mi := &file_coordinator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2019,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{33}
+	return file_coordinator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Lease) GetHolder() string {
@@ -1993,7 +2053,7 @@ type TakeWorkRequest struct {
 
 func (x *TakeWorkRequest) Reset() {
 	*x = TakeWorkRequest{}
-	mi := &file_coordinator_proto_msgTypes[34]
+	mi := &file_coordinator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2065,7 @@ func (x *TakeWorkRequest) String() string {
 func (*TakeWorkRequest) ProtoMessage() {}
 
 func (x *TakeWorkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[34]
+	mi := &file_coordinator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2078,7 @@ func (x *TakeWorkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeWorkRequest.ProtoReflect.Descriptor instead.
 func (*TakeWorkRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{34}
+	return file_coordinator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TakeWorkRequest) GetPlan() string {
@@ -2046,7 +2106,7 @@ type Work struct {
 
 func (x *Work) Reset() {
 	*x = Work{}
-	mi := &file_coordinator_proto_msgTypes[35]
+	mi := &file_coordinator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2118,7 @@ func (x *Work) String() string {
 func (*Work) ProtoMessage() {}
 
 func (x *Work) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[35]
+	mi := &file_coordinator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2131,7 @@ func (x *Work) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Work.ProtoReflect.Descriptor instead.
 func (*Work) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{35}
+	return file_coordinator_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Work) GetLease() *Lease {
@@ -2107,7 +2167,7 @@ type ReportStepRequest struct {
 
 func (x *ReportStepRequest) Reset() {
 	*x = ReportStepRequest{}
-	mi := &file_coordinator_proto_msgTypes[36]
+	mi := &file_coordinator_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2179,7 @@ func (x *ReportStepRequest) String() string {
 func (*ReportStepRequest) ProtoMessage() {}
 
 func (x *ReportStepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[36]
+	mi := &file_coordinator_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2192,7 @@ func (x *ReportStepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStepRequest.ProtoReflect.Descriptor instead.
 func (*ReportStepRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{36}
+	return file_coordinator_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReportStepRequest) GetPlan() string {
@@ -2174,7 +2234,7 @@ type Orders struct {
 
 func (x *Orders) Reset() {
 	*x = Orders{}
-	mi := &file_coordinator_proto_msgTypes[37]
+	mi := &file_coordinator_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2246,7 @@ func (x *Orders) String() string {
 func (*Orders) ProtoMessage() {}
 
 func (x *Orders) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[37]
+	mi := &file_coordinator_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2259,7 @@ func (x *Orders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Orders.ProtoReflect.Descriptor instead.
 func (*Orders) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{37}
+	return file_coordinator_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Orders) GetLease() *Lease {
@@ -2280,7 +2340,12 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x12ProposePlanRequest\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\fR\x04plan\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\tR\x03key\"\x96\x02\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\"\x7f\n" +
+	"\x14PlanRebalanceRequest\x12!\n" +
+	"\fprefer_pairs\x18\x01 \x01(\bR\vpreferPairs\x12%\n" +
+	"\x0ewave_backfills\x18\x02 \x01(\rR\rwaveBackfills\x12\x1d\n" +
+	"\n" +
+	"wave_bytes\x18\x03 \x01(\x04R\twaveBytes\"\x96\x02\n" +
 	"\x11ChangePlanRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12C\n" +
 	"\x04verb\x18\x02 \x01(\x0e2/.holdfast.coordinator.v1.ChangePlanRequest.VerbR\x04verb\x12\x14\n" +
@@ -2383,7 +2448,7 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x06Orders\x124\n" +
 	"\x05lease\x18\x01 \x01(\v2\x1e.holdfast.coordinator.v1.LeaseR\x05lease\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
-	"\x04rest\x18\x03 \x01(\tR\x04rest2\x96\x10\n" +
+	"\x04rest\x18\x03 \x01(\tR\x04rest2\xf5\x10\n" +
 	"\vCoordinator\x12W\n" +
 	"\tGetStatus\x12).holdfast.coordinator.v1.GetStatusRequest\x1a\x1f.holdfast.coordinator.v1.Status\x12W\n" +
 	"\tAddMember\x12).holdfast.coordinator.v1.AddMemberRequest\x1a\x1f.holdfast.coordinator.v1.Status\x12]\n" +
@@ -2391,7 +2456,8 @@ const file_coordinator_proto_rawDesc = "" +
 	"\bTransfer\x12(.holdfast.coordinator.v1.TransferRequest\x1a\x1f.holdfast.coordinator.v1.Status\x12R\n" +
 	"\x06Backup\x12&.holdfast.coordinator.v1.BackupRequest\x1a\x1e.holdfast.coordinator.v1.Chunk0\x01\x12L\n" +
 	"\aRestore\x12\x1e.holdfast.coordinator.v1.Chunk\x1a\x1f.holdfast.coordinator.v1.Status(\x01\x12Y\n" +
-	"\vProposePlan\x12+.holdfast.coordinator.v1.ProposePlanRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12W\n" +
+	"\vProposePlan\x12+.holdfast.coordinator.v1.ProposePlanRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12]\n" +
+	"\rPlanRebalance\x12-.holdfast.coordinator.v1.PlanRebalanceRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12W\n" +
 	"\n" +
 	"ChangePlan\x12*.holdfast.coordinator.v1.ChangePlanRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12Q\n" +
 	"\aGetPlan\x12'.holdfast.coordinator.v1.GetPlanRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12b\n" +
@@ -2426,7 +2492,7 @@ func file_coordinator_proto_rawDescGZIP() []byte {
 }
 
 var file_coordinator_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_coordinator_proto_goTypes = []any{
 	(ChangePlanRequest_Verb)(0),    // 0: holdfast.coordinator.v1.ChangePlanRequest.Verb
 	(*GetStatusRequest)(nil),       // 1: holdfast.coordinator.v1.GetStatusRequest
@@ -2439,60 +2505,61 @@ var file_coordinator_proto_goTypes = []any{
 	(*Chunk)(nil),                  // 8: holdfast.coordinator.v1.Chunk
 	(*Plan)(nil),                   // 9: holdfast.coordinator.v1.Plan
 	(*ProposePlanRequest)(nil),     // 10: holdfast.coordinator.v1.ProposePlanRequest
-	(*ChangePlanRequest)(nil),      // 11: holdfast.coordinator.v1.ChangePlanRequest
-	(*GetPlanRequest)(nil),         // 12: holdfast.coordinator.v1.GetPlanRequest
-	(*ListPlansRequest)(nil),       // 13: holdfast.coordinator.v1.ListPlansRequest
-	(*ListPlansResponse)(nil),      // 14: holdfast.coordinator.v1.ListPlansResponse
-	(*WatchPlansRequest)(nil),      // 15: holdfast.coordinator.v1.WatchPlansRequest
-	(*Throttle)(nil),               // 16: holdfast.coordinator.v1.Throttle
-	(*GetThrottleRequest)(nil),     // 17: holdfast.coordinator.v1.GetThrottleRequest
-	(*Policy)(nil),                 // 18: holdfast.coordinator.v1.Policy
-	(*SetPolicyRequest)(nil),       // 19: holdfast.coordinator.v1.SetPolicyRequest
-	(*ListPoliciesRequest)(nil),    // 20: holdfast.coordinator.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),   // 21: holdfast.coordinator.v1.ListPoliciesResponse
-	(*Event)(nil),                  // 22: holdfast.coordinator.v1.Event
-	(*ListHistoryRequest)(nil),     // 23: holdfast.coordinator.v1.ListHistoryRequest
-	(*ListHistoryResponse)(nil),    // 24: holdfast.coordinator.v1.ListHistoryResponse
-	(*Node)(nil),                   // 25: holdfast.coordinator.v1.Node
-	(*ListNodesRequest)(nil),       // 26: holdfast.coordinator.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),      // 27: holdfast.coordinator.v1.ListNodesResponse
-	(*SetMaintenanceRequest)(nil),  // 28: holdfast.coordinator.v1.SetMaintenanceRequest
-	(*SetMaintenanceResponse)(nil), // 29: holdfast.coordinator.v1.SetMaintenanceResponse
-	(*ReportNodeRequest)(nil),      // 30: holdfast.coordinator.v1.ReportNodeRequest
-	(*ReportNodeResponse)(nil),     // 31: holdfast.coordinator.v1.ReportNodeResponse
-	(*SetSubjectRequest)(nil),      // 32: holdfast.coordinator.v1.SetSubjectRequest
-	(*SetSubjectResponse)(nil),     // 33: holdfast.coordinator.v1.SetSubjectResponse
-	(*Lease)(nil),                  // 34: holdfast.coordinator.v1.Lease
-	(*TakeWorkRequest)(nil),        // 35: holdfast.coordinator.v1.TakeWorkRequest
-	(*Work)(nil),                   // 36: holdfast.coordinator.v1.Work
-	(*ReportStepRequest)(nil),      // 37: holdfast.coordinator.v1.ReportStepRequest
-	(*Orders)(nil),                 // 38: holdfast.coordinator.v1.Orders
-	(*timestamppb.Timestamp)(nil),  // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 40: google.protobuf.Duration
+	(*PlanRebalanceRequest)(nil),   // 11: holdfast.coordinator.v1.PlanRebalanceRequest
+	(*ChangePlanRequest)(nil),      // 12: holdfast.coordinator.v1.ChangePlanRequest
+	(*GetPlanRequest)(nil),         // 13: holdfast.coordinator.v1.GetPlanRequest
+	(*ListPlansRequest)(nil),       // 14: holdfast.coordinator.v1.ListPlansRequest
+	(*ListPlansResponse)(nil),      // 15: holdfast.coordinator.v1.ListPlansResponse
+	(*WatchPlansRequest)(nil),      // 16: holdfast.coordinator.v1.WatchPlansRequest
+	(*Throttle)(nil),               // 17: holdfast.coordinator.v1.Throttle
+	(*GetThrottleRequest)(nil),     // 18: holdfast.coordinator.v1.GetThrottleRequest
+	(*Policy)(nil),                 // 19: holdfast.coordinator.v1.Policy
+	(*SetPolicyRequest)(nil),       // 20: holdfast.coordinator.v1.SetPolicyRequest
+	(*ListPoliciesRequest)(nil),    // 21: holdfast.coordinator.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),   // 22: holdfast.coordinator.v1.ListPoliciesResponse
+	(*Event)(nil),                  // 23: holdfast.coordinator.v1.Event
+	(*ListHistoryRequest)(nil),     // 24: holdfast.coordinator.v1.ListHistoryRequest
+	(*ListHistoryResponse)(nil),    // 25: holdfast.coordinator.v1.ListHistoryResponse
+	(*Node)(nil),                   // 26: holdfast.coordinator.v1.Node
+	(*ListNodesRequest)(nil),       // 27: holdfast.coordinator.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),      // 28: holdfast.coordinator.v1.ListNodesResponse
+	(*SetMaintenanceRequest)(nil),  // 29: holdfast.coordinator.v1.SetMaintenanceRequest
+	(*SetMaintenanceResponse)(nil), // 30: holdfast.coordinator.v1.SetMaintenanceResponse
+	(*ReportNodeRequest)(nil),      // 31: holdfast.coordinator.v1.ReportNodeRequest
+	(*ReportNodeResponse)(nil),     // 32: holdfast.coordinator.v1.ReportNodeResponse
+	(*SetSubjectRequest)(nil),      // 33: holdfast.coordinator.v1.SetSubjectRequest
+	(*SetSubjectResponse)(nil),     // 34: holdfast.coordinator.v1.SetSubjectResponse
+	(*Lease)(nil),                  // 35: holdfast.coordinator.v1.Lease
+	(*TakeWorkRequest)(nil),        // 36: holdfast.coordinator.v1.TakeWorkRequest
+	(*Work)(nil),                   // 37: holdfast.coordinator.v1.Work
+	(*ReportStepRequest)(nil),      // 38: holdfast.coordinator.v1.ReportStepRequest
+	(*Orders)(nil),                 // 39: holdfast.coordinator.v1.Orders
+	(*timestamppb.Timestamp)(nil),  // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 41: google.protobuf.Duration
 }
 var file_coordinator_proto_depIdxs = []int32{
 	2,  // 0: holdfast.coordinator.v1.Status.leader:type_name -> holdfast.coordinator.v1.Member
 	2,  // 1: holdfast.coordinator.v1.Status.members:type_name -> holdfast.coordinator.v1.Member
-	39, // 2: holdfast.coordinator.v1.Status.last_contact:type_name -> google.protobuf.Timestamp
-	39, // 3: holdfast.coordinator.v1.Status.certificate_expires:type_name -> google.protobuf.Timestamp
+	40, // 2: holdfast.coordinator.v1.Status.last_contact:type_name -> google.protobuf.Timestamp
+	40, // 3: holdfast.coordinator.v1.Status.certificate_expires:type_name -> google.protobuf.Timestamp
 	2,  // 4: holdfast.coordinator.v1.AddMemberRequest.member:type_name -> holdfast.coordinator.v1.Member
-	39, // 5: holdfast.coordinator.v1.Plan.proposed:type_name -> google.protobuf.Timestamp
-	39, // 6: holdfast.coordinator.v1.Plan.approved:type_name -> google.protobuf.Timestamp
-	39, // 7: holdfast.coordinator.v1.Plan.ended:type_name -> google.protobuf.Timestamp
+	40, // 5: holdfast.coordinator.v1.Plan.proposed:type_name -> google.protobuf.Timestamp
+	40, // 6: holdfast.coordinator.v1.Plan.approved:type_name -> google.protobuf.Timestamp
+	40, // 7: holdfast.coordinator.v1.Plan.ended:type_name -> google.protobuf.Timestamp
 	0,  // 8: holdfast.coordinator.v1.ChangePlanRequest.verb:type_name -> holdfast.coordinator.v1.ChangePlanRequest.Verb
 	9,  // 9: holdfast.coordinator.v1.ListPlansResponse.plans:type_name -> holdfast.coordinator.v1.Plan
-	40, // 10: holdfast.coordinator.v1.Throttle.client_latency:type_name -> google.protobuf.Duration
-	18, // 11: holdfast.coordinator.v1.SetPolicyRequest.policy:type_name -> holdfast.coordinator.v1.Policy
-	18, // 12: holdfast.coordinator.v1.ListPoliciesResponse.policies:type_name -> holdfast.coordinator.v1.Policy
-	39, // 13: holdfast.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	22, // 14: holdfast.coordinator.v1.ListHistoryResponse.events:type_name -> holdfast.coordinator.v1.Event
-	39, // 15: holdfast.coordinator.v1.Node.reported:type_name -> google.protobuf.Timestamp
-	25, // 16: holdfast.coordinator.v1.ListNodesResponse.nodes:type_name -> holdfast.coordinator.v1.Node
-	39, // 17: holdfast.coordinator.v1.Lease.until:type_name -> google.protobuf.Timestamp
-	40, // 18: holdfast.coordinator.v1.TakeWorkRequest.for:type_name -> google.protobuf.Duration
-	34, // 19: holdfast.coordinator.v1.Work.lease:type_name -> holdfast.coordinator.v1.Lease
-	40, // 20: holdfast.coordinator.v1.ReportStepRequest.for:type_name -> google.protobuf.Duration
-	34, // 21: holdfast.coordinator.v1.Orders.lease:type_name -> holdfast.coordinator.v1.Lease
+	41, // 10: holdfast.coordinator.v1.Throttle.client_latency:type_name -> google.protobuf.Duration
+	19, // 11: holdfast.coordinator.v1.SetPolicyRequest.policy:type_name -> holdfast.coordinator.v1.Policy
+	19, // 12: holdfast.coordinator.v1.ListPoliciesResponse.policies:type_name -> holdfast.coordinator.v1.Policy
+	40, // 13: holdfast.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	23, // 14: holdfast.coordinator.v1.ListHistoryResponse.events:type_name -> holdfast.coordinator.v1.Event
+	40, // 15: holdfast.coordinator.v1.Node.reported:type_name -> google.protobuf.Timestamp
+	26, // 16: holdfast.coordinator.v1.ListNodesResponse.nodes:type_name -> holdfast.coordinator.v1.Node
+	40, // 17: holdfast.coordinator.v1.Lease.until:type_name -> google.protobuf.Timestamp
+	41, // 18: holdfast.coordinator.v1.TakeWorkRequest.for:type_name -> google.protobuf.Duration
+	35, // 19: holdfast.coordinator.v1.Work.lease:type_name -> holdfast.coordinator.v1.Lease
+	41, // 20: holdfast.coordinator.v1.ReportStepRequest.for:type_name -> google.protobuf.Duration
+	35, // 21: holdfast.coordinator.v1.Orders.lease:type_name -> holdfast.coordinator.v1.Lease
 	1,  // 22: holdfast.coordinator.v1.Coordinator.GetStatus:input_type -> holdfast.coordinator.v1.GetStatusRequest
 	4,  // 23: holdfast.coordinator.v1.Coordinator.AddMember:input_type -> holdfast.coordinator.v1.AddMemberRequest
 	5,  // 24: holdfast.coordinator.v1.Coordinator.RemoveMember:input_type -> holdfast.coordinator.v1.RemoveMemberRequest
@@ -2500,45 +2567,47 @@ var file_coordinator_proto_depIdxs = []int32{
 	7,  // 26: holdfast.coordinator.v1.Coordinator.Backup:input_type -> holdfast.coordinator.v1.BackupRequest
 	8,  // 27: holdfast.coordinator.v1.Coordinator.Restore:input_type -> holdfast.coordinator.v1.Chunk
 	10, // 28: holdfast.coordinator.v1.Coordinator.ProposePlan:input_type -> holdfast.coordinator.v1.ProposePlanRequest
-	11, // 29: holdfast.coordinator.v1.Coordinator.ChangePlan:input_type -> holdfast.coordinator.v1.ChangePlanRequest
-	12, // 30: holdfast.coordinator.v1.Coordinator.GetPlan:input_type -> holdfast.coordinator.v1.GetPlanRequest
-	13, // 31: holdfast.coordinator.v1.Coordinator.ListPlans:input_type -> holdfast.coordinator.v1.ListPlansRequest
-	15, // 32: holdfast.coordinator.v1.Coordinator.WatchPlans:input_type -> holdfast.coordinator.v1.WatchPlansRequest
-	16, // 33: holdfast.coordinator.v1.Coordinator.SetThrottle:input_type -> holdfast.coordinator.v1.Throttle
-	17, // 34: holdfast.coordinator.v1.Coordinator.GetThrottle:input_type -> holdfast.coordinator.v1.GetThrottleRequest
-	19, // 35: holdfast.coordinator.v1.Coordinator.SetPolicy:input_type -> holdfast.coordinator.v1.SetPolicyRequest
-	20, // 36: holdfast.coordinator.v1.Coordinator.ListPolicies:input_type -> holdfast.coordinator.v1.ListPoliciesRequest
-	23, // 37: holdfast.coordinator.v1.Coordinator.ListHistory:input_type -> holdfast.coordinator.v1.ListHistoryRequest
-	26, // 38: holdfast.coordinator.v1.Coordinator.ListNodes:input_type -> holdfast.coordinator.v1.ListNodesRequest
-	28, // 39: holdfast.coordinator.v1.Coordinator.SetMaintenance:input_type -> holdfast.coordinator.v1.SetMaintenanceRequest
-	30, // 40: holdfast.coordinator.v1.Coordinator.ReportNode:input_type -> holdfast.coordinator.v1.ReportNodeRequest
-	32, // 41: holdfast.coordinator.v1.Coordinator.SetSubject:input_type -> holdfast.coordinator.v1.SetSubjectRequest
-	35, // 42: holdfast.coordinator.v1.Coordinator.TakeWork:input_type -> holdfast.coordinator.v1.TakeWorkRequest
-	37, // 43: holdfast.coordinator.v1.Coordinator.ReportStep:input_type -> holdfast.coordinator.v1.ReportStepRequest
-	3,  // 44: holdfast.coordinator.v1.Coordinator.GetStatus:output_type -> holdfast.coordinator.v1.Status
-	3,  // 45: holdfast.coordinator.v1.Coordinator.AddMember:output_type -> holdfast.coordinator.v1.Status
-	3,  // 46: holdfast.coordinator.v1.Coordinator.RemoveMember:output_type -> holdfast.coordinator.v1.Status
-	3,  // 47: holdfast.coordinator.v1.Coordinator.Transfer:output_type -> holdfast.coordinator.v1.Status
-	8,  // 48: holdfast.coordinator.v1.Coordinator.Backup:output_type -> holdfast.coordinator.v1.Chunk
-	3,  // 49: holdfast.coordinator.v1.Coordinator.Restore:output_type -> holdfast.coordinator.v1.Status
-	9,  // 50: holdfast.coordinator.v1.Coordinator.ProposePlan:output_type -> holdfast.coordinator.v1.Plan
-	9,  // 51: holdfast.coordinator.v1.Coordinator.ChangePlan:output_type -> holdfast.coordinator.v1.Plan
-	9,  // 52: holdfast.coordinator.v1.Coordinator.GetPlan:output_type -> holdfast.coordinator.v1.Plan
-	14, // 53: holdfast.coordinator.v1.Coordinator.ListPlans:output_type -> holdfast.coordinator.v1.ListPlansResponse
-	9,  // 54: holdfast.coordinator.v1.Coordinator.WatchPlans:output_type -> holdfast.coordinator.v1.Plan
-	16, // 55: holdfast.coordinator.v1.Coordinator.SetThrottle:output_type -> holdfast.coordinator.v1.Throttle
-	16, // 56: holdfast.coordinator.v1.Coordinator.GetThrottle:output_type -> holdfast.coordinator.v1.Throttle
-	18, // 57: holdfast.coordinator.v1.Coordinator.SetPolicy:output_type -> holdfast.coordinator.v1.Policy
-	21, // 58: holdfast.coordinator.v1.Coordinator.ListPolicies:output_type -> holdfast.coordinator.v1.ListPoliciesResponse
-	24, // 59: holdfast.coordinator.v1.Coordinator.ListHistory:output_type -> holdfast.coordinator.v1.ListHistoryResponse
-	27, // 60: holdfast.coordinator.v1.Coordinator.ListNodes:output_type -> holdfast.coordinator.v1.ListNodesResponse
-	29, // 61: holdfast.coordinator.v1.Coordinator.SetMaintenance:output_type -> holdfast.coordinator.v1.SetMaintenanceResponse
-	31, // 62: holdfast.coordinator.v1.Coordinator.ReportNode:output_type -> holdfast.coordinator.v1.ReportNodeResponse
-	33, // 63: holdfast.coordinator.v1.Coordinator.SetSubject:output_type -> holdfast.coordinator.v1.SetSubjectResponse
-	36, // 64: holdfast.coordinator.v1.Coordinator.TakeWork:output_type -> holdfast.coordinator.v1.Work
-	38, // 65: holdfast.coordinator.v1.Coordinator.ReportStep:output_type -> holdfast.coordinator.v1.Orders
-	44, // [44:66] is the sub-list for method output_type
-	22, // [22:44] is the sub-list for method input_type
+	11, // 29: holdfast.coordinator.v1.Coordinator.PlanRebalance:input_type -> holdfast.coordinator.v1.PlanRebalanceRequest
+	12, // 30: holdfast.coordinator.v1.Coordinator.ChangePlan:input_type -> holdfast.coordinator.v1.ChangePlanRequest
+	13, // 31: holdfast.coordinator.v1.Coordinator.GetPlan:input_type -> holdfast.coordinator.v1.GetPlanRequest
+	14, // 32: holdfast.coordinator.v1.Coordinator.ListPlans:input_type -> holdfast.coordinator.v1.ListPlansRequest
+	16, // 33: holdfast.coordinator.v1.Coordinator.WatchPlans:input_type -> holdfast.coordinator.v1.WatchPlansRequest
+	17, // 34: holdfast.coordinator.v1.Coordinator.SetThrottle:input_type -> holdfast.coordinator.v1.Throttle
+	18, // 35: holdfast.coordinator.v1.Coordinator.GetThrottle:input_type -> holdfast.coordinator.v1.GetThrottleRequest
+	20, // 36: holdfast.coordinator.v1.Coordinator.SetPolicy:input_type -> holdfast.coordinator.v1.SetPolicyRequest
+	21, // 37: holdfast.coordinator.v1.Coordinator.ListPolicies:input_type -> holdfast.coordinator.v1.ListPoliciesRequest
+	24, // 38: holdfast.coordinator.v1.Coordinator.ListHistory:input_type -> holdfast.coordinator.v1.ListHistoryRequest
+	27, // 39: holdfast.coordinator.v1.Coordinator.ListNodes:input_type -> holdfast.coordinator.v1.ListNodesRequest
+	29, // 40: holdfast.coordinator.v1.Coordinator.SetMaintenance:input_type -> holdfast.coordinator.v1.SetMaintenanceRequest
+	31, // 41: holdfast.coordinator.v1.Coordinator.ReportNode:input_type -> holdfast.coordinator.v1.ReportNodeRequest
+	33, // 42: holdfast.coordinator.v1.Coordinator.SetSubject:input_type -> holdfast.coordinator.v1.SetSubjectRequest
+	36, // 43: holdfast.coordinator.v1.Coordinator.TakeWork:input_type -> holdfast.coordinator.v1.TakeWorkRequest
+	38, // 44: holdfast.coordinator.v1.Coordinator.ReportStep:input_type -> holdfast.coordinator.v1.ReportStepRequest
+	3,  // 45: holdfast.coordinator.v1.Coordinator.GetStatus:output_type -> holdfast.coordinator.v1.Status
+	3,  // 46: holdfast.coordinator.v1.Coordinator.AddMember:output_type -> holdfast.coordinator.v1.Status
+	3,  // 47: holdfast.coordinator.v1.Coordinator.RemoveMember:output_type -> holdfast.coordinator.v1.Status
+	3,  // 48: holdfast.coordinator.v1.Coordinator.Transfer:output_type -> holdfast.coordinator.v1.Status
+	8,  // 49: holdfast.coordinator.v1.Coordinator.Backup:output_type -> holdfast.coordinator.v1.Chunk
+	3,  // 50: holdfast.coordinator.v1.Coordinator.Restore:output_type -> holdfast.coordinator.v1.Status
+	9,  // 51: holdfast.coordinator.v1.Coordinator.ProposePlan:output_type -> holdfast.coordinator.v1.Plan
+	9,  // 52: holdfast.coordinator.v1.Coordinator.PlanRebalance:output_type -> holdfast.coordinator.v1.Plan
+	9,  // 53: holdfast.coordinator.v1.Coordinator.ChangePlan:output_type -> holdfast.coordinator.v1.Plan
+	9,  // 54: holdfast.coordinator.v1.Coordinator.GetPlan:output_type -> holdfast.coordinator.v1.Plan
+	15, // 55: holdfast.coordinator.v1.Coordinator.ListPlans:output_type -> holdfast.coordinator.v1.ListPlansResponse
+	9,  // 56: holdfast.coordinator.v1.Coordinator.WatchPlans:output_type -> holdfast.coordinator.v1.Plan
+	17, // 57: holdfast.coordinator.v1.Coordinator.SetThrottle:output_type -> holdfast.coordinator.v1.Throttle
+	17, // 58: holdfast.coordinator.v1.Coordinator.GetThrottle:output_type -> holdfast.coordinator.v1.Throttle
+	19, // 59: holdfast.coordinator.v1.Coordinator.SetPolicy:output_type -> holdfast.coordinator.v1.Policy
+	22, // 60: holdfast.coordinator.v1.Coordinator.ListPolicies:output_type -> holdfast.coordinator.v1.ListPoliciesResponse
+	25, // 61: holdfast.coordinator.v1.Coordinator.ListHistory:output_type -> holdfast.coordinator.v1.ListHistoryResponse
+	28, // 62: holdfast.coordinator.v1.Coordinator.ListNodes:output_type -> holdfast.coordinator.v1.ListNodesResponse
+	30, // 63: holdfast.coordinator.v1.Coordinator.SetMaintenance:output_type -> holdfast.coordinator.v1.SetMaintenanceResponse
+	32, // 64: holdfast.coordinator.v1.Coordinator.ReportNode:output_type -> holdfast.coordinator.v1.ReportNodeResponse
+	34, // 65: holdfast.coordinator.v1.Coordinator.SetSubject:output_type -> holdfast.coordinator.v1.SetSubjectResponse
+	37, // 66: holdfast.coordinator.v1.Coordinator.TakeWork:output_type -> holdfast.coordinator.v1.Work
+	39, // 67: holdfast.coordinator.v1.Coordinator.ReportStep:output_type -> holdfast.coordinator.v1.Orders
+	45, // [45:68] is the sub-list for method output_type
+	22, // [22:45] is the sub-list for method input_type
 	22, // [22:22] is the sub-list for extension type_name
 	22, // [22:22] is the sub-list for extension extendee
 	0,  // [0:22] is the sub-list for field type_name
@@ -2555,7 +2624,7 @@ func file_coordinator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coordinator_proto_rawDesc), len(file_coordinator_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

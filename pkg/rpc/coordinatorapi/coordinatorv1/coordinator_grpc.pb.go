@@ -30,6 +30,7 @@ const (
 	Coordinator_Backup_FullMethodName         = "/holdfast.coordinator.v1.Coordinator/Backup"
 	Coordinator_Restore_FullMethodName        = "/holdfast.coordinator.v1.Coordinator/Restore"
 	Coordinator_ProposePlan_FullMethodName    = "/holdfast.coordinator.v1.Coordinator/ProposePlan"
+	Coordinator_PlanRebalance_FullMethodName  = "/holdfast.coordinator.v1.Coordinator/PlanRebalance"
 	Coordinator_ChangePlan_FullMethodName     = "/holdfast.coordinator.v1.Coordinator/ChangePlan"
 	Coordinator_GetPlan_FullMethodName        = "/holdfast.coordinator.v1.Coordinator/GetPlan"
 	Coordinator_ListPlans_FullMethodName      = "/holdfast.coordinator.v1.Coordinator/ListPlans"
@@ -64,6 +65,8 @@ type CoordinatorClient interface {
 	// Restore replaces the state of all members.
 	Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Chunk, Status], error)
 	ProposePlan(ctx context.Context, in *ProposePlanRequest, opts ...grpc.CallOption) (*Plan, error)
+	// PlanRebalance proposes a plan that balances the pools over the OSDs of the cluster as it is now.
+	PlanRebalance(ctx context.Context, in *PlanRebalanceRequest, opts ...grpc.CallOption) (*Plan, error)
 	ChangePlan(ctx context.Context, in *ChangePlanRequest, opts ...grpc.CallOption) (*Plan, error)
 	GetPlan(ctx context.Context, in *GetPlanRequest, opts ...grpc.CallOption) (*Plan, error)
 	ListPlans(ctx context.Context, in *ListPlansRequest, opts ...grpc.CallOption) (*ListPlansResponse, error)
@@ -168,6 +171,16 @@ func (c *coordinatorClient) ProposePlan(ctx context.Context, in *ProposePlanRequ
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Plan)
 	err := c.cc.Invoke(ctx, Coordinator_ProposePlan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *coordinatorClient) PlanRebalance(ctx context.Context, in *PlanRebalanceRequest, opts ...grpc.CallOption) (*Plan, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Plan)
+	err := c.cc.Invoke(ctx, Coordinator_PlanRebalance_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -350,6 +363,8 @@ type CoordinatorServer interface {
 	// Restore replaces the state of all members.
 	Restore(grpc.ClientStreamingServer[Chunk, Status]) error
 	ProposePlan(context.Context, *ProposePlanRequest) (*Plan, error)
+	// PlanRebalance proposes a plan that balances the pools over the OSDs of the cluster as it is now.
+	PlanRebalance(context.Context, *PlanRebalanceRequest) (*Plan, error)
 	ChangePlan(context.Context, *ChangePlanRequest) (*Plan, error)
 	GetPlan(context.Context, *GetPlanRequest) (*Plan, error)
 	ListPlans(context.Context, *ListPlansRequest) (*ListPlansResponse, error)
@@ -398,6 +413,9 @@ func (UnimplementedCoordinatorServer) Restore(grpc.ClientStreamingServer[Chunk, 
 }
 func (UnimplementedCoordinatorServer) ProposePlan(context.Context, *ProposePlanRequest) (*Plan, error) {
 	return nil, status.Error(codes.Unimplemented, "method ProposePlan not implemented")
+}
+func (UnimplementedCoordinatorServer) PlanRebalance(context.Context, *PlanRebalanceRequest) (*Plan, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanRebalance not implemented")
 }
 func (UnimplementedCoordinatorServer) ChangePlan(context.Context, *ChangePlanRequest) (*Plan, error) {
 	return nil, status.Error(codes.Unimplemented, "method ChangePlan not implemented")
@@ -569,6 +587,24 @@ func _Coordinator_ProposePlan_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CoordinatorServer).ProposePlan(ctx, req.(*ProposePlanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Coordinator_PlanRebalance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanRebalanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordinatorServer).PlanRebalance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coordinator_PlanRebalance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordinatorServer).PlanRebalance(ctx, req.(*PlanRebalanceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -862,6 +898,10 @@ var Coordinator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ProposePlan",
 			Handler:    _Coordinator_ProposePlan_Handler,
+		},
+		{
+			MethodName: "PlanRebalance",
+			Handler:    _Coordinator_PlanRebalance_Handler,
 		},
 		{
 			MethodName: "ChangePlan",

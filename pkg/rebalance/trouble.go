@@ -1,0 +1,53 @@
+package rebalance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// isPassing reports an error that the cluster may recover from: a monitor election, a manager that is replaced.
+func isPassing(err error) bool { return errors.Is(err, fault.Unavailable) }
+
+// full are the checks that forbid to move data, beside all errors.
+var full = []string{"OSD_NEARFULL", "OSD_BACKFILLFULL", "OSD_FULL", "POOL_NEARFULL", "POOL_BACKFILLFULL"}
+
+// Trouble is why no further wave may begin, "" for nothing: the cluster's health is an error, an OSD is nearly full, or copies are
+// missing. What a wave itself moves is misplaced, not missing.
+func Trouble(ctx context.Context, c ceph.Cluster) (string, error) {
+	data, err := c.Mon(ctx, map[string]any{"prefix": "health"}, nil)
+	if err != nil {
+		return "", err
+	}
+	var health struct {
+		Status string                     `json:"status"`
+		Checks map[string]json.RawMessage `json:"checks"`
+	}
+	if err := json.Unmarshal(data, &health); err != nil {
+		return "", fmt.Errorf("read health from %.200q: %w", data, err)
+	}
+	names := slices.Sorted(maps.Keys(health.Checks))
+	if health.Status == "HEALTH_ERR" {
+		return "HEALTH_ERR: " + strings.Join(names, ", "), nil
+	}
+	for _, name := range names {
+		if slices.Contains(full, name) {
+			return name, nil
+		}
+	}
+	now, err := look(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	if now.Degraded > 0 {
+		return fmt.Sprintf("%d objects lack copies", now.Degraded), nil
+	}
+	return "", nil
+}
