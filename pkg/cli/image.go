@@ -10,7 +10,6 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk"
-	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/inside"
 )
 
@@ -138,17 +137,7 @@ func imageMap() *cobra.Command {
 		Use: "map FILE", Short: "List which stretches of a disk are data, zeros and holes", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.with(args[0], func(i *vdisk.Image) error {
-				spans := []imageSpan{}
-				table := &Table{Header: []string{"OFFSET", "LENGTH", "KIND", "SIZE"}}
-				err := content.Each(i, func(s content.Span) error {
-					spans = append(spans, imageSpan{s.Offset, s.Length, s.Kind.String()})
-					table.Rows = append(table.Rows, []string{fmt.Sprint(s.Offset), fmt.Sprint(s.Length), s.Kind.String(), storage.Bytes(s.Length).String()})
-					return nil
-				})
-				if err != nil {
-					return err
-				}
-				return emit(cmd, spans, table, nil)
+				return listSpans(cmd, i)
 			})
 		},
 	}

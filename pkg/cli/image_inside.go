@@ -69,7 +69,7 @@ func (g *growInside) plan(disk content.Disk, size int64) (content.Disk, *insideR
 		return nil, nil, err
 	}
 	overlay := content.NewOverlay(content.Resized(disk, size))
-	if r.After, err = inside.GrowPartition(overlay, number); err != nil {
+	if r.After, err = inside.GrowPartition(overlay, disk.Size(), number); err != nil {
 		return nil, nil, err
 	}
 	if r.part, err = r.After.Find(number); err != nil {

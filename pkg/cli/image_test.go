@@ -53,6 +53,20 @@ func TestImagesForScripts(t *testing.T) {
 	if err != nil || !strings.Contains(out, "3145728  1048576     data  1 MiB") {
 		t.Errorf("%v\n%s", err, out)
 	}
+	var spans []struct {
+		Offset, Length int64
+		Kind           string
+	}
+	out, err = runLine(t, "image map "+made+" -o json")
+	if jsonErr := json.Unmarshal([]byte(out), &spans); err != nil || jsonErr != nil || len(spans) != 3 || spans[1].Offset != 3<<20 || spans[1].Kind != "data" {
+		t.Errorf("%v, %v\n%s", err, jsonErr, out)
+	}
+	if out, err = runLine(t, "image map "+made+" -o yaml"); err != nil || strings.Count(out, "- kind:") != 3 {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err = runLine(t, "image map "+made+" -o no"); err == nil {
+		t.Error("an output format that is none")
+	}
 	if out, err = runLine(t, "image check "+made); err != nil || !strings.Contains(out, "nothing wrong") {
 		t.Errorf("%v\n%s", err, out)
 	}

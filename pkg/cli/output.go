@@ -64,21 +64,31 @@ func (t *Table) print(out io.Writer, format string) error {
 	if format != "wide" {
 		columns -= t.Wide
 	}
-	rows := append([][]string{t.Header}, t.Rows...)
-	widths := make([]int, columns)
-	for _, row := range rows {
-		for i := range columns {
-			widths[i] = max(widths[i], runewidth.StringWidth(row[i]))
-		}
-	}
-	for _, row := range rows {
-		var line strings.Builder
-		for i := range columns {
-			line.WriteString(runewidth.FillRight(row[i], widths[i]+2))
-		}
-		if _, err := fmt.Fprintln(out, strings.TrimRight(line.String(), " ")); err != nil {
+	widths := t.widths(columns)
+	for _, row := range append([][]string{t.Header}, t.Rows...) {
+		if err := writeRow(out, row, widths); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// widths are how many cells the first columns take.
+func (t *Table) widths(columns int) []int {
+	widths := make([]int, columns)
+	for _, row := range append([][]string{t.Header}, t.Rows...) {
+		for i := range columns {
+			widths[i] = max(widths[i], runewidth.StringWidth(row[i]))
+		}
+	}
+	return widths
+}
+
+func writeRow(out io.Writer, row []string, widths []int) error {
+	var line strings.Builder
+	for i, width := range widths {
+		line.WriteString(runewidth.FillRight(row[i], width+2))
+	}
+	_, err := fmt.Fprintln(out, strings.TrimRight(line.String(), " "))
+	return err
 }

@@ -126,6 +126,16 @@ type Device interface {
 	io.WriterAt
 }
 
+// Mend writes both copies of a GPT of which one is damaged or at another place than the disk's end, on a disk of size bytes. It is to be
+// done before a disk gets larger: the only good copy may be the one at its end.
+func Mend(disk Device, size int64) error {
+	t, err := Read(disk, size)
+	if err != nil || t.Kind != GPT || len(t.Trouble) == 0 {
+		return err
+	}
+	return growGPT(disk, t, Partition{}, 0)
+}
+
 // Grow writes a table in which the partition with a number ends as late as it can on a disk of size bytes, and returns
 // it. An MBR's container grows with the last logical partition. With nothing to change nothing is written.
 func Grow(disk Device, size int64, number int) (*Table, error) {

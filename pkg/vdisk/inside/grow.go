@@ -15,8 +15,12 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
 )
 
-// GrowPartition makes a partition (0: the last) end as late as it can, in an overlay of the disk.
-func GrowPartition(disk *content.Overlay, number int) (*Layout, error) {
+// GrowPartition makes a partition (0: the last) end as late as it can, in an overlay of the disk. was is the disk's size before it
+// got larger, in bytes: the one good copy of a GPT may be there.
+func GrowPartition(disk *content.Overlay, was int64, number int) (*Layout, error) {
+	if err := edit.Mend(disk, was); err != nil {
+		return nil, err
+	}
 	if _, err := edit.Grow(disk, disk.Size(), number); err != nil {
 		return nil, err
 	}

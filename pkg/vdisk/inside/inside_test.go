@@ -84,7 +84,7 @@ func TestAnExt4GrowsWithItsPartition(t *testing.T) {
 			want := file(t, folder)
 			path := disk(t, size, c.script, c.start, c.length, c.kind, folder)
 			overlay := content.NewOverlay(content.Resized(open(t, path), larger))
-			layout, err := inside.GrowPartition(overlay, c.number)
+			layout, err := inside.GrowPartition(overlay, size, c.number)
 			must(t, err)
 			part, err := layout.Find(c.number)
 			must(t, err)
@@ -152,5 +152,26 @@ func TestWithoutItsToolsAFileSystemIsLeftToItsMachine(t *testing.T) {
 	growth, err := inside.Tool{Run: missing{}}.GrowFileSystem(t.Context(), "x", part)
 	if err != nil || growth.Done || growth.Why == "" || growth.AtBoot != "resize2fs /dev/sdX2" {
 		t.Errorf("%+v, %v", growth, err)
+	}
+}
+
+// The primary GPT is damaged, and its backup at the end of the disk as it was.
+func TestADamagedGPTIsMendedBeforeTheDiskGrows(t *testing.T) {
+	path := disk(t, 200*mib, "label: gpt\nsize=20M, type=uefi\ntype=linux\n", 21*mib, 170*mib, "ext4", t.TempDir())
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	_, err = file.WriteAt(make([]byte, 512), 512)
+	must(t, err)
+	must(t, file.Close())
+	overlay := content.NewOverlay(content.Resized(open(t, path), 700*mib))
+	layout, err := inside.GrowPartition(overlay, 200*mib, 0)
+	must(t, err)
+	if part, err := layout.Find(2); err != nil || part.Content != "ext4" || part.End() < 698*mib || len(layout.Table.Trouble) > 0 {
+		t.Errorf("%+v, %v, %v", part, layout.Table.Trouble, err)
+	}
+	grown := filepath.Join(t.TempDir(), "grown.img")
+	must(t, vdisk.Convert(t.Context(), overlay, vdisk.Target{Path: grown, Format: vdisk.Raw}, nil))
+	if out := run(t, "", "sgdisk", "--verify", grown); !strings.Contains(out, "No problems found") {
+		t.Error(out)
 	}
 }

@@ -107,7 +107,7 @@ func TestAVolumeOfLVMGrowsWithItsPartition(t *testing.T) {
 
 	const larger = 700 * mib
 	overlay := content.NewOverlay(content.Resized(open(t, path), larger))
-	layout, err := inside.GrowPartition(overlay, 0)
+	layout, err := inside.GrowPartition(overlay, 252*mib, 0)
 	must(t, err)
 	part, err := layout.Find(0)
 	must(t, err)

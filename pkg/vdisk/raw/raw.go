@@ -20,6 +20,7 @@ const SectorSize = 512
 type Disk struct {
 	file       *os.File
 	from, size int64
+	shared     bool // the file is closed by somebody else
 }
 
 var _ content.Disk = (*Disk)(nil)
@@ -37,13 +38,23 @@ func New(file *os.File) (*Disk, error) {
 }
 
 // Section is size bytes of a file from byte from on.
-func Section(file *os.File, from, size int64) *Disk { return &Disk{file, from, size} }
+func Section(file *os.File, from, size int64) *Disk { return &Disk{file: file, from: from, size: size} }
+
+// Shared is a Section whose Close leaves the file open.
+func Shared(file *os.File, from, size int64) *Disk {
+	return &Disk{file: file, from: from, size: size, shared: true}
+}
 
 // Size implements content.Disk.
 func (d *Disk) Size() int64 { return d.size }
 
 // Close implements content.Disk.
-func (d *Disk) Close() error { return d.file.Close() }
+func (d *Disk) Close() error {
+	if d.shared {
+		return nil
+	}
+	return d.file.Close()
+}
 
 // ReadAt implements content.Disk.
 func (d *Disk) ReadAt(p []byte, off int64) (int, error) {

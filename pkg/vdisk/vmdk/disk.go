@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
@@ -23,6 +22,7 @@ type Disk struct {
 	Descriptor
 	extents []placed
 	size    int64
+	flats   map[string]flatFile // by the names that extents have for them
 }
 
 // placed is an extent and where on the disk it begins.
@@ -123,7 +123,7 @@ func (d *Disk) add(e Extent, beside Beside) error {
 	if e.Sectors > maxSectors-d.size/SectorSize {
 		return fault.New(fault.Invalid, "the extents together have more than %d sectors", int64(maxSectors))
 	}
-	opened, err := openExtent(e, size, beside)
+	opened, err := d.openExtent(e, size, beside)
 	if err != nil {
 		return err
 	}
@@ -132,41 +132,67 @@ func (d *Disk) add(e Extent, beside Beside) error {
 	return nil
 }
 
-func openExtent(e Extent, size int64, beside Beside) (content.Disk, error) {
+func (d *Disk) openExtent(e Extent, size int64, beside Beside) (content.Disk, error) {
 	switch {
 	case e.Access == "NOACCESS":
 		return nil, fault.New(fault.Unsupported, "its access is NOACCESS: it cannot be read")
 	case e.Type == "ZERO":
 		return nothing(size), nil
-	case e.Type != "FLAT" && e.Type != "VMFS" && e.Type != "SPARSE" && e.Type != "VMFSSPARSE":
+	case e.Type == "FLAT" || e.Type == "VMFS":
+		return d.openFlat(e, size, beside)
+	case e.Type != "SPARSE" && e.Type != "VMFSSPARSE":
 		return nil, fault.New(fault.Unsupported, "extents of type %s are not known: FLAT, SPARSE, ZERO, VMFS and VMFSSPARSE are", e.Type)
 	}
-	file, err := beside(e.File)
+	file, length, err := openBeside(e, beside)
 	if err != nil {
 		return nil, err
+	}
+	opened, err := openMember(e, file, length, size)
+	if err != nil {
+		_ = file.Close()
+	}
+	return opened, err
+}
+
+// openBeside opens an extent's file, of so many bytes.
+func openBeside(e Extent, beside Beside) (*os.File, int64, error) {
+	file, err := beside(e.File)
+	if err != nil {
+		return nil, 0, err
 	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fault.New(fault.Unsupported, "%s is not a file: extents on devices are not followed", file.Name())
 	}
-	var d content.Disk
-	if err == nil {
-		d, err = openFile(e, file, info.Size(), size)
-	}
 	if err != nil {
-		_ = file.Close()
+		return nil, 0, errors.Join(err, file.Close())
 	}
-	return d, err
+	return file, info.Size(), nil
 }
 
-func openFile(e Extent, file *os.File, length, size int64) (content.Disk, error) {
-	if strings.HasSuffix(e.Type, "SPARSE") {
-		return openMember(e, file, length, size)
+// flatFile is one that several extents may be in; it is open once.
+type flatFile struct {
+	*os.File
+	length int64
+}
+
+func (d *Disk) openFlat(e Extent, size int64, beside Beside) (content.Disk, error) {
+	found, ok := d.flats[e.File]
+	if !ok {
+		file, length, err := openBeside(e, beside)
+		if err != nil {
+			return nil, err
+		}
+		found = flatFile{file, length}
+		if d.flats == nil {
+			d.flats = map[string]flatFile{}
+		}
+		d.flats[e.File] = found
 	}
-	if end := e.Offset*SectorSize + size; end > length {
-		return nil, fault.New(fault.Invalid, "the descriptor says that it ends at byte %d, and the file has %d: it was cut off", end, length)
+	if end := e.Offset*SectorSize + size; end > found.length {
+		return nil, fault.New(fault.Invalid, "the descriptor says that it ends at byte %d, and the file has %d: it was cut off", end, found.length)
 	}
-	return raw.Section(file, e.Offset*SectorSize, size), nil
+	return raw.Shared(found.File, e.Offset*SectorSize, size), nil
 }
 
 func openMember(e Extent, file *os.File, length, size int64) (content.Disk, error) {
@@ -196,6 +222,9 @@ func (d *Disk) closeExtents() error {
 	var all error
 	for _, e := range d.extents {
 		all = errors.Join(all, e.Close())
+	}
+	for _, f := range d.flats {
+		all = errors.Join(all, f.Close())
 	}
 	return all
 }
