@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
+	"github.com/holdfast-storage/holdfast/pkg/vdisk/raw"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/vdi"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/vmdk"
 )
@@ -94,6 +95,9 @@ func Convert(ctx context.Context, from content.Disk, target Target, progress Pro
 			out.discard()
 		}
 	}()
+	if target.Format == Raw && cloned(from, out) {
+		return out.keep(target.Size)
+	}
 	w, err := target.writer(out)
 	if err != nil {
 		return err
@@ -106,6 +110,15 @@ func Convert(ctx context.Context, from content.Disk, target Target, progress Pro
 		return fmt.Errorf("finish %s: %w", target.Path, err)
 	}
 	return out.keep(length)
+}
+
+// cloned has the file system share a raw disk's blocks with the new file, where it can.
+func cloned(from content.Disk, out *output) bool {
+	if i, ok := from.(*Image); ok && len(i.Parents) == 0 {
+		from = i.top
+	}
+	d, ok := from.(*raw.Disk)
+	return ok && d.Clone(out.file)
 }
 
 func (t *Target) writer(out *output) (writer, error) {

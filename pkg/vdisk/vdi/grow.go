@@ -94,6 +94,9 @@ func (g *growth) target(size int64) (*Header, error) {
 	case size == int64(h.Size):
 		return nil, nil
 	}
+	if h.DataOffset%512 != 0 {
+		return nil, fault.New(fault.Unsupported, "offset of the data at byte %#x is %d, no whole number of sectors of 512: use `holdfast image convert` with --size", atData, h.DataOffset)
+	}
 	if damage, _ := (&Image{Header: *h, length: g.length, blocks: g.blocks}).Check(1); len(damage) > 0 {
 		return nil, fault.New(fault.Precondition, "the image is damaged, and growing it might make that worse: %s", damage[0])
 	}
