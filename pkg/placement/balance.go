@@ -106,6 +106,9 @@ func (g *group) balance(limited bool, most int64) groupResult {
 		r.leastMoves = g.changed(start)
 		r.leastLoad = r.leastMoves * g.unit
 	}
+	if !limited {
+		g.tune(start, lowest, r.leastLoad)
+	}
 	for limited && g.changed(start) > most {
 		level *= 1.002
 		g.load(start)

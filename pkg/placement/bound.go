@@ -12,8 +12,8 @@ import (
 // It is found by a maximum flow: pool -> each bucket that the rule counts, at most the
 // number of places it may have in every PG -> OSD, at most one place of every PG, and at
 // most what fills it to the level -> done. A level is possible only if all data flows.
-// Where all shards are of one size, OSDs hold whole ones. Where they differ, that is left
-// out, so that the bound may not be quite within reach.
+// Where all shards are of one size, OSDs hold whole ones. Where they differ, only what a number
+// of them can hold at all is looked at, so that the bound may not be quite within reach.
 type bound struct {
 	*network
 	source, sink int32
@@ -137,7 +137,7 @@ func (g *group) addBlock(b *bound, p *pool, bl *block, leaf []int32) {
 }
 
 // caps is what each OSD of the group may hold at a level: as many whole shards as fit,
-// where all are of one size. OSDs that take nothing keep at most what they have, and none
+// where all are of one size, else as much as some number of shards can hold. OSDs that take nothing keep at most what they have, and none
 // grows beyond the nearfull ratio, or the backfillfull ratio where all cannot stay below that.
 func (g *group) caps(level float64) []int64 {
 	caps := make([]int64, len(g.ids))
@@ -147,6 +147,9 @@ func (g *group) caps(level float64) []int64 {
 			c = math.Floor(c/float64(g.unit)) * float64(g.unit)
 		}
 		caps[i] = int64(c)
+		if !g.even {
+			caps[i] = g.fills[o].upTo(caps[i])
+		}
 		if !g.osds[o].takes {
 			caps[i] = min(caps[i], g.osds[o].load)
 		}
@@ -224,7 +227,7 @@ func (g *group) settle(level float64) float64 {
 }
 
 // excess is the least that has to leave OSDs for all of them to be within their caps: in
-// bytes (or shards), and as a number of shards, the largest leaving first. No plan moves
+// bytes (or shards), of whole shards, and as a number of shards, the largest leaving first. No plan moves
 // less.
 func (g *group) excess(caps []int64) (load, shards int64) {
 	over := make([]int64, len(g.osds))
@@ -246,7 +249,9 @@ func (g *group) excess(caps []int64) (load, shards int64) {
 			}
 		}
 	}
+	load = 0
 	for o, list := range sizes {
+		load += cover(list, over[o])
 		slices.SortFunc(list, func(a, b int64) int { return cmp.Compare(b, a) })
 		for _, size := range list {
 			if over[o] <= 0 {

@@ -1,6 +1,7 @@
 package placement_test
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
@@ -62,7 +63,11 @@ var changesOfB = map[string]func(*placement.Editor) error{
 func TestChangesMoveLittle(t *testing.T) {
 	placementtest.NeedTools(t)
 	im, before := balanced(t)
-	for name, change := range changesOfB {
+	for _, name := range slices.Sorted(maps.Keys(changesOfB)) {
+		change := changesOfB[name]
+		if !thorough() && name == "one more OSD" {
+			continue
+		}
 		for _, prefer := range []placement.Prefer{placement.PreferBytes, placement.PreferPairs} {
 			edit := before.Edit("")
 			if err := change(edit); err != nil {
@@ -133,7 +138,9 @@ func TestChangesThatLeavePGsShort(t *testing.T) {
 	placementtest.NeedTools(t)
 	for _, seed := range []uint64{53, 84} {
 		changeUnseen(t, seed, false)
-		changeUnseen(t, seed, true)
+		if thorough() {
+			changeUnseen(t, seed, true)
+		}
 	}
 }
 

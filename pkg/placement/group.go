@@ -13,7 +13,8 @@ type group struct {
 	weight  float64
 	even    bool // all shards are of one size
 	unit    int64
-	crowded bool // the data cannot be laid out with all OSDs below the nearfull ratio
+	fills   []*wholeFill // by OSD, where shards are of several sizes
+	crowded bool         // the data cannot be laid out with all OSDs below the nearfull ratio
 }
 
 // groups splits a world. OSDs that no pool reaches are in none.
@@ -95,6 +96,7 @@ func (g *group) gather(owner []int, find func(int) int) {
 	}
 	g.ids = append(g.ids, leaving...)
 	slices.Sort(g.ids)
+	g.findFills()
 }
 
 // mean is the load that one unit of weight has on average.

@@ -2,6 +2,7 @@ package placement_test
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -91,10 +92,7 @@ func (o oracle) fits(level float64) bool {
 	for _, i := range o.osds {
 		leaf[i] = next
 		room := level * float64(o.OSDs[i].Milli) / 1000 * (1 + 1e-9)
-		if o.Bytes == nil {
-			room = math.Floor(room)
-		}
-		f.connect(next, 1, room)
+		f.connect(next, 1, o.whole(i, room))
 		next++
 	}
 	var demand float64
@@ -133,6 +131,68 @@ func (o oracle) fits(level float64) bool {
 	return f.max() >= demand*(1-1e-9)
 }
 
+// whole is what whole shards can hold of an OSD's room: as many as there is room for if they are
+// the smallest, and no more than as many of the largest.
+func (o oracle) whole(osd int, room float64) float64 {
+	if o.Bytes == nil {
+		return math.Floor(room)
+	}
+	var sizes []float64
+	for _, p := range o.pools {
+		if p.Class != "" && p.Class != o.OSDs[osd].Class {
+			continue
+		}
+		for pg := range p.PGs {
+			sizes = append(sizes, o.size(p, pg))
+		}
+	}
+	slices.Sort(sizes)
+	var least, most float64
+	for i, size := range sizes {
+		if least += size; least > room {
+			return min(room, most)
+		}
+		most += sizes[len(sizes)-1-i]
+	}
+	return min(room, most)
+}
+
+// leaving is the least that an OSD's shards can add up to and be at least excess: where few
+// have to leave, all sums are tried, told apart to a thousandth of excess.
+func (o oracle) leaving(where map[osdmap.PG]osdmap.Mapping, osd int, excess float64) float64 {
+	if excess <= 0 || o.Bytes == nil {
+		return max(0, excess)
+	}
+	var sum, n float64
+	sums := map[int]float64{0: 0}
+	for _, p := range o.pools {
+		for pg := range p.PGs {
+			if !slices.Contains(where[osdmap.PG{Pool: p.ID, Seed: pg}].Up, crush.ItemID(osd)) {
+				continue
+			}
+			size := o.size(p, pg)
+			sum, n = sum+size, n+1
+			for _, s := range slices.Collect(maps.Values(sums)) {
+				if s < excess && excess < 4*size { // of larger excesses some sum is as good as exact
+					if at := int((s + size) / excess * 1000); sums[at] == 0 || s+size < sums[at] && s+size >= excess || sums[at] < excess && s+size > sums[at] {
+						sums[at] = s + size
+					}
+				}
+			}
+		}
+	}
+	best := math.Inf(1)
+	for _, s := range sums {
+		if s >= excess {
+			best = min(best, s)
+		}
+	}
+	if math.IsInf(best, 1) || excess > 3*sum/n {
+		return excess
+	}
+	return max(excess, best*0.998)
+}
+
 // rack is what a rack can take of a pool that has two hosts of it in a PG: what the second
 // fullest to the last host can match, found by lowering the number of PGs bit by bit.
 func (o oracle) rack(p placementtest.RandomPool, rack int, most, level float64) float64 {
@@ -142,10 +202,7 @@ func (o oracle) rack(p placementtest.RandomPool, rack int, most, level float64) 
 		for _, i := range o.osds {
 			if osd := o.OSDs[i]; osd.Rack == rack && (p.Class == "" || osd.Class == p.Class) {
 				room := level * float64(osd.Milli) / 1000 * (1 + 1e-9)
-				if o.Bytes == nil {
-					room = math.Floor(room)
-				}
-				hosts[osd.Host] += min(room, n)
+				hosts[osd.Host] += min(o.whole(i, room), n)
 			}
 		}
 		var sum float64
@@ -268,11 +325,8 @@ func (o oracle) work(before map[osdmap.PG]osdmap.Mapping) result {
 	}
 	r.bound = min(1, mean/high)
 	for _, i := range o.osds {
-		room := high * float64(o.OSDs[i].Milli) / 1000 * (1 + 1e-9)
-		if o.Bytes == nil {
-			room = math.Floor(room)
-		}
-		r.excess += max(0, load[i]-room)
+		room := o.whole(i, high*float64(o.OSDs[i].Milli)/1000*(1+1e-9))
+		r.excess += o.leaving(before, i, load[i]-room)
 	}
 	return r
 }
@@ -332,16 +386,19 @@ type tally struct{ even, uneven, bundled, evenGood, unevenGood, bundledGood int 
 // clusters is how many made-up clusters to try: HOLDFAST_PLACEMENT_CLUSTERS, or a sample.
 func clusters(t *testing.T) uint64 {
 	t.Helper()
-	n, err := strconv.ParseUint(cmp.Or(os.Getenv("HOLDFAST_PLACEMENT_CLUSTERS"), "15"), 10, 32)
+	n, err := strconv.ParseUint(cmp.Or(os.Getenv("HOLDFAST_PLACEMENT_CLUSTERS"), "6"), 10, 32)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
+// thorough says whether all cases are to be tried, and not a sample.
+func thorough() bool { return os.Getenv("HOLDFAST_PLACEMENT_CLUSTERS") != "" }
+
 // TestUnseenClusters holds plans for made-up clusters against the oracle, with all
 // mappings from osdmaptool, which must cancel none of the upmaps. Bounds must agree.
-// Where shards are of one size, plans must reach them; elsewhere they mostly do.
+// Where shards are of one size, plans must reach them; elsewhere most have to.
 func TestUnseenClusters(t *testing.T) {
 	placementtest.NeedTools(t)
 	var sum tally
@@ -374,10 +431,13 @@ func TestUnseenClusters(t *testing.T) {
 		}
 		sum.compare(t, seed, r, plan, before, after)
 	}
-	t.Logf("of one size: %d of %d groups at the bound; of several sizes: %d of %d within 0.5 %% of it and 7 %% of the least bytes; by racks and hosts: %d of %d",
+	t.Logf("of one size: %d of %d groups at the bound; of several sizes: %d of %d within 0.2 %% of it and 3 %% of the least bytes; by racks and hosts: %d of %d within 0.2 %% of it",
 		sum.evenGood, sum.even, sum.unevenGood, sum.uneven, sum.bundledGood, sum.bundled)
 	if sum.evenGood < sum.even {
 		t.Errorf("%d groups with shards of one size miss the bound", sum.even-sum.evenGood)
+	}
+	if 10*sum.unevenGood < 7*sum.uneven || 10*sum.bundledGood < 6*sum.bundled {
+		t.Error("too many of the others do")
 	}
 }
 
@@ -397,10 +457,10 @@ func (sum *tally) compare(t *testing.T, seed uint64, r *placementtest.Random, pl
 		proven := plan.Moves == plan.MovesLowerBound || bundled(r.Pools)
 		all, good, ok := &sum.even, &sum.evenGood, usable > want.bound-0.002 && (moved < want.excess*1.03+1e-6 || proven)
 		switch {
-		case bundled(o.pools):
-			all, good, ok = &sum.bundled, &sum.bundledGood, usable > want.bound-0.005 && moved < want.excess*1.07
+		case bundled(o.pools): // what they have to move is not known
+			all, good, ok = &sum.bundled, &sum.bundledGood, usable > want.bound-0.002
 		case o.Bytes != nil:
-			all, good, ok = &sum.uneven, &sum.unevenGood, usable > want.bound-0.005 && moved < want.excess*1.07
+			all, good, ok = &sum.uneven, &sum.unevenGood, usable > want.bound*(1-0.002)-1e-4 && moved < want.excess*1.03
 		}
 		*all++
 		if ok {
