@@ -1,6 +1,9 @@
 package placement
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Balance is a plan that evens out how full OSDs are.
 type Balance struct {
@@ -97,6 +100,12 @@ func (g *group) balance(limited bool, most int64) groupResult {
 	lowest := g.lowest(b)
 	r := groupResult{before: g.usable(), bound: min(1, g.mean()/lowest)}
 	r.leastLoad, r.leastMoves = g.excess(g.caps(lowest))
+	if g.settled(lowest) {
+		r.after = r.before
+		r.limitedBy = fmt.Sprintf("nothing that is worth a move: it is as near to the bound of %s as plans come", percent(r.bound))
+		r.leastMoves, r.leastLoad = 0, 0
+		return r
+	}
 	start := g.save()
 	level := lowest
 	if limited && r.leastMoves > most {
@@ -123,6 +132,20 @@ func (g *group) balance(limited bool, most int64) groupResult {
 	r.limitedBy = g.limit(b, r, lowest, limited && level > lowest)
 	return r
 }
+
+// settled says whether all OSDs are near to the lowest level, where shards are of several sizes, or
+// several move at once: a little further than tune aims for, so that plans leave nothing to plan.
+func (g *group) settled(lowest float64) bool {
+	if g.even && !slices.ContainsFunc(g.members, (*pool).bundled) {
+		return false
+	}
+	return !slices.ContainsFunc(g.ids, func(o int32) bool {
+		return float64(g.osds[o].load) > lowest*near*1.0005*g.osds[o].weight
+	})
+}
+
+// near is how near to the lowest level is near enough, as a factor.
+const near = 1.002
 
 // maxSearches bounds how often a search starts from where the last one ended.
 const maxSearches = 6

@@ -63,7 +63,7 @@ func (g *group) tune(start *saved, lowest float64, least int64) {
 	}
 	best, was := g.save(), g.wrong(start, lowest, least, bundled)
 	for i, try := range list {
-		if was == 0 || bundled && g.fullest() <= lowest*1.002 {
+		if was == 0 || bundled && g.fullest() <= lowest*near {
 			return
 		}
 		t := g.newTuner(lowest)
@@ -88,7 +88,7 @@ func (g *group) tune(start *saved, lowest float64, least int64) {
 func (g *group) wrong(start *saved, lowest float64, least int64, bundled bool) float64 {
 	_, load := g.change(start)
 	moved := float64(load) / float64(max(1, least))
-	above := max(0, g.fullest()/lowest-1.002) * 20
+	above := max(0, g.fullest()/lowest-near) * 20
 	if bundled {
 		return above + max(0, moved-1.01)/200
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/crush"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
 	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 	"github.com/holdfast-storage/holdfast/tests/realceph"
 )
 
@@ -212,4 +213,47 @@ func TestACarriedOutPlanIsWhatTheClusterSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("afterwards usable %.2f %%, %d moves more", again.UsableBefore*100, again.Moves)
+}
+
+// TestWavesAreWhatTheClusterSays gives an OSD three times its weight, and carries out the plan
+// for that in waves: after each step PGs are where the plan has them by then.
+func TestWavesAreWhatTheClusterSays(t *testing.T) {
+	c := cluster(t)
+	mix(t, c)
+	_, text := settled(t, c)
+	text = same(t, "before", read(t, dumps(t, c, text)), c)
+	edit := read(t, dumps(t, c, text)).Edit("")
+	if err := edit.Replace(0, 3*storage.TiB); err != nil {
+		t.Fatal(err)
+	}
+	path, err := edit.Path()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The disks are not what their weights say: how full they are is no matter here.
+	path.Before.Disks, path.During.Disks, path.After.Disks = nil, nil, nil
+	change, err := placement.PlanChange(path.Before, path.After, placement.PreferBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := placement.PlanWaves(path, change, placement.WaveOptions{Backfills: 6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range plan.Steps {
+		for _, line := range step.Commands() {
+			if strings.HasPrefix(line, "#") { // what is done by hand
+				line = "ceph osd crush reweight osd.0 3"
+			}
+			c.Tool(t, strings.Fields(line)...)
+		}
+		text = same(t, fmt.Sprintf("step %d, %s", i+1, step), step.After, c)
+	}
+	t.Logf("%d moves (at least %d) in %d steps, %d PGs held back", change.Moves, change.MovesLowerBound, len(plan.Steps), plan.HeldBack)
+	after := read(t, dumps(t, c, text))
+	for _, u := range change.Upmaps {
+		if !slices.Equal(after.OSDs.UpmapItems[u.PG], u.Pairs) {
+			t.Errorf("%s has the upmaps %v in the end, the plan %v", u.PG, after.OSDs.UpmapItems[u.PG], u.Pairs)
+		}
+	}
 }
