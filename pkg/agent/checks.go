@@ -37,18 +37,15 @@ func (a *Agent) checks(list []ledger.Entry) []agentapi.Check {
 
 // planChecks is what is wrong with one plan.
 func planChecks(p agentapi.Plan) []agentapi.Check {
-	stopped := p.Status.Phase == executor.Failed || p.Error != ""
+	check := agentapi.Check{Code: string(codes.PlanStopped), Severity: localapi.HealthWarn}
 	switch {
-	case !stopped || p.Status.Phase.Final():
-		return nil
+	case p.Error != "":
+		check.Message = fmt.Sprintf("plan %s cannot be read: %s", p.Plan.ID, p.Error)
+	case p.Status.Phase == executor.Failed:
+		check.Message = fmt.Sprintf("plan %s of %s has stopped: %s", p.Plan.ID, p.Plan.Subject, p.Status.Error)
+		check.Action = fmt.Sprintf("put that right, then holdfast plan resume %s; if it can never be: holdfast plan abandon %s", p.Plan.ID, p.Plan.ID)
 	default:
-		why := p.Status.Error
-		if why == "" {
-			why = p.Error
-		}
-		return []agentapi.Check{{
-			Code: string(codes.PlanStopped), Severity: localapi.HealthWarn, Message: fmt.Sprintf("plan %s of %s has stopped: %s", p.Plan.ID, p.Plan.Subject, why),
-			Action: fmt.Sprintf("put that right, then holdfast plan resume %s; if it can never be: holdfast plan abandon %s", p.Plan.ID, p.Plan.ID),
-		}}
+		return nil
 	}
+	return []agentapi.Check{check}
 }

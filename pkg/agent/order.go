@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
@@ -155,7 +156,9 @@ func (a *Agent) why() string {
 
 // terms is the newest term that this node has seen, in a file: a leader that was deposed is refused also by the next agent.
 type terms struct {
-	dir  string
+	dir string
+
+	mu   sync.Mutex
 	read bool
 	term uint64
 }
@@ -164,6 +167,13 @@ func (t *terms) file() string { return filepath.Join(t.dir, "term") }
 
 // newest is the newest term that was seen; 0 if there never was a coordinator.
 func (t *terms) newest() (uint64, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.known()
+}
+
+// known is newest under the lock.
+func (t *terms) known() (uint64, error) {
 	if t.read {
 		return t.term, nil
 	}
@@ -185,7 +195,9 @@ func (t *terms) newest() (uint64, error) {
 
 // accept refuses a term that is older than the newest one, and remembers a newer one before anything is done by it.
 func (t *terms) accept(term uint64) error {
-	newest, err := t.newest()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	newest, err := t.known()
 	switch {
 	case err != nil:
 		return err

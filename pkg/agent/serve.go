@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"slices"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -90,8 +89,11 @@ func (a *Agent) view(e ledger.Entry) agentapi.Plan {
 	if s, ok := a.live[e.Plan.ID]; ok {
 		p.Status = s
 	}
-	if err := errors.Join(e.Err, a.refused[e.Plan.ID]); err != nil {
-		p.Error = err.Error()
+	if e.Err != nil {
+		p.Error = e.Err.Error()
+	}
+	if err := a.refused[e.Plan.ID]; err != nil && !p.Status.Phase.Final() && p.Status.Error == "" {
+		p.Status.Phase, p.Status.Error = executor.Failed, err.Error() // it could not even be begun
 	}
 	return p
 }
@@ -130,7 +132,7 @@ func (a *Agent) watch(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		p := a.view(e)
-		if text := p.Status.String() + p.Error; text != last {
+		if text := p.Status.String(); text != last {
 			if errors.Join(encoder.Encode(p.Status), control.Flush()) != nil {
 				return // the client went away
 			}
@@ -147,9 +149,9 @@ func (a *Agent) watch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// rests reports whether a plan waits for a person, or has ended.
+// rests reports whether a plan that was approved waits for a person, or has ended.
 func rests(p agentapi.Plan) bool {
-	return !slices.Contains([]executor.Phase{executor.Running, executor.Waiting, executor.Proposed}, p.Status.Phase) || p.Error != ""
+	return !p.Status.Phase.Moves() && p.Status.Phase != executor.Proposed
 }
 
 // Status is what `holdfast agent status` shows.
@@ -158,9 +160,7 @@ func (a *Agent) Status() (agentapi.Status, error) {
 	if err != nil {
 		return agentapi.Status{}, err
 	}
-	a.orders.Lock()
 	term, err := a.terms.newest()
-	a.orders.Unlock()
 	if err != nil {
 		return agentapi.Status{}, err
 	}

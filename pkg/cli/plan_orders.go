@@ -159,9 +159,7 @@ func (l *localPlans) Watch(ctx context.Context, id plan.ID, tell func(executor.S
 			return executor.Status{}, err
 		}
 		tell(e.Status)
-		switch e.Status.Phase {
-		case executor.Running, executor.Waiting, executor.Proposed:
-		default:
+		if !e.Status.Phase.Moves() && e.Status.Phase != executor.Proposed {
 			return e.Status, nil
 		}
 		select {

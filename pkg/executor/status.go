@@ -55,6 +55,9 @@ const (
 	GivenUp   Phase = "abandoned" // it ended in another state than it was to
 )
 
+// Moves reports whether it goes on without somebody's doing, as long as somebody runs it.
+func (p Phase) Moves() bool { return p == Waiting || p == Running }
+
 // Final reports whether nothing will come after it.
 func (p Phase) Final() bool { return p == Succeeded || p == GivenUp }
 

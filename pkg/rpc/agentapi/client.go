@@ -84,7 +84,7 @@ func (c *Client) Watch(ctx context.Context, id plan.ID, tell func(executor.Statu
 	for decoder := json.NewDecoder(response.Body); ; tell(last) {
 		err := decoder.Decode(&last)
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && !last.Phase.Moves():
 			return last, nil
 		case err != nil && ctx.Err() == nil:
 			return last, fault.New(fault.Unavailable, "the agent ended: %w", err)
@@ -120,6 +120,8 @@ func (c *Client) send(ctx context.Context, method, path string, question any) (*
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return nil, fault.New(fault.Unavailable, "no agent answers on %s", c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fault.New(fault.Denied, "only root may ask the agent: %w", err)
 	case err != nil:
 		return nil, fmt.Errorf("ask the agent: %w", err)
 	case response.StatusCode == http.StatusOK:
