@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -277,21 +278,31 @@ func planOrder(o order) *cobra.Command {
 }
 
 func planWatch() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "watch ID", Short: "Follow a plan until it ends, stops or rests", Args: cobra.ExactArgs(1),
+		Long: "With -o json a status is a JSON object on a line of its own.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := keeperOf(cmd)
 			if err != nil {
 				return err
 			}
+			format, _ := cmd.Flags().GetString("output")
+			lines := json.NewEncoder(cmd.OutOrStdout())
 			last := ""
 			_, err = k.Watch(cmd.Context(), plan.ID(args[0]), func(s executor.Status) {
-				if text := s.String(); text != last {
+				text := s.String()
+				switch {
+				case text == last:
+				case format == "json":
+					_ = lines.Encode(s) // as printing does, it ends with its reader
+				default:
 					fmt.Fprintln(cmd.OutOrStdout(), text)
-					last = text
 				}
+				last = text
 			})
 			return err
 		},
 	}
+	cmd.Flags().StringP("output", "o", "", "json: a JSON object a line")
+	return cmd
 }
