@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/md"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
@@ -87,25 +88,5 @@ func (m *Machine) remember(a md.Array) error {
 	if err != nil {
 		return err
 	}
-	return save(m.eventsFile(a.UUID), strconv.FormatUint(n, 10)+"\n")
-}
-
-// save replaces a file so that a crash leaves the old or the new one.
-func save(path, text string) error {
-	err := os.MkdirAll(filepath.Dir(path), 0o700)
-	if err != nil {
-		return fmt.Errorf("save: %w", err)
-	}
-	f, err := os.Create(path + ".new")
-	if err != nil {
-		return fmt.Errorf("save: %w", err)
-	}
-	_, err = f.WriteString(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("save %s: %w", path, err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("save: %w", err)
-	}
-	return nil
+	return journal.Save(m.eventsFile(a.UUID), strconv.FormatUint(n, 10)+"\n")
 }

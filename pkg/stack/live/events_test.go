@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/md"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
@@ -54,7 +55,7 @@ func TestMembersThatMissedWritesAreNotStartedAlone(t *testing.T) {
 		run := &halved{}
 		m := &Machine{MD: md.Tool{Run: run}, Events: t.TempDir()}
 		if c.known > 0 {
-			if err := save(m.eventsFile(uuid), strconv.FormatUint(c.known, 10)+"\n"); err != nil {
+			if err := journal.Save(m.eventsFile(uuid), strconv.FormatUint(c.known, 10)+"\n"); err != nil {
 				t.Fatal(err)
 			}
 		}
