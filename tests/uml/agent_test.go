@@ -8,20 +8,26 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfast-storage/holdfast/tests/uml"
+	"github.com/holdfast-storage/holdfast/tests/uml/layoutrun"
 )
 
 // agentTools are what scripts with an agent have in common.
 const agentTools = `
 set -eu
+ip link set lo up
 hf() { "$DIR/holdfast" --data-dir "$DIR/data" "$@"; }
 devices=
 for disk in /dev/ubd[a-h]; do devices="$devices --device $disk"; done
 plan() { hf plan $devices "$@"; }
 agent() {
-  setpriv --no-new-privs --bounding-set "$CAPABILITIES" "$DIR/holdfastd" agent --data-dir "$DIR/data" $devices --limit 8MiB/s --min-size 64MiB 2>> "$DIR/agent.log" &
+  setpriv --no-new-privs --bounding-set "$CAPABILITIES" "$DIR/holdfastd" agent --data-dir "$DIR/data" $devices --limit $limit --min-size 64MiB ${scrubs-} 2>> "$DIR/agent.log" &
   pid=$!
   until hf agent status > /dev/null 2>&1; do sleep 0.1; done
 }
+limit=64MiB/s
+again() { kill $pid; wait $pid || true; limit=$1; agent; }             # with another limit: a slow machine must not miss a reshape
 finished() { plan watch "$1" | grep completed; }
 id() { sed -n 's/^  "id": "\(.*\)",/\1/p' "$1"; }
 `
@@ -43,6 +49,7 @@ finished "$new"
 dd if=/dev/urandom of=/mnt/media/file bs=1M count=40 status=none
 sum=$(sha256sum < /mnt/media/file)
 
+again 1MiB/s
 plan grow media --step add:HF-0004 -o json > "$DIR/stale.json"    # the agent keeps it
 plan grow media --step add:HF-0003,HF-0004 -o json > "$DIR/grow.json"
 grow=$(id "$DIR/grow.json") stale=$(id "$DIR/stale.json")
@@ -60,6 +67,7 @@ plan list | grep "$grow.*pausing"
 kill $pid; wait $pid || true                                     # an upgrade: the pause stays in force
 [ "$(cat $md/sync_speed_max)" = '1 (local)' ]
 grep -q reshape $md/sync_action
+limit=64MiB/s
 agent
 sleep 2
 plan list | grep "$grow.*pausing"
@@ -86,6 +94,7 @@ plan approve "$(id "$DIR/new.json")" --token serial.HF-0001,serial.HF-0002
 finished "$(id "$DIR/new.json")"
 dd if=/dev/urandom of=/mnt/media/file bs=1M count=40 status=none
 sum=$(sha256sum < /mnt/media/file)
+again 1MiB/s
 plan grow media --step add:HF-0003,HF-0004 -o json > "$DIR/grow.json"
 grow=$(id "$DIR/grow.json")
 plan approve "$grow" --token serial.HF-0003,serial.HF-0004
@@ -94,6 +103,7 @@ kill -9 $pid; wait $pid || true
 mdadm --fail /dev/md127 /dev/ubdd1
 until mdadm --remove /dev/md127 /dev/ubdd1; do sleep 0.1; done        # it is pulled
 devices=${devices/--device \/dev\/ubdd/}
+limit=64MiB/s
 agent
 until hf agent status | grep HF-PLAN-STOPPED; do sleep 0.2; done
 until [ "$(cat /sys/block/md127/md/sync_action)" = idle ]; do sleep 0.2; done
@@ -115,6 +125,60 @@ kill $pid; wait $pid
 umount /mnt/media
 echo SCRIPT-OK
 `
+
+// crashScript has the machine die in the middle of a reshape.
+const crashScript = agentTools + `
+agent
+plan new media --disk HF-0001,HF-0002 --mount /mnt/media --reserve 64MiB -o json > "$DIR/new.json"
+plan approve "$(id "$DIR/new.json")" --token serial.HF-0001,serial.HF-0002
+finished "$(id "$DIR/new.json")"
+dd if=/dev/urandom of=/mnt/media/file bs=1M count=40 conv=fsync status=none
+sha256sum < /mnt/media/file > "$DIR/sum"
+again 1MiB/s
+plan grow media --step add:HF-0003,HF-0004 -o json > "$DIR/grow.json"
+plan approve "$(id "$DIR/grow.json")" --token serial.HF-0003,serial.HF-0004
+until plan watch "$(id "$DIR/grow.json")" | head -1 | grep -q reshape && grep -q reshape /proc/mdstat; do sleep 0.1; done
+echo "in the reshape: $(grep -A2 '^md' /proc/mdstat)"
+touch "$DIR/die"
+sleep 1000
+`
+
+// afterScript is the boot after that: nobody does anything, and the plan comes to its end. Then parity goes bad, and a disk.
+const afterScript = agentTools + `
+scrubs="--scrub-every 2s"
+agent
+finished "$(id "$DIR/grow.json")"
+[ "$(sha256sum < /mnt/media/file)" = "$(cat "$DIR/sum")" ]
+until grep -q 'scrub begins' "$DIR/agent.log"; do sleep 0.2; done
+curl -s "$(hf agent status | sed -n 's/^metrics: //p')" | grep 'holdfast_array_state.*clean.* 1'
+until [ "$(cat /sys/block/md127/md/sync_action)" = idle ]; do sleep 0.1; done
+dd if=/dev/urandom of=/dev/ubdb1 bs=1M seek=100 count=1 conv=notrunc,fsync status=none
+until hf agent status | grep HF-ARRAY-MISMATCH; do sleep 0.2; done
+kill $pid; wait $pid || true
+scrubs="--scrub-every 0"
+agent
+until [ "$(cat /sys/block/md127/md/sync_action)" = idle ]; do sleep 0.1; done
+mdadm --fail /dev/md127 /dev/ubdb1                                # the disk whose bytes went bad
+until plan list | grep 'proposed.*replace serial.HF-0002 .* by serial.HF-0005'; do sleep 0.2; done
+hf agent status | grep -e HF-DISK-FAILING -e HF-ARRAY-DEGRADED
+replace=$(plan list | sed -n 's/ .*proposed.*//p')
+plan approve "$replace" --token serial.HF-0002,serial.HF-0005
+finished "$replace"
+[ "$(sha256sum < /mnt/media/file)" = "$(cat "$DIR/sum")" ]
+until ! hf agent status | grep -e HF-DISK -e HF-ARRAY-DEGRADED; do sleep 0.2; done
+kill $pid; wait $pid
+umount /mnt/media
+echo SCRIPT-OK
+`
+
+func TestTheAgentAfterACrash(t *testing.T) {
+	b := newBench(t)
+	for range 5 {
+		b.disk(256)
+	}
+	b.script(crashScript)
+	b.script(afterScript)
+}
 
 func TestAPlanWhoseDiskDiedIsGivenUp(t *testing.T) {
 	b := newBench(t)
@@ -144,6 +208,25 @@ func (b *bench) programsFor(ctx context.Context) {
 	}
 }
 
+// dies ends the guest as a crash does if it asks for that.
+func (b *bench) dies(ctx context.Context, g *uml.Guest, die string) bool {
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-g.Ended():
+			return false
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
+			if _, err := os.Stat(die); err == nil {
+				g.Stop()
+				return true
+			}
+		}
+	}
+}
+
 // capabilities are those that the agent's unit leaves it, as setpriv takes them.
 func (b *bench) capabilities() string {
 	b.t.Helper()
@@ -163,16 +246,22 @@ func (b *bench) capabilities() string {
 // script runs a script with this repository's programs in a guest. It ends by saying SCRIPT-OK.
 func (b *bench) script(text string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 6*time.Minute)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Minute)
 	defer cancel()
 	b.programsFor(ctx)
 	script := filepath.Join(b.dir, "script")
 	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
+	die := filepath.Join(b.dir, layoutrun.DieFile)
+	_ = os.Remove(die)
 	g, err := b.machine.Boot(ctx, "s", []string{"/bin/bash", script}, []string{"DIR=" + b.dir, "DM_DISABLE_UDEV=1", "CAPABILITIES=" + b.capabilities()})
 	if err != nil {
 		b.t.Fatal(err)
+	}
+	if b.dies(ctx, g, die) {
+		b.t.Log(g.Output())
+		return
 	}
 	output, code, err := g.Wait(ctx)
 	if err != nil || code != 0 || !strings.Contains(output, "SCRIPT-OK") {
