@@ -22,7 +22,7 @@ import (
 type standaloneFlags struct {
 	options    standalone.Options
 	osdSize    string
-	csi        bool
+	csi, agent bool
 	progressFD int
 	request    localapi.DownRequest
 }
@@ -47,6 +47,7 @@ func standaloneCommand() *cobra.Command {
 	flags.StringVar(&f.options.CephAddr, "ceph-addr", "", "IP address of Ceph's daemons")
 	flags.IntVar(&f.options.PortBase, "port-base", 0, "first of the ports that a new cluster takes")
 	flags.BoolVar(&f.csi, "csi", true, "run the CSI services")
+	flags.BoolVar(&f.agent, "agent", false, "run the agent, which makes OSDs of disks and storage stacks")
 	flags.IntVar(&f.progressFD, "progress-fd", 0, "file descriptor to report progress on, and log to the directory")
 	flags.BoolVar(&f.options.Stop, "stop", false, "stop the daemons of a cluster that has no supervisor, and end")
 	flags.BoolVar(&f.request.Force, "force", false, "with --stop: also under mounted volumes")
@@ -103,6 +104,9 @@ func (f *standaloneFlags) tools(cmd *cobra.Command) (standalone.Tools, func(), e
 	}
 	if cmd.Flags().Changed("csi") {
 		f.options.CSI = &f.csi
+	}
+	if cmd.Flags().Changed("agent") {
+		f.options.Agent = &f.agent
 	}
 	executable, err := os.Executable()
 	if err != nil {

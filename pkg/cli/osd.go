@@ -36,7 +36,7 @@ func agentOf(cmd *cobra.Command) (*agentapi.Client, error) {
 	client := agentapi.NewClient(dir)
 	_, err = client.Status(cmd.Context())
 	if errors.Is(err, fault.Unavailable) {
-		return nil, fault.New(fault.Unavailable, "%w; OSDs are looked after by the agent: start it by `holdfastd agent --data-dir %s`", err, dir)
+		return nil, fault.New(fault.Unavailable, "%w; OSDs are looked after by the agent: start it by `%s up --agent`, or `holdfastd agent --data-dir %s`", err, self(cmd), dir)
 	}
 	return client, err
 }

@@ -47,6 +47,7 @@ also after a crash. Options of the cluster are fixed by the first "up" and can b
 	}
 	cmd.Flags().StringArray("disk", nil, "use this blank disk (a /dev/disk/by-id or by-path name) instead of a file; repeatable")
 	cmd.Flags().Bool("no-csi", false, "run Ceph alone, without the CSI services")
+	cmd.Flags().Bool("agent", false, "run the agent beside it, for holdfast osd and holdfast plan; it starts the OSDs that it made")
 	return cmd
 }
 
@@ -109,6 +110,9 @@ func upArgs(cmd *cobra.Command, dir string) []string {
 	}
 	if no, _ := cmd.Flags().GetBool("no-csi"); cmd.Flags().Changed("no-csi") {
 		args = append(args, "--csi="+strconv.FormatBool(!no))
+	}
+	if agent, _ := cmd.Flags().GetBool("agent"); cmd.Flags().Changed("agent") {
+		args = append(args, "--agent="+strconv.FormatBool(agent))
 	}
 	return args
 }

@@ -43,6 +43,9 @@ func (s *Supervisor) steps() []step {
 	if s.state.CSI {
 		list = append(list, step{name: "CSI services", check: never, do: s.startCSI, verify: s.awaitCSI})
 	}
+	if s.state.Agent {
+		list = append(list, step{name: "agent", check: never, do: s.startAgent, verify: s.awaitAgent})
+	}
 	return append(list, step{name: "health", check: s.healthy, do: s.awaitHealth})
 }
 

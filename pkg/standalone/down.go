@@ -107,6 +107,7 @@ func (s *Supervisor) stopOrder() [][]*child {
 		return newChild(s.paths, name, cmd, s.tools.Log)
 	}
 	order := [][]*child{
+		{get(childAgent, s.agentCommand())}, // it starts OSDs
 		{get(childCSI, s.csiCommand())},
 		{get(childAttach, s.attachCommand())},
 	}

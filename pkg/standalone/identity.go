@@ -25,7 +25,7 @@ func found(o Options) (*State, error) {
 	}
 	s := &State{Address: o.CephAddr, NodeName: nodeName(), OSDSize: o.OSDSize}
 	s.Kind, s.Version, s.FSID = localapi.IdentityKind, stateVersion, newUUID()
-	s.CSI, s.Listen = *o.CSI, o.Listen
+	s.CSI, s.Agent, s.Listen = *o.CSI, o.Agent != nil && *o.Agent, o.Listen
 	count := o.OSDs
 	if len(o.Disks) > 0 {
 		count = len(o.Disks)
@@ -129,6 +129,9 @@ func (s *State) adjust(o Options) error {
 	}
 	if o.CSI != nil {
 		s.CSI = *o.CSI
+	}
+	if o.Agent != nil {
+		s.Agent = *o.Agent
 	}
 	return nil
 }

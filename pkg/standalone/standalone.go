@@ -26,6 +26,7 @@ type Options struct {
 	CephAddr string        // the IP of Ceph's daemons; default 127.0.0.1
 	PortBase int           // where the search for free ports begins; default: by the directory's name
 	CSI      *bool         // whether the CSI services run; default true
+	Agent    *bool         // whether the agent runs, which makes OSDs of disks and storage stacks; default false
 	Stop     bool          // only to stop what runs: nothing is checked, nothing founded
 }
 

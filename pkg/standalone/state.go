@@ -25,6 +25,7 @@ type State struct {
 	PortHigh int           `json:"port_high"`
 	OSDs     []OSDState    `json:"osds"`
 	OSDSize  storage.Bytes `json:"osd_size_bytes"`
+	Agent    bool          `json:"agent,omitempty"`  // the agent runs beside
 	Formed   bool          `json:"formed"`           // bring-up came to its end once
 	Wiping   bool          `json:"wiping,omitempty"` // `down --wipe` has begun
 }

@@ -1,0 +1,29 @@
+package standalone
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
+)
+
+// childAgent is the name of the agent among the children.
+const childAgent = "agent"
+
+// agentCommand has no port of its own choice for the metrics: several clusters may be on one machine.
+func (s *Supervisor) agentCommand() command.Cmd {
+	return command.Cmd{Name: s.tools.Executable, Args: []string{"agent", "--data-dir", s.dir, "--metrics-listen", "127.0.0.1:0"}}
+}
+
+func (s *Supervisor) startAgent(context.Context) error {
+	_, err := s.keep(childAgent, s.agentCommand())
+	return err
+}
+
+func (s *Supervisor) awaitAgent(ctx context.Context) error {
+	return within(ctx, waitCSI, "the agent does not answer", filepath.Join(s.paths.Log(), childAgent+".out"), func(ctx context.Context) (bool, error) {
+		_, err := agentapi.NewClient(s.dir).Status(ctx)
+		return err == nil, err
+	})
+}
