@@ -145,6 +145,9 @@ func (f *agentFlags) ledger(ctx context.Context, osds *machine.OSDs) ledger.Ledg
 	return book
 }
 
+// healthWithin is how long a disk may take to tell its health.
+const healthWithin = 30 * time.Second
+
 // lookEvery is how often arrays are looked at.
 const lookEvery = 5 * time.Second
 
@@ -154,6 +157,8 @@ func (f *agentFlags) monitor(book ledger.Ledger, watcher *disk.Watcher, log *slo
 	return &agent.Monitor{
 		Ledger: book, Inventory: watcher.Inventory, Arrays: tool.Arrays, Scrub: tool.Scrub, Every: lookEvery, HealthEvery: f.healthEvery, ScrubEvery: f.scrubEvery, Log: log, Now: time.Now,
 		Health: func(ctx context.Context, name string) (smart.Health, error) {
+			ctx, cancel := context.WithTimeout(ctx, healthWithin)
+			defer cancel()
 			return smart.Read(ctx, command.System{}, filepath.Join(f.disks.Root, "dev", name))
 		},
 	}

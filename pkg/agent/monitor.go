@@ -94,15 +94,21 @@ func (m *Monitor) Run(ctx context.Context) error {
 // Look looks once.
 func (m *Monitor) Look(ctx context.Context) {
 	s := Sight{Inventory: m.Inventory(), Health: m.Sight().Health}
-	if m.HealthEvery > 0 && (m.asked.IsZero() || m.Now().Sub(m.asked) >= m.HealthEvery) {
-		s.Health, m.asked = m.ask(ctx, s.Inventory), m.Now()
-	}
 	if err := m.arrays(&s); err != nil {
 		s.Err = err.Error()
 	}
 	if err := m.scrub(s); err != nil {
 		m.Log.Warn("scrub does not begin", obs.KeyError, err)
 	}
+	m.publish(s)
+	if m.HealthEvery > 0 && (m.asked.IsZero() || m.Now().Sub(m.asked) >= m.HealthEvery) {
+		m.asked = m.Now()
+		s.Health = m.ask(ctx, s.Inventory) // last: a disk that fails may take its time
+		m.publish(s)
+	}
+}
+
+func (m *Monitor) publish(s Sight) {
 	m.mu.Lock()
 	m.seen = s
 	m.mu.Unlock()
@@ -111,7 +117,7 @@ func (m *Monitor) Look(ctx context.Context) {
 	}
 }
 
-// ask asks all disks for their health, one after the other: a disk that fails may take its time.
+// ask asks all disks for their health, one after the other.
 func (m *Monitor) ask(ctx context.Context, i disk.Inventory) map[storage.DiskID]smart.Health {
 	all := map[storage.DiskID]smart.Health{}
 	for _, d := range i.Disks {

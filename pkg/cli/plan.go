@@ -119,6 +119,10 @@ type planRow struct {
 	Error      string          `json:"error,omitempty"`
 }
 
+func rowOf(e agentapi.Plan) planRow {
+	return planRow{ID: e.Plan.ID, Subject: e.Plan.Subject, What: e.Plan.What, Status: e.Status, Pausing: e.Pausing, Cancelling: e.Cancelling, Error: e.Error}
+}
+
 func planList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List this machine's plans, the oldest first, then those that nobody has approved", Args: cobra.NoArgs,
@@ -134,7 +138,7 @@ func planList() *cobra.Command {
 			rows := []planRow{}
 			table := &Table{Header: []string{"ID", "SUBJECT", "STATE", "STEP", "CAPACITY", "WHAT"}}
 			for _, e := range list {
-				row := planRow{ID: e.Plan.ID, Subject: e.Plan.Subject, What: e.Plan.What, Status: e.Status, Pausing: e.Pausing, Cancelling: e.Cancelling, Error: e.Error}
+				row := rowOf(e)
 				rows = append(rows, row)
 				table.Rows = append(table.Rows, []string{
 					string(row.ID), row.Subject, stateOf(e), fmt.Sprintf("%d/%d", row.Status.Step, row.Status.Steps), e.Plan.After.String(), strings.TrimSpace(row.What + " " + row.Error),

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,8 +61,8 @@ func keeperOf(cmd *cobra.Command) (*keeper, error) {
 	}
 }
 
-// says tells a person who has done it.
-func (k *keeper) says(cmd *cobra.Command, e agentapi.Plan, next string) {
+// says tells what has become of a plan: as -o asks, and to a person who has done it.
+func (k *keeper) says(cmd *cobra.Command, e agentapi.Plan, next string) error {
 	who := "the agent"
 	if !k.agent {
 		who = "no agent runs: " + k.machine.Ledger.Dir
@@ -70,6 +71,7 @@ func (k *keeper) says(cmd *cobra.Command, e agentapi.Plan, next string) {
 	if next != "" {
 		fmt.Fprintf(cmd.ErrOrStderr(), "next: %s %s\n", self(cmd), next)
 	}
+	return emit(cmd, rowOf(e), nil, func(io.Writer) {})
 }
 
 // localPlans keeps plans without an agent.
@@ -172,7 +174,7 @@ func (l *localPlans) Watch(ctx context.Context, id plan.ID, tell func(executor.S
 }
 
 func planPropose() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "propose FILE", Short: "Have a plan kept until somebody approves it", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := findPlan(cmd, args[0])
@@ -184,12 +186,14 @@ func planPropose() *cobra.Command {
 				return err
 			}
 			e, err := k.Propose(cmd.Context(), p)
-			if err == nil {
-				k.says(cmd, e, "plan approve "+string(p.ID))
+			if err != nil {
+				return err
 			}
-			return err
+			return k.says(cmd, e, "plan approve "+string(p.ID))
 		},
 	}
+	addOutputFlag(cmd)
+	return cmd
 }
 
 func planApprove() *cobra.Command {
@@ -220,11 +224,11 @@ func planApprove() *cobra.Command {
 			if !k.agent {
 				next = "plan run " + string(e.Plan.ID)
 			}
-			k.says(cmd, e, next)
-			return nil
+			return k.says(cmd, e, next)
 		},
 	}
 	cmd.Flags().StringVar(&token, "token", "", "what the command said to say")
+	addOutputFlag(cmd)
 	return cmd
 }
 
@@ -267,13 +271,13 @@ func planOrder(o order) *cobra.Command {
 			if o.verb == agentapi.Resume && !k.agent {
 				next = "plan run " + args[0]
 			}
-			k.says(cmd, e, next)
-			return nil
+			return k.says(cmd, e, next)
 		},
 	}
 	if o.token {
 		cmd.Flags().StringVar(&token, "token", "", "what the command said to say")
 	}
+	addOutputFlag(cmd)
 	return cmd
 }
 
