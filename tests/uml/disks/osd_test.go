@@ -105,7 +105,8 @@ func TestAnEncryptedOSD(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.run("losetup", "--set-capacity", loop)
-	do(n.Grow(t.Context(), 3))
+	growth, err := n.PlanGrowth(t.Context(), 3)
+	do(n.Grow(growth), err)
 	plan, token, err := n.PlanRemoval(t.Context(), 3, false)
 	if err != nil {
 		t.Fatal(err)
