@@ -7,7 +7,7 @@ set -euo pipefail
 build=(gcc libc6-dev libcephfs-dev librados-dev librbd-dev make protobuf-compiler)
 run=(ceph-common ceph-fuse ceph-mds ceph-mgr ceph-mon ceph-osd cryptsetup-bin e2fsprogs qemu-block-extra
      qemu-system-common qemu-utils util-linux xfsprogs)
-test=(7zip btrfs-progs busybox-static conntrack containerd containernetworking-plugins debootstrap dmsetup dosfstools
+test=(7zip btrfs-progs busybox-static conntrack containerd containernetworking-plugins curl debootstrap dmsetup dosfstools
       ethtool fdisk fuse3 gdisk iproute2 iptables kmod libvmdk-utils lvm2 mdadm nftables openssl parted procps
       runc smartmontools socat udev uml-utilities user-mode-linux)
 

@@ -53,7 +53,7 @@ go test -race -count=1 $(go list ./... | grep -v /tests/) ./tests/arch
 step "csi-sanity"
 go test -count=1 -timeout 20m ./tests/sanity
 step "holdfast volume"
-go test -count=1 -timeout 10m ./tests/volumes
+go test -count=1 -timeout 20m ./tests/volumes
 step "controller and node killed at points of their work, on a new cluster"
 down
 bin/holdfast up --data-dir "$cluster"
@@ -69,10 +69,10 @@ go test -count=1 -timeout 20m ./tests/standalone
 step "placement plans carried out on a cluster of six OSDs"
 go test -count=1 -timeout 10m ./tests/placement
 step "OSDs on disks: made, grown, replaced, adopted, removed"
-go test -count=1 -timeout 10m ./tests/osds
+go test -count=1 -timeout 20m ./tests/osds
 step "a cluster that breaks under the services"
 go test -count=1 -timeout 20m ./tests/faults
-step "User Mode Linux: krbd and kernel CephFS, disks that must not be offered"
-go test -count=1 -timeout 20m ./tests/uml
+step "User Mode Linux: krbd, kernel CephFS, disks and layouts, the agent, whole images"
+go test -count=1 -timeout 40m ./tests/uml
 step "Kubernetes: two nodes, real sidecars"
 go test -count=1 -timeout 40m ./tests/kube
