@@ -137,6 +137,9 @@ func TestChangesOfUnseenClusters(t *testing.T) {
 func TestChangesThatLeavePGsShort(t *testing.T) {
 	placementtest.NeedTools(t)
 	for _, seed := range []uint64{53, 84} {
+		if racing && seed == 84 && !thorough() {
+			continue
+		}
 		changeUnseen(t, seed, false)
 		if thorough() {
 			changeUnseen(t, seed, true)

@@ -386,7 +386,11 @@ type tally struct{ even, uneven, bundled, evenGood, unevenGood, bundledGood int 
 // clusters is how many made-up clusters to try: HOLDFAST_PLACEMENT_CLUSTERS, or a sample.
 func clusters(t *testing.T) uint64 {
 	t.Helper()
-	n, err := strconv.ParseUint(cmp.Or(os.Getenv("HOLDFAST_PLACEMENT_CLUSTERS"), "6"), 10, 32)
+	sample := "6"
+	if racing {
+		sample = "2"
+	}
+	n, err := strconv.ParseUint(cmp.Or(os.Getenv("HOLDFAST_PLACEMENT_CLUSTERS"), sample), 10, 32)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,9 @@ import (
 
 func TestTwelvePoolsOfUnequalPGsAreEvenInBytes(t *testing.T) {
 	placementtest.NeedTools(t)
+	if racing && !thorough() {
+		t.Skip("SKIPPED: too slow with the race detector; make test-fuzz runs it without")
+	}
 	seeds := uint64(1)
 	if thorough() {
 		seeds = 4
