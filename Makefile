@@ -71,7 +71,7 @@ test-layouts: ## stacks of 50 random mixes of disks, killed at every journal wri
 test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, OSD maps with osdmaptool's, plans with an oracle; fuzz readers for FUZZ_TIME (1m) each
 	@tests/deps.sh run
 	HOLDFAST_CRUSH_MAPPINGS=$(or $(FUZZ_MAPPINGS),10000000) HOLDFAST_CRUSH_SEED=$(or $(FUZZ_SEED),1000) go test -count=1 -v -timeout 2h -run TestMappings ./pkg/crush
-	HOLDFAST_OSDMAPS=$(or $(FUZZ_OSDMAPS),400) HOLDFAST_PLACEMENT_CLUSTERS=100 go test -count=1 -v -timeout 1h -run 'TestMappings|Unseen|Waves|Twelve|Changes' ./pkg/placement/...
+	HOLDFAST_OSDMAPS=$(or $(FUZZ_OSDMAPS),400) HOLDFAST_PLACEMENT_CLUSTERS=100 go test -count=1 -v -timeout 2h -run 'TestMappings|Unseen|Waves|Twelve|Changes' ./pkg/placement/...
 	for what in crush.FuzzParse placement/osdmap.FuzzParse vdisk/vdi.FuzzImage vdisk/vmdk.FuzzDisk vdisk/vmdk.FuzzCOWD partition/edit.FuzzRead vdisk/inside.FuzzReadGroup coordinator/fsm.FuzzCommand certs.FuzzToken; do \
 	  go test -run '^$$' -fuzz "$${what#*.}\$$" -fuzztime $(or $(FUZZ_TIME),1m) -fuzzminimizetime 1x -parallel 1 "./pkg/$${what%.*}" || exit 1; done
 

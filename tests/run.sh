@@ -67,7 +67,7 @@ go test -count=1 -timeout 10m ./tests/coordinator
 step "the whole of holdfast up"
 go test -count=1 -timeout 20m ./tests/standalone
 step "placement plans carried out on a cluster of six OSDs"
-go test -count=1 -timeout 10m ./tests/placement
+go test -count=1 -timeout 20m ./tests/placement
 step "OSDs on disks: made, grown, replaced, adopted, removed"
 go test -count=1 -timeout 20m ./tests/osds
 step "a cluster that breaks under the services"
