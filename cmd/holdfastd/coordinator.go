@@ -19,6 +19,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/coordinator"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
+	"github.com/holdfast-storage/holdfast/pkg/poll"
 	"github.com/holdfast-storage/holdfast/pkg/rebalance"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -32,6 +33,7 @@ type coordinatorFlags struct {
 	heartbeat, stall                  time.Duration
 	monitors                          []string
 	cephUser, cephKeyFile             string
+	recover                           bool
 }
 
 func coordinatorCommand() *cobra.Command {
@@ -57,6 +59,7 @@ coordinator leads, and exits: let it be started again.`,
 	flags.StringToStringVar(&f.members, "members", nil, "NAME=HOST:PORT,... of all members of a new cluster")
 	flags.DurationVar(&f.heartbeat, "heartbeat", time.Second, "how long a member waits for its leader before it stands itself")
 	flags.DurationVar(&f.stall, "stall", 3*time.Second, "how long a write may take before the disk counts as hung")
+	flags.BoolVar(&f.recover, "recover", false, "a majority is lost for ever: make this member alone the cluster, with what it has, and end; start it without this flag then")
 	flags.StringSliceVar(&f.monitors, "ceph-monitors", nil, "HOST:PORT,... of the Ceph cluster that plans are for (default: none)")
 	flags.StringVar(&f.cephUser, "ceph-user", "hf-coordinator", "Ceph user, without \"client.\"")
 	flags.StringVar(&f.cephKeyFile, "ceph-key-file", "/etc/holdfast/ceph.key", "file that holds the user's key and nothing else")
@@ -84,6 +87,9 @@ func (f *coordinatorFlags) run(cmd *cobra.Command) error {
 	if f.listen == "" {
 		f.listen = f.address
 	}
+	if f.recover {
+		return raftnode.Recover(raftnode.Config{Name: f.name, Dir: f.dir, Address: f.address, Certs: store, Log: log}, []raftnode.Member{{Name: f.name, Address: f.address}})
+	}
 	return f.serve(cmd.Context(), store, log.With(obs.KeyDaemon, "coordinator", "member", f.name))
 }
 
@@ -110,16 +116,9 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 	if len(f.monitors) > 0 {
 		dialer := native.NewDialer()
 		defer dialer.Close()
-		cluster, err := f.ceph(ctx, dialer)
-		if err != nil {
-			return errors.Join(err, node.Close())
-		}
-		planner = rebalance.Planner{Cluster: cluster}
-		worker := coordinator.Worker{
-			Log: node, Registry: rebalance.Steps(cluster), Logger: log,
-			Trouble: func(ctx context.Context) (string, error) { return rebalance.Trouble(ctx, cluster) },
-		}
-		work.Go(func() error { return worker.Run(ctx) })
+		later := &rebalance.Planner{}
+		planner = later
+		work.Go(func() error { return f.work(ctx, node, dialer, later, log) })
 	}
 	api := coordinator.New(node, node, store, planner, log).GRPC()
 	work.Go(func() error {
@@ -134,6 +133,30 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 	})
 	log.Info("coordinator serves", "address", f.address)
 	return errors.Join(work.Wait(), node.Close())
+}
+
+// cephAgain is the pause before a Ceph cluster that did not answer is asked again.
+const cephAgain = 5 * time.Second
+
+// work does the leader's work on the Ceph cluster, once that answers: after a power cut the coordinators may be first.
+func (f *coordinatorFlags) work(ctx context.Context, node *raftnode.Node, dialer *native.Dialer, planner *rebalance.Planner, log *slog.Logger) error {
+	var cluster ceph.Cluster
+	err := poll.Until(ctx, cephAgain, func() (bool, error) {
+		var err error
+		if cluster, err = f.ceph(ctx, dialer); err != nil && ctx.Err() == nil {
+			log.Warn("the cluster does not answer", obs.KeyError, err)
+		}
+		return err == nil, nil
+	})
+	if err != nil {
+		return nil // asked to end
+	}
+	planner.Connected(cluster)
+	worker := coordinator.Worker{
+		Log: node, Registry: rebalance.Steps(cluster), Logger: log,
+		Trouble: func(ctx context.Context) (string, error) { return rebalance.Trouble(ctx, cluster) },
+	}
+	return worker.Run(ctx)
 }
 
 // ceph connects to the cluster.

@@ -53,6 +53,9 @@ func (i Identity) check() error {
 	default:
 		return fault.New(fault.Invalid, "there is no role %q", i.Role)
 	}
+	if i.Role == Agent && i.Name == string(Coordinator) { // it would be taken for the coordinators themselves
+		return fault.New(fault.Invalid, "no node can have the name %q", i.Name)
+	}
 	if i.Name == "" || len(i.Name) > 253 || strings.ContainsAny(i.Name, "/?#%\x00\n") {
 		return fault.New(fault.Invalid, "a certificate cannot be for the name %q", i.Name)
 	}

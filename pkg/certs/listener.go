@@ -18,6 +18,9 @@ const (
 	Raft Protocol = "holdfast-raft"
 )
 
+// acceptAgain is the pause after a connection that could not be taken.
+const acceptAgain = 100 * time.Millisecond
+
 // handshakePatience is how long a client may take until it is known.
 const handshakePatience = 10 * time.Second
 
@@ -62,10 +65,15 @@ func (l *Listener) Close() error {
 func (l *Listener) accept() {
 	for {
 		c, err := l.Listener.Accept()
-		if err != nil {
-			return // closed
+		if err == nil {
+			l.work.Go(func() { l.admit(c) })
+			continue
 		}
-		l.work.Go(func() { l.admit(c) })
+		select { // no descriptor or no memory is left: others close theirs, in a while
+		case <-l.done:
+			return
+		case <-time.After(acceptAgain):
+		}
 	}
 }
 

@@ -82,7 +82,24 @@ func replace(path string, data []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return nil
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Trust adds a CA to those that a directory trusts, whichever they are; it returns all of them. A renewed certificate must not
+// make a process forget a CA that others still have.
+func Trust(dir string, ca []byte) ([]byte, error) {
+	known, err := os.ReadFile(filepath.Join(dir, caFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read CAs: %w", err)
+	}
+	if bytes.Contains(known, bytes.TrimSpace(ca)) {
+		return known, nil
+	}
+	return append(known, ca...), nil
 }
 
 // Store holds the certificate of this process, and follows its directory: a new certificate or CA is used by the next

@@ -236,19 +236,27 @@ func coordinatorBackupCommand() *cobra.Command {
 		Use: "backup FILE", Short: "Write plans, policies, nodes and history to a file", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-				data, err := coordinatorapi.Call(ctx, c, backup)
+				data, err := coordinatorapi.Once(ctx, c, backup)
 				if err != nil {
 					return err
 				}
-				f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-				if err != nil {
-					return fmt.Errorf("write backup: %w", err)
-				}
-				_, err = f.Write(data)
-				return errors.Join(err, f.Sync(), f.Close())
+				return writeNew(args[0], data)
 			})
 		},
 	}
+}
+
+// writeNew writes a file that is not there yet, whole or not at all.
+func writeNew(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("write backup: %w", err), os.Remove(path))
+	}
+	return nil
 }
 
 func backup(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...coordinatorapi.CallOption) ([]byte, error) {
@@ -274,8 +282,8 @@ func coordinatorRestoreCommand() *cobra.Command {
 		Use: "restore FILE", Short: "Replace all that the coordinators know by a backup", Args: cobra.ExactArgs(1),
 		Long: `Replace all that the coordinators know by a backup.
 
-What was proposed, approved and done since the backup is forgotten, while disks and pools stay as they are: plans
-that ran meanwhile are refused as stale. Without --yes nothing is done.`,
+What was proposed, approved and done since the backup is forgotten, while disks and pools stay as they are. Plans that
+were at work in the backup wait, paused, until somebody resumes or abandons them. Without --yes nothing is done.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := os.ReadFile(args[0])
 			if err != nil {
@@ -285,7 +293,7 @@ that ran meanwhile are refused as stale. Without --yes nothing is done.`,
 				return fault.New(fault.Precondition, "this replaces plans, policies and history of all coordinators: repeat it with --yes")
 			}
 			return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-				_, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...coordinatorapi.CallOption) (*coordinatorv1.Status, error) {
+				_, err := coordinatorapi.Once(ctx, c, func(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...coordinatorapi.CallOption) (*coordinatorv1.Status, error) {
 					return restore(ctx, api, data, o...)
 				})
 				return err

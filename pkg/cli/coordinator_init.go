@@ -99,7 +99,11 @@ func issue(ca certs.Pair, id certs.Identity, dir string) error {
 	if err != nil {
 		return err
 	}
-	return certs.Write(dir, ca.Cert, pair)
+	trusted, err := certs.Trust(dir, ca.Cert)
+	if err != nil {
+		return err
+	}
+	return certs.Write(dir, trusted, pair)
 }
 
 func coordinatorCertificateCommand() *cobra.Command {

@@ -87,6 +87,8 @@ func (v planView) progress() string {
 		return "waits for approval"
 	case v.Cancelling:
 		return "ends before its next step; " + v.Status.String()
+	case v.Phase == "completed":
+		return "all steps are done and verified"
 	default:
 		return v.Status.String()
 	}
@@ -210,7 +212,7 @@ func watchPlan(ctx context.Context, c *coordinatorapi.Client, id string, out io.
 	for {
 		for _, address := range c.Addresses() {
 			over, err := watchAt(ctx, c, address, id, out, &last)
-			if over || ctx.Err() != nil || errors.Is(err, fault.NotFound) {
+			if over || ctx.Err() != nil || err != nil && !errors.Is(err, fault.Unavailable) {
 				return err
 			}
 		}
@@ -271,7 +273,7 @@ func coordinatorRebalanceCommand() *cobra.Command {
 			}
 			r.WaveBytes = uint64(size)
 			return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-				m, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
+				m, err := coordinatorapi.Once(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
 					return api.PlanRebalance(ctx, r, o...)
 				})
 				if err != nil {

@@ -11,7 +11,6 @@ import (
 	"strconv"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
@@ -116,7 +115,7 @@ func (s *Server) Restore(stream grpc.ClientStreamingServer[coordinatorv1.Chunk, 
 			return fault.New(fault.Range, "a backup of more than %d bytes", mostBackup)
 		}
 	}
-	if err := s.members.Restore(stream.Context(), data.Bytes()); err != nil {
+	if err := s.members.Restore(stream.Context(), data.Bytes(), caller(stream.Context()).String()); err != nil {
 		return err
 	}
 	status, err := s.GetStatus(stream.Context(), nil)
@@ -128,7 +127,7 @@ func (s *Server) Restore(stream grpc.ClientStreamingServer[coordinatorv1.Chunk, 
 
 // SetThrottle bounds what plans cost.
 func (s *Server) SetThrottle(ctx context.Context, r *coordinatorv1.Throttle) (*coordinatorv1.Throttle, error) {
-	t := fsm.Throttle{Rate: storage.Bytes(r.GetBytesPerSecond()), Backfills: int(r.GetBackfillsPerOsd()), Latency: r.GetClientLatency().AsDuration()}
+	t := fsm.Throttle{Backfills: int(r.GetBackfillsPerOsd())}
 	if err := s.do(ctx, "", &fsm.SetThrottle{Throttle: t}, &t); err != nil {
 		return nil, err
 	}
@@ -145,7 +144,7 @@ func (s *Server) GetThrottle(ctx context.Context, _ *coordinatorv1.GetThrottleRe
 }
 
 func throttleMessage(t fsm.Throttle) *coordinatorv1.Throttle {
-	return &coordinatorv1.Throttle{BytesPerSecond: uint64(t.Rate), BackfillsPerOsd: uint32(t.Backfills), ClientLatency: durationpb.New(t.Latency)}
+	return &coordinatorv1.Throttle{BackfillsPerOsd: uint32(t.Backfills)}
 }
 
 // SetPolicy writes or removes a policy.

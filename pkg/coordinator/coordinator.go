@@ -43,7 +43,7 @@ type Members interface {
 	Add(ctx context.Context, m raftnode.Member) error
 	Remove(ctx context.Context, name string) error
 	Transfer(ctx context.Context, to string) error
-	Restore(ctx context.Context, backup []byte) error
+	Restore(ctx context.Context, backup []byte, who string) error
 }
 
 var (

@@ -17,8 +17,14 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
+// mostPlan is the largest plan, in bytes.
+const mostPlan = 4 << 20
+
 // ProposePlan takes a plan in.
 func (s *Server) ProposePlan(ctx context.Context, r *coordinatorv1.ProposePlanRequest) (*coordinatorv1.Plan, error) {
+	if len(r.GetPlan()) > mostPlan {
+		return nil, fault.New(fault.Range, "a plan of %d bytes: %d are possible", len(r.GetPlan()), mostPlan)
+	}
 	p, err := plan.Parse(r.GetPlan())
 	if err != nil {
 		return nil, err
@@ -76,11 +82,18 @@ func (s *Server) ChangePlan(ctx context.Context, r *coordinatorv1.ChangePlanRequ
 
 // change commits what concerns a plan, and returns the plan as it is then.
 func (s *Server) change(ctx context.Context, key string, b fsm.Body) (*coordinatorv1.Plan, error) {
-	var e fsm.Entry
-	if err := s.do(ctx, key, b, &e); err != nil {
+	var done fsm.Changed
+	if err := s.do(ctx, key, b, &done); err != nil {
 		return nil, err
 	}
-	return message(&e, true)
+	var m *coordinatorv1.Plan
+	err := fault.New(fault.NotFound, "plan %s has gone since", done.Plan)
+	s.log.View(func(state *fsm.State) { // it is applied here: this member led
+		if e, ok := state.Plans[done.Plan]; ok {
+			m, err = message(e, true)
+		}
+	})
+	return m, err
 }
 
 // GetPlan returns a plan.
@@ -130,6 +143,9 @@ func (s *Server) ListPlans(ctx context.Context, r *coordinatorv1.ListPlansReques
 	return answer, err
 }
 
+// watchProof is how long a watcher may hear nothing before the leader proves again that it leads.
+const watchProof = 10 * time.Second
+
 // watchPause is the least time between two looks at the state for one watcher.
 const watchPause = 100 * time.Millisecond
 
@@ -156,6 +172,7 @@ func (s *Server) WatchPlans(r *coordinatorv1.WatchPlansRequest, stream coordinat
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-wait:
+			case <-time.After(watchProof): // a leader that was cut off sees no change, and must not be believed
 			}
 		}
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -28,6 +30,9 @@ func (s *Server) ReportNode(ctx context.Context, r *coordinatorv1.ReportNodeRequ
 
 // SetSubject tells the state that a subject was found in.
 func (s *Server) SetSubject(ctx context.Context, r *coordinatorv1.SetSubjectRequest) (*coordinatorv1.SetSubjectResponse, error) {
+	if who := caller(ctx); who.Role == certs.Agent && !strings.HasSuffix(r.GetSubject(), " on "+who.Name) {
+		return nil, fault.New(fault.Denied, "%s may tell the state of what is on %s alone (\"... on %s\"), not of %q", who, who.Name, who.Name, r.GetSubject())
+	}
 	state, err := document(r.GetState(), "the state of "+r.GetSubject())
 	if err != nil {
 		return nil, err
@@ -70,24 +75,11 @@ func (s *Server) ReportStep(ctx context.Context, r *coordinatorv1.ReportStepRequ
 	if err := json.Unmarshal(r.GetRecord(), &record); err != nil {
 		return nil, fault.New(fault.Invalid, "read record of a step: %w", err)
 	}
-	if err := s.holds(ctx, plan.ID(r.GetPlan()), r.GetTerm()); err != nil {
-		return nil, err
-	}
 	var o fsm.Orders
-	if err := s.do(ctx, "", &fsm.ReportStep{Plan: plan.ID(r.GetPlan()), Term: r.GetTerm(), Record: record, For: r.GetFor().AsDuration()}, &o); err != nil {
+	if err := s.do(ctx, "", &fsm.ReportStep{Plan: plan.ID(r.GetPlan()), Holder: caller(ctx).Name, Term: r.GetTerm(), Record: record, For: r.GetFor().AsDuration()}, &o); err != nil {
 		return nil, err
 	}
 	return &coordinatorv1.Orders{Lease: leaseMessage(o.Lease), Phase: string(o.Phase), Rest: o.Rest}, nil
-}
-
-// holds refuses an agent that reports under a lease that another node has.
-func (s *Server) holds(ctx context.Context, id plan.ID, term uint64) (err error) {
-	s.log.View(func(state *fsm.State) {
-		if e := state.Plans[id]; e != nil && e.Lease != nil && e.Lease.Term == term && e.Lease.Holder != caller(ctx).Name {
-			err = fault.New(fault.Denied, "the work on plan %s is for %s", id, e.Lease.Holder)
-		}
-	})
-	return err
 }
 
 func leaseMessage(l *fsm.Lease) *coordinatorv1.Lease {

@@ -56,7 +56,7 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // lead looks after the plans as the leader of a term.
 func (w *Worker) lead(ctx context.Context, term uint64) error {
-	if err := w.guard(ctx); err != nil {
+	if err := errors.Join(w.guard(ctx), w.bury(ctx)); err != nil {
 		return err
 	}
 	id, ok := w.next()
@@ -110,6 +110,24 @@ func (w *Worker) next() (id plan.ID, ok bool) {
 	return id, ok
 }
 
+// bury ends plans that were to be cancelled by a worker that has died since.
+func (w *Worker) bury(ctx context.Context) error {
+	var ids []plan.ID
+	w.Log.View(func(s *fsm.State) {
+		for _, id := range slices.Sorted(maps.Keys(s.Plans)) {
+			if e := s.Plans[id]; e.Cancel && e.Lease != nil && !e.Lease.Until.After(time.Now()) {
+				ids = append(ids, id)
+			}
+		}
+	})
+	for _, id := range ids {
+		if _, err := w.apply(ctx, &fsm.Cancel{Plan: id}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // guard pauses the coordinator's plans while there is trouble, and lets those go on that it paused.
 func (w *Worker) guard(ctx context.Context) error {
 	if w.Trouble == nil {
@@ -145,7 +163,7 @@ func (w *Worker) guard(ctx context.Context) error {
 	if why != "" {
 		return change(held, func(id plan.ID) fsm.Body { return &fsm.PausePlan{Plan: id, Why: why} })
 	}
-	return change(paused, func(id plan.ID) fsm.Body { return &fsm.Resume{Plan: id} })
+	return change(paused, func(id plan.ID) fsm.Body { return &fsm.Resume{Plan: id, PausedBy: fsm.Coordinator} })
 }
 
 func (w *Worker) apply(ctx context.Context, b fsm.Body) (fsm.Answer, error) {
@@ -203,7 +221,7 @@ func (j *logJournal) Append(r executor.Record) error {
 	default:
 		return nil
 	}
-	a, err := j.worker.apply(j.ctx, &fsm.ReportStep{Plan: j.work.Plan.ID, Term: j.work.Lease.Term, Record: r, For: leaseFor})
+	a, err := j.worker.apply(j.ctx, &fsm.ReportStep{Plan: j.work.Plan.ID, Holder: fsm.Coordinator, Term: j.work.Lease.Term, Record: r, For: leaseFor})
 	if err != nil {
 		return err
 	}

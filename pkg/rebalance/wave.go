@@ -59,7 +59,11 @@ func (w *wave) Check(ctx context.Context) (executor.State, error) {
 
 // set counts the upmaps that are as the plan wants them.
 func (w *wave) set(ctx context.Context) (int, error) {
-	all, err := upmaps(ctx, w.cluster)
+	var all map[string][][2]int32
+	err := patiently(ctx, func() (err error) {
+		all, err = upmaps(ctx, w.cluster)
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -77,22 +81,49 @@ func (w *wave) set(ctx context.Context) (int, error) {
 
 // Do sets the upmaps and waits until all PGs are where they belong.
 func (w *wave) Do(ctx context.Context) error {
-	if err := w.takeOver(ctx); err != nil {
+	if err := patiently(ctx, func() error { return w.takeOver(ctx) }); err != nil {
 		return err
 	}
-	all, err := upmaps(ctx, w.cluster)
-	if err != nil {
-		return err
-	}
+	looked := w.now()
 	for _, u := range w.Upmaps {
-		if slices.Equal(orEmpty(all[u.PG]), u.To) {
-			continue
+		if w.now().Sub(looked) > fresh { // this process may have stood still, and another leader gone on
+			if _, err := w.set(ctx); err != nil {
+				return err
+			}
+			looked = w.now()
 		}
-		if _, err := w.cluster.Mon(ctx, command(u), nil); err != nil {
+		err := patiently(ctx, func() error {
+			_, err := w.cluster.Mon(ctx, command(u), nil)
+			return err
+		})
+		if err != nil {
 			return fmt.Errorf("set the upmap of PG %s: %w", u.PG, err)
 		}
 	}
 	return w.settle(ctx)
+}
+
+// fresh is how long a look at the map may be ago when an upmap is set.
+const fresh = time.Second
+
+// patience is how long a cluster may take for an election.
+const patience = 2 * time.Minute
+
+// patiently tries again what a monitor election, or a manager that is replaced, may have kept from working.
+func patiently(ctx context.Context, try func() error) error {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var last error
+	err := poll.Until(limited, lookEvery, func() (bool, error) {
+		if last = try(); last != nil && !isPassing(last) {
+			return false, last
+		}
+		return last == nil, nil
+	})
+	if err != nil && ctx.Err() == nil && last != nil {
+		return last
+	}
+	return err
 }
 
 // command is the monitor command that gives a PG its upmap.
@@ -162,7 +193,7 @@ func (w *wave) tell(now pgs, most int64, since time.Time) {
 	w.report(p)
 }
 
-// Verify finds all upmaps set and all PGs settled.
+// Verify finds all upmaps set; Do has waited until the PGs were settled.
 func (w *wave) Verify(ctx context.Context) error {
 	set, err := w.set(ctx)
 	if err != nil {

@@ -178,16 +178,6 @@ func (c *cluster) logs() string {
 	return text.String()
 }
 
-// refused runs the CLI, which must fail, and returns what it printed.
-func (c *cluster) refused(args ...string) string {
-	c.t.Helper()
-	out, err := exec.CommandContext(c.t.Context(), filepath.Join(bin, "holdfast"), args...).CombinedOutput()
-	if err == nil {
-		c.t.Errorf("holdfast %s worked:\n%s", strings.Join(args, " "), out)
-	}
-	return string(out)
-}
-
 // planAt is where a plan is: its phase and its step, from 0.
 func (c *cluster) planAt(client *coordinatorapi.Client, id plan.ID) (string, int) {
 	c.t.Helper()

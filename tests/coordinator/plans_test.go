@@ -44,7 +44,7 @@ func (w who) change(verb v1.ChangePlanRequest_Verb, id plan.ID, token string) (*
 
 func (w who) setSubject(state string) error {
 	_, err := ask(w, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.SetSubjectResponse, error) {
-		return api.SetSubject(ctx, &v1.SetSubjectRequest{Subject: "stack media", State: []byte(state)}, o...)
+		return api.SetSubject(ctx, &v1.SetSubjectRequest{Subject: "stack media on n1", State: []byte(state)}, o...)
 	})
 	return err
 }
@@ -79,7 +79,7 @@ func reshape(t *testing.T, state string) (plan.Plan, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := plan.Plan{Parent: parent, Subject: "stack media", What: "add B", State: []byte(`{"disks":["A","B"]}`), Disks: []plan.Disk{{ID: "B", Size: 1, Use: plan.Take}}}
+	p := plan.Plan{Parent: parent, Subject: "stack media on n1", What: "add B", State: []byte(`{"disks":["A","B"]}`), Disks: []plan.Disk{{ID: "B", Size: 1, Use: plan.Take}}}
 	for i := range 3 {
 		p.Steps = append(p.Steps, plan.Step{Kind: "array-reshape", What: fmt.Sprint("step ", i+1), Executor: "node", Args: []byte(`{}`)})
 	}
@@ -147,7 +147,5 @@ func TestAPlanGoesOnWhenTheLeaderIsKilled(t *testing.T) {
 	}
 	_, stale := reshape(t, `{"disks":["A"]}`+" ")
 	_, err = admin.propose(stale)
-	if err != nil { // the same plan: it is known, and over
-		refused(err, fault.Precondition)
-	}
+	refused(err, fault.Precondition) // the same plan once more: its subject has changed since
 }

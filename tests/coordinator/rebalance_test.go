@@ -25,7 +25,7 @@ var coordinatorCaps = []string{
 }
 
 // TestARebalanceSurvivesItsLeaders moves PGs of a real cluster of mixed OSDs in waves, under load, with the leader killed twice on
-// the way: the upmaps at the end are those of the plan, and every PG is where they say.
+// the way: the upmaps at the end are those of the plan, and all PGs are active+clean with them.
 func TestARebalanceSurvivesItsLeaders(t *testing.T) {
 	ceph := realceph.Own(t, "/var/tmp/hf-rebalance", "--osds", "6", "--osd-size", "4GiB", "--no-csi")
 	for osd, w := range []string{"1", "1", "2", "2", "3", "4"} {
@@ -45,7 +45,7 @@ func TestARebalanceSurvivesItsLeaders(t *testing.T) {
 	var proposed struct {
 		Plan plan.Plan `json:"plan"`
 	}
-	read(t, coordinator("rebalance", "--wave-backfills", "2", "-o", "json"), &proposed)
+	read(t, coordinator("rebalance", "--wave-backfills", "1", "-o", "json"), &proposed)
 	p := proposed.Plan
 	if len(p.Steps) < 3 {
 		t.Fatalf("%d waves are too few for this test", len(p.Steps))
@@ -72,8 +72,12 @@ func TestARebalanceSurvivesItsLeaders(t *testing.T) {
 		}
 	}
 	t.Log(coordinator("plan", "watch", string(p.ID)))
+	if err := load.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("the load did not last: %v", err)
+	}
 	_ = load.Process.Kill()
 	_ = load.Wait()
+	settle(t, ceph)
 	var want rebalance.State
 	if err := json.Unmarshal(p.State, &want); err != nil {
 		t.Fatal(err)
@@ -87,9 +91,6 @@ func TestARebalanceSurvivesItsLeaders(t *testing.T) {
 	read(t, ceph.Tool(t, "ceph", "balancer", "status", "-f", "json"), &balancer)
 	if balancer.Active {
 		t.Error("the manager's balancer is on, beside the coordinators")
-	}
-	if text := c.refused("coordinator", "rebalance", "--certs", admin); !strings.Contains(text, "nothing to do") {
-		t.Errorf("a balanced cluster: %s", text)
 	}
 }
 

@@ -59,6 +59,7 @@ func (d *stallingDisk) goOn(t *testing.T) {
 func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	disk := newStallingDisk(t)
 	c := start(t, 3, map[string]string{"c1": filepath.Join(disk.dir, "c1")})
+	t.Cleanup(func() { _ = exec.Command("fsfreeze", "-u", disk.dir).Run() }) // before the processes end: one may hang in it
 	admin := c.client(c.open("admin"))
 	for c.leader(admin) != "c1" {
 		c.holdfast("coordinator", "transfer", "c1", "--certs", c.certs("admin"))

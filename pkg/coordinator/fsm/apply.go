@@ -14,7 +14,9 @@ const (
 	keepHistory = 10_000 // events
 	keepAnswers = 4096   // answers by key
 	keepOver    = 1000   // plans that are over
-	maxBody     = 8 << 20
+
+	mostProposals = 1000 // plans that wait for approval
+	maxBody       = 8 << 20
 )
 
 // Answer is what a command gave: a value in JSON, or the class and text of its refusal.

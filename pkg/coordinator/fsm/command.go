@@ -104,6 +104,8 @@ type PausePlan struct {
 // Resume lets a plan go on that was paused, stopped by an error or cancelled in the middle.
 type Resume struct {
 	Plan plan.ID `json:"plan"`
+	// PausedBy lifts a pause of that one alone, and nothing else; it does nothing where somebody else has paused the plan since.
+	PausedBy string `json:"paused_by,omitempty"`
 }
 
 // Cancel ends a plan before its next step.
@@ -133,6 +135,7 @@ type Work struct {
 // ReportStep tells how a step goes, and renews the lease.
 type ReportStep struct {
 	Plan   plan.ID         `json:"plan"`
+	Holder string          `json:"holder"`
 	Term   uint64          `json:"term"`
 	Record executor.Record `json:"record"`
 	For    time.Duration   `json:"for_ns,omitempty"`

@@ -80,11 +80,14 @@ func (d *driver) lease(id plan.ID, holder string) fsm.Work {
 func (d *driver) step(id plan.ID, term uint64, step int, e executor.Event) fsm.Orders {
 	d.t.Helper()
 	var o fsm.Orders
-	r := executor.Record{Step: step, Event: e}
+	r, holder := executor.Record{Step: step, Event: e}, ""
+	if lease := d.s.Plans[id].Lease; lease != nil {
+		holder = lease.Holder
+	}
 	if e == executor.StepProgress {
 		r.Progress = &executor.Progress{Done: 1, Total: 2, Rate: 1}
 	}
-	if err := d.must(&fsm.ReportStep{Plan: id, Term: term, Record: r}).Read(&o); err != nil {
+	if err := d.must(&fsm.ReportStep{Plan: id, Holder: holder, Term: term, Record: r}).Read(&o); err != nil {
 		d.t.Fatal(err)
 	}
 	return o
@@ -130,7 +133,7 @@ func TestAPlanGoesFromHandToHandAndEndsInItsState(t *testing.T) {
 	if len(again.Records) != 1 || again.Lease.Term <= w.Lease.Term {
 		t.Fatalf("%+v", again)
 	}
-	d.refused(fault.Aborted, "term", &fsm.ReportStep{Plan: p.ID, Term: w.Lease.Term, Record: executor.Record{Event: executor.StepVerified}})
+	d.refused(fault.Aborted, "term", &fsm.ReportStep{Plan: p.ID, Holder: w.Lease.Holder, Term: w.Lease.Term, Record: executor.Record{Event: executor.StepVerified}})
 	for range 50 {
 		d.step(p.ID, again.Lease.Term, 0, executor.StepProgress)
 	}
@@ -198,13 +201,60 @@ func TestPauseCancelAndAbandonHoldBetweenSteps(t *testing.T) {
 	d.refused(fault.Busy, "cancelled", &fsm.Approve{Plan: other.ID, Token: "E"}) // what is half done is still held
 	d.must(&fsm.Resume{Plan: p.ID})
 	c := d.lease(p.ID, fsm.Coordinator)
-	if err := d.must(&fsm.ReportStep{Plan: p.ID, Term: c.Lease.Term, Record: executor.Record{Step: 1, Event: executor.Stopped, Error: "no quorum"}}).Err(); err != nil {
+	if err := d.must(&fsm.ReportStep{Plan: p.ID, Holder: c.Lease.Holder, Term: c.Lease.Term, Record: executor.Record{Step: 1, Event: executor.Stopped, Error: "no quorum"}}).Err(); err != nil {
 		t.Fatal(err)
 	}
 	d.must(&fsm.Abandon{Plan: p.ID})
 	d.refused(fault.Precondition, "stale", &fsm.Approve{Plan: other.ID, Token: "E"}) // its state must be told anew
 	d.must(&fsm.SetSubject{Subject: "stack 미디어", State: []byte(`{"disks":["A"]}`)})
 	d.must(&fsm.Approve{Plan: other.ID, Token: "E"})
+}
+
+func TestAPersonsWordStandsAboveTheCoordinators(t *testing.T) {
+	d := newDriver(t)
+	p := sample(t, "stack 미디어", `{"disks":["A"]}`, "B")
+	d.must(&fsm.Propose{Plan: p, Node: "n1"})
+	d.must(&fsm.Approve{Plan: p.ID, Token: "B"})
+	guard := func(b fsm.Body) {
+		t.Helper()
+		if err := d.do(fsm.Coordinator, "", b).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	guard(&fsm.PausePlan{Plan: p.ID, Why: "nearfull"})
+	d.must(&fsm.PausePlan{Plan: p.ID, Why: "mine"})
+	guard(&fsm.PausePlan{Plan: p.ID, Why: "nearfull"})
+	guard(&fsm.Resume{Plan: p.ID, PausedBy: fsm.Coordinator})
+	if e := d.s.Plans[p.ID]; e.Pause == nil || e.Pause.By != "minji" {
+		t.Errorf("a person's pause was lifted: %+v", e.Pause)
+	}
+	d.must(&fsm.Resume{Plan: p.ID})
+	w := d.lease(p.ID, "n1")
+	d.step(p.ID, w.Lease.Term, 0, executor.StepBegun)
+	guard(&fsm.PausePlan{Plan: p.ID, Why: "nearfull"})
+	d.must(&fsm.Cancel{Plan: p.ID})
+	guard(&fsm.Resume{Plan: p.ID, PausedBy: fsm.Coordinator})
+	if !d.s.Plans[p.ID].Cancel {
+		t.Error("a person's cancel was forgotten")
+	}
+	d.now = d.now.Add(time.Hour) // the worker has died
+	d.refused(fault.Precondition, "cancelled", &fsm.TakeLease{Plan: p.ID, Holder: "n1", For: time.Minute})
+	if d.phase(p.ID) != fsm.Cancelled {
+		t.Errorf("the plan is %s", d.phase(p.ID))
+	}
+}
+
+func TestWhatABackupSaysIsAtWorkWaitsForAPerson(t *testing.T) {
+	d := newDriver(t)
+	p := sample(t, "stack 미디어", `{"disks":["A"]}`, "B")
+	d.must(&fsm.Propose{Plan: p, Node: "n1"})
+	d.must(&fsm.Approve{Plan: p.ID, Token: "B"})
+	d.lease(p.ID, "n1")
+	backup := restored(t, d.s)
+	backup.Restored(d.now, "minji", 99)
+	if e := backup.Plans[p.ID]; e.Lease != nil || e.Pause == nil || backup.Term != 99 {
+		t.Errorf("%+v, term %d", e, backup.Term)
+	}
 }
 
 func TestAPolicyApprovesWhatTakesNoDisk(t *testing.T) {
@@ -220,9 +270,9 @@ func TestAPolicyApprovesWhatTakesNoDisk(t *testing.T) {
 
 func TestACommandThatComesTwiceIsDoneOnce(t *testing.T) {
 	d := newDriver(t)
-	d.do("minji", "k", &fsm.SetThrottle{Throttle: fsm.Throttle{Rate: 1}})
-	d.must(&fsm.SetThrottle{Throttle: fsm.Throttle{Rate: 2}})
-	if err := d.do("minji", "k", &fsm.SetThrottle{Throttle: fsm.Throttle{Rate: 1}}).Err(); err != nil || d.s.Throttle.Rate != 2 {
+	d.do("minji", "k", &fsm.SetThrottle{Throttle: fsm.Throttle{Backfills: 1}})
+	d.must(&fsm.SetThrottle{Throttle: fsm.Throttle{Backfills: 2}})
+	if err := d.do("minji", "k", &fsm.SetThrottle{Throttle: fsm.Throttle{Backfills: 1}}).Err(); err != nil || d.s.Throttle.Backfills != 2 {
 		t.Errorf("%v, %v", err, d.s.Throttle)
 	}
 }
@@ -279,15 +329,15 @@ func random(t *testing.T, r *rand.Rand, s *fsm.State) fsm.Body {
 		id = ids[r.IntN(len(ids))]
 	}
 	var term uint64
-	token, at := "", 0
+	token, at, holder := "", 0, ""
 	if e := s.Plans[id]; e != nil {
 		token, at = e.Plan.Token(), e.Status().Step
 		if e.Lease != nil {
-			term = e.Lease.Term - r.Uint64N(2)*r.Uint64N(2)
+			term, holder = e.Lease.Term-r.Uint64N(2)*r.Uint64N(2), e.Lease.Holder
 		}
 	}
 	events := []executor.Event{executor.StepBegun, executor.StepDone, executor.StepVerified, executor.StepVerified, executor.Stopped, executor.Cancelled, "nonsense"}
-	report := &fsm.ReportStep{Plan: id, Term: term, Record: executor.Record{Step: at, Event: events[r.IntN(len(events))]}}
+	report := &fsm.ReportStep{Plan: id, Holder: holder, Term: term, Record: executor.Record{Step: at, Event: events[r.IntN(len(events))]}}
 	all := []fsm.Body{
 		&fsm.ReportNode{Node: "n1", Boot: "b", Generation: r.Uint64N(5)},
 		&fsm.SetSubject{Subject: subject, State: []byte(state)},

@@ -48,6 +48,9 @@ func (b *SetSubject) apply(s *State, c Command) (any, error) {
 	if b.Subject == "" {
 		return nil, fault.New(fault.Invalid, "the state of a subject without a name")
 	}
+	if len(b.State) > maxBody {
+		return nil, fault.New(fault.Range, "the state of %s has %d bytes: %d are possible", b.Subject, len(b.State), maxBody)
+	}
 	hash, err := plan.Hash(b.State)
 	if err != nil {
 		return nil, fault.As(fault.Invalid, err)
@@ -81,10 +84,10 @@ func (b *SetPolicy) apply(s *State, c Command) (any, error) {
 
 func (b *SetThrottle) apply(s *State, c Command) (any, error) {
 	t := b.Throttle
-	if t.Rate < 0 || t.Backfills < 0 || t.Latency < 0 {
+	if t.Backfills < 0 {
 		return nil, fault.New(fault.Range, "a throttle below zero: 0 is no bound")
 	}
 	s.Throttle = t
-	s.note(c, "throttle", "at most %s/s, %d backfills an OSD, client latency %v (0: no bound)", t.Rate, t.Backfills, t.Latency)
+	s.note(c, "throttle", "at most %d backfills an OSD in a wave (0: the planner's own)", t.Backfills)
 	return t, nil
 }

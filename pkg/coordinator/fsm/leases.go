@@ -20,6 +20,10 @@ func (b *TakeLease) apply(s *State, c Command) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if e.Cancel && !s.worked(e) { // whoever was to end it has died
+		s.end(e, Cancelled)
+		s.note(c, string(b.Plan), "cancelled; its worker is gone")
+	}
 	if err := s.workable(e, b.Holder); err != nil {
 		return nil, err
 	}
@@ -65,6 +69,9 @@ func (b *ReportStep) apply(s *State, c Command) (any, error) {
 	}
 	if e.Lease == nil || e.Lease.Term != b.Term {
 		return nil, fault.New(fault.Aborted, "plan %s: the lease of term %d is not the one that counts: stop, and ask for the work anew", b.Plan, b.Term)
+	}
+	if e.Lease.Holder != b.Holder {
+		return nil, fault.New(fault.Denied, "the work on plan %s is for %s", b.Plan, e.Lease.Holder)
 	}
 	if b.For < 0 || b.For > longestLease {
 		return nil, fault.New(fault.Range, "a lease of %v: up to %v is possible", b.For, longestLease)

@@ -27,7 +27,10 @@ func (b *Propose) apply(s *State, c Command) (any, error) {
 		return nil, err
 	}
 	if known, ok := s.Plans[p.ID]; ok && !known.Over() {
-		return known, nil
+		return known.changed(), nil
+	}
+	if s.proposals() >= mostProposals {
+		return nil, fault.New(fault.Precondition, "%d plans wait for approval: cancel those that nobody wants", mostProposals)
 	}
 	if err := s.fresh(p, s.Subjects[p.Subject].State); err != nil {
 		return nil, err
@@ -39,7 +42,26 @@ func (b *Propose) apply(s *State, c Command) (any, error) {
 		e.Approval, e.Phase = &Approval{By: "policy " + name, At: c.At}, Approved
 		s.note(c, string(p.ID), "approved by policy %s", name)
 	}
-	return e, nil
+	return e.changed(), nil
+}
+
+// Changed is the answer to what concerns a plan. The plan itself may be large, and answers are kept.
+type Changed struct {
+	Plan  plan.ID `json:"plan"`
+	Phase Phase   `json:"phase"`
+}
+
+func (e *Entry) changed() Changed { return Changed{e.Plan.ID, e.Phase} }
+
+// proposals counts the plans that wait for approval.
+func (s *State) proposals() int {
+	n := 0
+	for _, e := range s.Plans {
+		if e.Phase == Proposed {
+			n++
+		}
+	}
+	return n
 }
 
 // proposable refuses what can never run.
@@ -122,7 +144,7 @@ func (b *Approve) apply(s *State, c Command) (any, error) {
 		return nil, fault.New(fault.Denied, "approving plan %s asks for the token %q, which names what is at stake", b.Plan, want)
 	}
 	if e.Held() || e.Phase == Completed {
-		return e, nil
+		return e.changed(), nil
 	}
 	if e.Phase != Proposed {
 		return nil, fault.New(fault.Precondition, "plan %s is %s: propose it anew", b.Plan, e.Phase)
@@ -135,7 +157,7 @@ func (b *Approve) apply(s *State, c Command) (any, error) {
 	}
 	e.Approval, e.Phase = &Approval{By: c.Who, At: c.At}, Approved
 	s.note(c, string(b.Plan), "approved")
-	return e, nil
+	return e.changed(), nil
 }
 
 func (b *PausePlan) apply(s *State, c Command) (any, error) {
@@ -146,11 +168,11 @@ func (b *PausePlan) apply(s *State, c Command) (any, error) {
 	if !e.Held() || e.Phase == Cancelled {
 		return nil, fault.New(fault.Precondition, "plan %s is %s: there is nothing to pause", b.Plan, e.Phase)
 	}
-	if e.Pause == nil {
+	if e.Pause == nil || e.Pause.By == Coordinator && c.Who != Coordinator { // a person's pause stays until a person lifts it
 		e.Pause = &Pause{By: c.Who, Why: b.Why, At: c.At}
 		s.note(c, string(b.Plan), "paused: %s", b.Why)
 	}
-	return e, nil
+	return e.changed(), nil
 }
 
 func (b *Resume) apply(s *State, c Command) (any, error) {
@@ -161,15 +183,22 @@ func (b *Resume) apply(s *State, c Command) (any, error) {
 	if !e.Held() {
 		return nil, fault.New(fault.Precondition, "plan %s is %s: there is nothing to resume", b.Plan, e.Phase)
 	}
+	if b.PausedBy != "" {
+		if e.Pause != nil && e.Pause.By == b.PausedBy {
+			e.Pause = nil
+			s.note(c, string(b.Plan), "goes on")
+		}
+		return e.changed(), nil
+	}
 	if e.Pause == nil && !e.Cancel && e.Phase != Stopped && e.Phase != Cancelled {
-		return e, nil
+		return e.changed(), nil
 	}
 	e.Pause, e.Cancel, e.Ended = nil, false, time.Time{}
 	if e.Phase == Stopped || e.Phase == Cancelled {
 		e.Phase = Running
 	}
 	s.note(c, string(b.Plan), "resumed")
-	return e, nil
+	return e.changed(), nil
 }
 
 func (b *Cancel) apply(s *State, c Command) (any, error) {
@@ -179,7 +208,7 @@ func (b *Cancel) apply(s *State, c Command) (any, error) {
 	}
 	switch {
 	case e.Phase == Cancelled:
-		return e, nil
+		return e.changed(), nil
 	case e.Over():
 		return nil, fault.New(fault.Precondition, "plan %s is %s: there is nothing to cancel", b.Plan, e.Phase)
 	case s.worked(e):
@@ -189,7 +218,7 @@ func (b *Cancel) apply(s *State, c Command) (any, error) {
 		s.end(e, Cancelled)
 		s.note(c, string(b.Plan), "cancelled")
 	}
-	return e, nil
+	return e.changed(), nil
 }
 
 func (b *Abandon) apply(s *State, c Command) (any, error) {
@@ -199,7 +228,7 @@ func (b *Abandon) apply(s *State, c Command) (any, error) {
 	}
 	switch {
 	case e.Phase == Abandoned:
-		return e, nil
+		return e.changed(), nil
 	case !e.Held():
 		return nil, fault.New(fault.Precondition, "plan %s is %s: there is nothing to abandon", b.Plan, e.Phase)
 	case s.worked(e):
@@ -210,7 +239,7 @@ func (b *Abandon) apply(s *State, c Command) (any, error) {
 	}
 	s.end(e, Abandoned)
 	s.note(c, string(b.Plan), "abandoned at step %d of %d", e.Status().Step+1, len(e.Plan.Steps))
-	return e, nil
+	return e.changed(), nil
 }
 
 // worked reports whether somebody may be at work on the plan.

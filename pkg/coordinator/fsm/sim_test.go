@@ -159,7 +159,7 @@ func (sim *simulation) work(faulty bool) {
 
 func (sim *simulation) report(e executor.Event) {
 	a := sim.agent
-	sim.send(a.boot, &fsm.ReportStep{Plan: a.plan, Term: a.term, Record: executor.Record{Step: a.step, Event: e}, For: 30 * time.Second})
+	sim.send(a.boot, &fsm.ReportStep{Plan: a.plan, Holder: "n1", Term: a.term, Record: executor.Record{Step: a.step, Event: e}, For: 30 * time.Second})
 }
 
 func (sim *simulation) send(from int, b fsm.Body) {

@@ -69,9 +69,8 @@ type Policy struct {
 
 // Throttle bounds what plans may cost the cluster's clients.
 type Throttle struct {
-	Rate      storage.Bytes `json:"bytes_per_second,omitempty"` // 0: no bound
-	Backfills int           `json:"backfills_per_osd,omitempty"`
-	Latency   time.Duration `json:"client_latency_ns,omitempty"` // waves wait while a client's write takes longer; 0: no bound
+	// Backfills is how many shards move to or from one OSD in a wave of plans that are made from now on; 0: the planner's own.
+	Backfills int `json:"backfills_per_osd,omitempty"`
 }
 
 // Phase is where a plan is.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
@@ -53,7 +52,7 @@ func TestWriteALogOfThisVersion(t *testing.T) {
 	}
 	d := newDriver(t)
 	d.must(&fsm.SetPolicy{Name: "밤", Policy: &fsm.Policy{Spec: []byte(`{"a":1}`), Approves: []plan.Kind{"array-reshape"}}})
-	d.must(&fsm.SetThrottle{Throttle: fsm.Throttle{Rate: 100 << 20, Backfills: 2, Latency: 20 * time.Millisecond}})
+	d.must(&fsm.SetThrottle{Throttle: fsm.Throttle{Backfills: 2}})
 	d.must(&fsm.Maintain{Node: "n1", Why: "fan"})
 	d.must(&fsm.Maintain{Node: "n1"})
 	p := sample(t, "stack 미디어", `{"disks":["A"]}`, "B")

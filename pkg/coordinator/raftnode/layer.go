@@ -61,6 +61,21 @@ func (l *layer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, er
 	return l.keep(c)
 }
 
+// answerIn is how long a member may take to show who it is.
+const answerIn = 5 * time.Second
+
+// answers checks that a member is at its address, under its name.
+func (l *layer) answers(ctx context.Context, m Member) error {
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
+	c, err := (&tls.Dialer{Config: l.certs.Client(certs.Raft, certs.Coordinator, m.Name)}).DialContext(ctx, "tcp", m.Address)
+	if err != nil {
+		return fmt.Errorf("reach it: %w", err)
+	}
+	_ = c.Close()
+	return nil
+}
+
 // kept is a connection that the layer can close.
 type kept struct {
 	net.Conn

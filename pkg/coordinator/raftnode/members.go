@@ -5,8 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -33,6 +34,9 @@ func (n *Node) Add(ctx context.Context, m Member) error {
 	if m.Name == "" || m.Address == "" {
 		return fault.New(fault.Invalid, "a coordinator needs a name and an address: got %q, %q", m.Name, m.Address)
 	}
+	if err := n.layer.answers(ctx, m); err != nil { // a member that is not there counts for the majority all the same
+		return fault.New(fault.Precondition, "coordinator %s does not answer at %s: start it there first: %w", m.Name, m.Address, err)
+	}
 	return n.wait(ctx, n.raft.AddVoter(raft.ServerID(m.Name), raft.ServerAddress(m.Address), 0, patience(ctx)))
 }
 
@@ -42,15 +46,21 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	known := false
-	for _, m := range members {
-		known = known || m.Name == name
-	}
-	if !known {
+	rest := slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Name == name })
+	switch len(rest) {
+	case len(members):
 		return fault.New(fault.NotFound, "there is no coordinator %q", name)
-	}
-	if len(members) == 1 {
+	case 0:
 		return fault.New(fault.Precondition, "%s is the only coordinator", name)
+	}
+	up := 0
+	for _, m := range rest {
+		if m.Name == n.cfg.Name || n.layer.answers(ctx, m) == nil {
+			up++
+		}
+	}
+	if up <= len(rest)/2 {
+		return fault.New(fault.Precondition, "without %s %d of %d coordinators answer, and nothing could be decided any more: bring the others up first", name, up, len(rest))
 	}
 	return n.wait(ctx, n.raft.RemoveServer(raft.ServerID(name), 0, patience(ctx)))
 }
@@ -78,27 +88,22 @@ func (n *Node) Transfer(ctx context.Context, name string) error {
 	return fault.New(fault.NotFound, "there is no coordinator %q", name)
 }
 
-// Backup writes the state as it is now.
-func (n *Node) Backup(w io.Writer) error {
-	var data []byte
-	var err error
-	n.View(func(s *fsm.State) { data, err = s.Encode() })
+// Restore replaces the state of all members by a backup's, in which what was at work waits for a person. Only the leader can.
+// fault.Invalid: it is no backup.
+func (n *Node) Restore(ctx context.Context, backup []byte, who string) error {
+	state, err := fsm.DecodeState(backup)
 	if err != nil {
 		return err
 	}
-	if _, err := w.Write(data); err != nil {
-		return fmt.Errorf("write backup: %w", err)
-	}
-	return nil
-}
-
-// Restore replaces the state of all members by a backup's. Only the leader can. fault.Invalid: it is no backup.
-func (n *Node) Restore(ctx context.Context, backup []byte) error {
-	if _, err := fsm.DecodeState(backup); err != nil {
+	var term uint64
+	n.View(func(s *fsm.State) { term = s.Term })
+	state.Restored(time.Now().UTC(), who, term)
+	data, err := state.Encode()
+	if err != nil {
 		return err
 	}
-	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Size: int64(len(backup))}
-	return n.explain(n.raft.Restore(meta, bytes.NewReader(backup), patience(ctx)))
+	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Size: int64(len(data))}
+	return n.explain(n.raft.Restore(meta, bytes.NewReader(data), patience(ctx)))
 }
 
 // Recover makes the members named the whole cluster, in the store of one that is down: the way back when a majority

@@ -127,14 +127,27 @@ func own(dir, name string) error {
 	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := os.WriteFile(path, []byte(name), 0o600); err != nil {
-			return fmt.Errorf("write name of coordinator: %w", err)
-		}
-		return nil
+		return claim(path, name)
 	case err != nil:
 		return fmt.Errorf("read name of coordinator: %w", err)
 	case string(data) != name:
 		return fault.New(fault.Invalid, "%s belongs to coordinator %q, not %q", dir, data, name)
+	}
+	return nil
+}
+
+// claim writes the name such that it is there whole, or not at all.
+func claim(path, name string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".name-*")
+	if err != nil {
+		return fmt.Errorf("write name of coordinator: %w", err)
+	}
+	_, err = f.WriteString(name)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write name of coordinator: %w", err), os.Remove(f.Name()))
 	}
 	return nil
 }

@@ -111,6 +111,27 @@ func Call[T any](ctx context.Context, c *Client, call func(context.Context, coor
 	}
 }
 
+// Once calls the leader once, with all of the caller's time: for what takes long, or must not be done twice.
+func Once[T any](ctx context.Context, c *Client, call func(context.Context, coordinatorv1.CoordinatorClient, ...CallOption) (T, error)) (T, error) {
+	var none T
+	s, err := Call(ctx, c, func(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...CallOption) (*coordinatorv1.Status, error) {
+		s, err := api.GetStatus(ctx, &coordinatorv1.GetStatusRequest{}, o...)
+		if err == nil && s.GetLeader().GetAddress() == "" {
+			err = status.Error(codes.Unavailable, "nobody leads")
+		}
+		return s, err
+	})
+	if err != nil {
+		return none, err
+	}
+	api, err := c.At(s.GetLeader().GetAddress())
+	if err != nil {
+		return none, err
+	}
+	answer, err := call(ctx, api)
+	return answer, fault.FromStatus(err)
+}
+
 // attempt is how long one member may take, so that a dead one does not use up the caller's time.
 const attempt = 3 * time.Second
 

@@ -1064,9 +1064,7 @@ func (x *WatchPlansRequest) GetId() string {
 
 type Throttle struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
-	BytesPerSecond  uint64                 `protobuf:"varint,1,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // 0: no bound
-	BackfillsPerOsd uint32                 `protobuf:"varint,2,opt,name=backfills_per_osd,json=backfillsPerOsd,proto3" json:"backfills_per_osd,omitempty"`
-	ClientLatency   *durationpb.Duration   `protobuf:"bytes,3,opt,name=client_latency,json=clientLatency,proto3" json:"client_latency,omitempty"`
+	BackfillsPerOsd uint32                 `protobuf:"varint,1,opt,name=backfills_per_osd,json=backfillsPerOsd,proto3" json:"backfills_per_osd,omitempty"` // in a wave of plans made from now on; 0: the planner's own
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1101,25 +1099,11 @@ func (*Throttle) Descriptor() ([]byte, []int) {
 	return file_coordinator_proto_rawDescGZIP(), []int{16}
 }
 
-func (x *Throttle) GetBytesPerSecond() uint64 {
-	if x != nil {
-		return x.BytesPerSecond
-	}
-	return 0
-}
-
 func (x *Throttle) GetBackfillsPerOsd() uint32 {
 	if x != nil {
 		return x.BackfillsPerOsd
 	}
 	return 0
-}
-
-func (x *Throttle) GetClientLatency() *durationpb.Duration {
-	if x != nil {
-		return x.ClientLatency
-	}
-	return nil
 }
 
 type GetThrottleRequest struct {
@@ -2371,11 +2355,9 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x05plans\x18\x01 \x03(\v2\x1d.holdfast.coordinator.v1.PlanR\x05plans\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"#\n" +
 	"\x11WatchPlansRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xa2\x01\n" +
-	"\bThrottle\x12(\n" +
-	"\x10bytes_per_second\x18\x01 \x01(\x04R\x0ebytesPerSecond\x12*\n" +
-	"\x11backfills_per_osd\x18\x02 \x01(\rR\x0fbackfillsPerOsd\x12@\n" +
-	"\x0eclient_latency\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rclientLatency\"\x14\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"6\n" +
+	"\bThrottle\x12*\n" +
+	"\x11backfills_per_osd\x18\x01 \x01(\rR\x0fbackfillsPerOsd\"\x14\n" +
 	"\x12GetThrottleRequest\"L\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -2548,69 +2530,68 @@ var file_coordinator_proto_depIdxs = []int32{
 	40, // 7: holdfast.coordinator.v1.Plan.ended:type_name -> google.protobuf.Timestamp
 	0,  // 8: holdfast.coordinator.v1.ChangePlanRequest.verb:type_name -> holdfast.coordinator.v1.ChangePlanRequest.Verb
 	9,  // 9: holdfast.coordinator.v1.ListPlansResponse.plans:type_name -> holdfast.coordinator.v1.Plan
-	41, // 10: holdfast.coordinator.v1.Throttle.client_latency:type_name -> google.protobuf.Duration
-	19, // 11: holdfast.coordinator.v1.SetPolicyRequest.policy:type_name -> holdfast.coordinator.v1.Policy
-	19, // 12: holdfast.coordinator.v1.ListPoliciesResponse.policies:type_name -> holdfast.coordinator.v1.Policy
-	40, // 13: holdfast.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	23, // 14: holdfast.coordinator.v1.ListHistoryResponse.events:type_name -> holdfast.coordinator.v1.Event
-	40, // 15: holdfast.coordinator.v1.Node.reported:type_name -> google.protobuf.Timestamp
-	26, // 16: holdfast.coordinator.v1.ListNodesResponse.nodes:type_name -> holdfast.coordinator.v1.Node
-	40, // 17: holdfast.coordinator.v1.Lease.until:type_name -> google.protobuf.Timestamp
-	41, // 18: holdfast.coordinator.v1.TakeWorkRequest.for:type_name -> google.protobuf.Duration
-	35, // 19: holdfast.coordinator.v1.Work.lease:type_name -> holdfast.coordinator.v1.Lease
-	41, // 20: holdfast.coordinator.v1.ReportStepRequest.for:type_name -> google.protobuf.Duration
-	35, // 21: holdfast.coordinator.v1.Orders.lease:type_name -> holdfast.coordinator.v1.Lease
-	1,  // 22: holdfast.coordinator.v1.Coordinator.GetStatus:input_type -> holdfast.coordinator.v1.GetStatusRequest
-	4,  // 23: holdfast.coordinator.v1.Coordinator.AddMember:input_type -> holdfast.coordinator.v1.AddMemberRequest
-	5,  // 24: holdfast.coordinator.v1.Coordinator.RemoveMember:input_type -> holdfast.coordinator.v1.RemoveMemberRequest
-	6,  // 25: holdfast.coordinator.v1.Coordinator.Transfer:input_type -> holdfast.coordinator.v1.TransferRequest
-	7,  // 26: holdfast.coordinator.v1.Coordinator.Backup:input_type -> holdfast.coordinator.v1.BackupRequest
-	8,  // 27: holdfast.coordinator.v1.Coordinator.Restore:input_type -> holdfast.coordinator.v1.Chunk
-	10, // 28: holdfast.coordinator.v1.Coordinator.ProposePlan:input_type -> holdfast.coordinator.v1.ProposePlanRequest
-	11, // 29: holdfast.coordinator.v1.Coordinator.PlanRebalance:input_type -> holdfast.coordinator.v1.PlanRebalanceRequest
-	12, // 30: holdfast.coordinator.v1.Coordinator.ChangePlan:input_type -> holdfast.coordinator.v1.ChangePlanRequest
-	13, // 31: holdfast.coordinator.v1.Coordinator.GetPlan:input_type -> holdfast.coordinator.v1.GetPlanRequest
-	14, // 32: holdfast.coordinator.v1.Coordinator.ListPlans:input_type -> holdfast.coordinator.v1.ListPlansRequest
-	16, // 33: holdfast.coordinator.v1.Coordinator.WatchPlans:input_type -> holdfast.coordinator.v1.WatchPlansRequest
-	17, // 34: holdfast.coordinator.v1.Coordinator.SetThrottle:input_type -> holdfast.coordinator.v1.Throttle
-	18, // 35: holdfast.coordinator.v1.Coordinator.GetThrottle:input_type -> holdfast.coordinator.v1.GetThrottleRequest
-	20, // 36: holdfast.coordinator.v1.Coordinator.SetPolicy:input_type -> holdfast.coordinator.v1.SetPolicyRequest
-	21, // 37: holdfast.coordinator.v1.Coordinator.ListPolicies:input_type -> holdfast.coordinator.v1.ListPoliciesRequest
-	24, // 38: holdfast.coordinator.v1.Coordinator.ListHistory:input_type -> holdfast.coordinator.v1.ListHistoryRequest
-	27, // 39: holdfast.coordinator.v1.Coordinator.ListNodes:input_type -> holdfast.coordinator.v1.ListNodesRequest
-	29, // 40: holdfast.coordinator.v1.Coordinator.SetMaintenance:input_type -> holdfast.coordinator.v1.SetMaintenanceRequest
-	31, // 41: holdfast.coordinator.v1.Coordinator.ReportNode:input_type -> holdfast.coordinator.v1.ReportNodeRequest
-	33, // 42: holdfast.coordinator.v1.Coordinator.SetSubject:input_type -> holdfast.coordinator.v1.SetSubjectRequest
-	36, // 43: holdfast.coordinator.v1.Coordinator.TakeWork:input_type -> holdfast.coordinator.v1.TakeWorkRequest
-	38, // 44: holdfast.coordinator.v1.Coordinator.ReportStep:input_type -> holdfast.coordinator.v1.ReportStepRequest
-	3,  // 45: holdfast.coordinator.v1.Coordinator.GetStatus:output_type -> holdfast.coordinator.v1.Status
-	3,  // 46: holdfast.coordinator.v1.Coordinator.AddMember:output_type -> holdfast.coordinator.v1.Status
-	3,  // 47: holdfast.coordinator.v1.Coordinator.RemoveMember:output_type -> holdfast.coordinator.v1.Status
-	3,  // 48: holdfast.coordinator.v1.Coordinator.Transfer:output_type -> holdfast.coordinator.v1.Status
-	8,  // 49: holdfast.coordinator.v1.Coordinator.Backup:output_type -> holdfast.coordinator.v1.Chunk
-	3,  // 50: holdfast.coordinator.v1.Coordinator.Restore:output_type -> holdfast.coordinator.v1.Status
-	9,  // 51: holdfast.coordinator.v1.Coordinator.ProposePlan:output_type -> holdfast.coordinator.v1.Plan
-	9,  // 52: holdfast.coordinator.v1.Coordinator.PlanRebalance:output_type -> holdfast.coordinator.v1.Plan
-	9,  // 53: holdfast.coordinator.v1.Coordinator.ChangePlan:output_type -> holdfast.coordinator.v1.Plan
-	9,  // 54: holdfast.coordinator.v1.Coordinator.GetPlan:output_type -> holdfast.coordinator.v1.Plan
-	15, // 55: holdfast.coordinator.v1.Coordinator.ListPlans:output_type -> holdfast.coordinator.v1.ListPlansResponse
-	9,  // 56: holdfast.coordinator.v1.Coordinator.WatchPlans:output_type -> holdfast.coordinator.v1.Plan
-	17, // 57: holdfast.coordinator.v1.Coordinator.SetThrottle:output_type -> holdfast.coordinator.v1.Throttle
-	17, // 58: holdfast.coordinator.v1.Coordinator.GetThrottle:output_type -> holdfast.coordinator.v1.Throttle
-	19, // 59: holdfast.coordinator.v1.Coordinator.SetPolicy:output_type -> holdfast.coordinator.v1.Policy
-	22, // 60: holdfast.coordinator.v1.Coordinator.ListPolicies:output_type -> holdfast.coordinator.v1.ListPoliciesResponse
-	25, // 61: holdfast.coordinator.v1.Coordinator.ListHistory:output_type -> holdfast.coordinator.v1.ListHistoryResponse
-	28, // 62: holdfast.coordinator.v1.Coordinator.ListNodes:output_type -> holdfast.coordinator.v1.ListNodesResponse
-	30, // 63: holdfast.coordinator.v1.Coordinator.SetMaintenance:output_type -> holdfast.coordinator.v1.SetMaintenanceResponse
-	32, // 64: holdfast.coordinator.v1.Coordinator.ReportNode:output_type -> holdfast.coordinator.v1.ReportNodeResponse
-	34, // 65: holdfast.coordinator.v1.Coordinator.SetSubject:output_type -> holdfast.coordinator.v1.SetSubjectResponse
-	37, // 66: holdfast.coordinator.v1.Coordinator.TakeWork:output_type -> holdfast.coordinator.v1.Work
-	39, // 67: holdfast.coordinator.v1.Coordinator.ReportStep:output_type -> holdfast.coordinator.v1.Orders
-	45, // [45:68] is the sub-list for method output_type
-	22, // [22:45] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	19, // 10: holdfast.coordinator.v1.SetPolicyRequest.policy:type_name -> holdfast.coordinator.v1.Policy
+	19, // 11: holdfast.coordinator.v1.ListPoliciesResponse.policies:type_name -> holdfast.coordinator.v1.Policy
+	40, // 12: holdfast.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	23, // 13: holdfast.coordinator.v1.ListHistoryResponse.events:type_name -> holdfast.coordinator.v1.Event
+	40, // 14: holdfast.coordinator.v1.Node.reported:type_name -> google.protobuf.Timestamp
+	26, // 15: holdfast.coordinator.v1.ListNodesResponse.nodes:type_name -> holdfast.coordinator.v1.Node
+	40, // 16: holdfast.coordinator.v1.Lease.until:type_name -> google.protobuf.Timestamp
+	41, // 17: holdfast.coordinator.v1.TakeWorkRequest.for:type_name -> google.protobuf.Duration
+	35, // 18: holdfast.coordinator.v1.Work.lease:type_name -> holdfast.coordinator.v1.Lease
+	41, // 19: holdfast.coordinator.v1.ReportStepRequest.for:type_name -> google.protobuf.Duration
+	35, // 20: holdfast.coordinator.v1.Orders.lease:type_name -> holdfast.coordinator.v1.Lease
+	1,  // 21: holdfast.coordinator.v1.Coordinator.GetStatus:input_type -> holdfast.coordinator.v1.GetStatusRequest
+	4,  // 22: holdfast.coordinator.v1.Coordinator.AddMember:input_type -> holdfast.coordinator.v1.AddMemberRequest
+	5,  // 23: holdfast.coordinator.v1.Coordinator.RemoveMember:input_type -> holdfast.coordinator.v1.RemoveMemberRequest
+	6,  // 24: holdfast.coordinator.v1.Coordinator.Transfer:input_type -> holdfast.coordinator.v1.TransferRequest
+	7,  // 25: holdfast.coordinator.v1.Coordinator.Backup:input_type -> holdfast.coordinator.v1.BackupRequest
+	8,  // 26: holdfast.coordinator.v1.Coordinator.Restore:input_type -> holdfast.coordinator.v1.Chunk
+	10, // 27: holdfast.coordinator.v1.Coordinator.ProposePlan:input_type -> holdfast.coordinator.v1.ProposePlanRequest
+	11, // 28: holdfast.coordinator.v1.Coordinator.PlanRebalance:input_type -> holdfast.coordinator.v1.PlanRebalanceRequest
+	12, // 29: holdfast.coordinator.v1.Coordinator.ChangePlan:input_type -> holdfast.coordinator.v1.ChangePlanRequest
+	13, // 30: holdfast.coordinator.v1.Coordinator.GetPlan:input_type -> holdfast.coordinator.v1.GetPlanRequest
+	14, // 31: holdfast.coordinator.v1.Coordinator.ListPlans:input_type -> holdfast.coordinator.v1.ListPlansRequest
+	16, // 32: holdfast.coordinator.v1.Coordinator.WatchPlans:input_type -> holdfast.coordinator.v1.WatchPlansRequest
+	17, // 33: holdfast.coordinator.v1.Coordinator.SetThrottle:input_type -> holdfast.coordinator.v1.Throttle
+	18, // 34: holdfast.coordinator.v1.Coordinator.GetThrottle:input_type -> holdfast.coordinator.v1.GetThrottleRequest
+	20, // 35: holdfast.coordinator.v1.Coordinator.SetPolicy:input_type -> holdfast.coordinator.v1.SetPolicyRequest
+	21, // 36: holdfast.coordinator.v1.Coordinator.ListPolicies:input_type -> holdfast.coordinator.v1.ListPoliciesRequest
+	24, // 37: holdfast.coordinator.v1.Coordinator.ListHistory:input_type -> holdfast.coordinator.v1.ListHistoryRequest
+	27, // 38: holdfast.coordinator.v1.Coordinator.ListNodes:input_type -> holdfast.coordinator.v1.ListNodesRequest
+	29, // 39: holdfast.coordinator.v1.Coordinator.SetMaintenance:input_type -> holdfast.coordinator.v1.SetMaintenanceRequest
+	31, // 40: holdfast.coordinator.v1.Coordinator.ReportNode:input_type -> holdfast.coordinator.v1.ReportNodeRequest
+	33, // 41: holdfast.coordinator.v1.Coordinator.SetSubject:input_type -> holdfast.coordinator.v1.SetSubjectRequest
+	36, // 42: holdfast.coordinator.v1.Coordinator.TakeWork:input_type -> holdfast.coordinator.v1.TakeWorkRequest
+	38, // 43: holdfast.coordinator.v1.Coordinator.ReportStep:input_type -> holdfast.coordinator.v1.ReportStepRequest
+	3,  // 44: holdfast.coordinator.v1.Coordinator.GetStatus:output_type -> holdfast.coordinator.v1.Status
+	3,  // 45: holdfast.coordinator.v1.Coordinator.AddMember:output_type -> holdfast.coordinator.v1.Status
+	3,  // 46: holdfast.coordinator.v1.Coordinator.RemoveMember:output_type -> holdfast.coordinator.v1.Status
+	3,  // 47: holdfast.coordinator.v1.Coordinator.Transfer:output_type -> holdfast.coordinator.v1.Status
+	8,  // 48: holdfast.coordinator.v1.Coordinator.Backup:output_type -> holdfast.coordinator.v1.Chunk
+	3,  // 49: holdfast.coordinator.v1.Coordinator.Restore:output_type -> holdfast.coordinator.v1.Status
+	9,  // 50: holdfast.coordinator.v1.Coordinator.ProposePlan:output_type -> holdfast.coordinator.v1.Plan
+	9,  // 51: holdfast.coordinator.v1.Coordinator.PlanRebalance:output_type -> holdfast.coordinator.v1.Plan
+	9,  // 52: holdfast.coordinator.v1.Coordinator.ChangePlan:output_type -> holdfast.coordinator.v1.Plan
+	9,  // 53: holdfast.coordinator.v1.Coordinator.GetPlan:output_type -> holdfast.coordinator.v1.Plan
+	15, // 54: holdfast.coordinator.v1.Coordinator.ListPlans:output_type -> holdfast.coordinator.v1.ListPlansResponse
+	9,  // 55: holdfast.coordinator.v1.Coordinator.WatchPlans:output_type -> holdfast.coordinator.v1.Plan
+	17, // 56: holdfast.coordinator.v1.Coordinator.SetThrottle:output_type -> holdfast.coordinator.v1.Throttle
+	17, // 57: holdfast.coordinator.v1.Coordinator.GetThrottle:output_type -> holdfast.coordinator.v1.Throttle
+	19, // 58: holdfast.coordinator.v1.Coordinator.SetPolicy:output_type -> holdfast.coordinator.v1.Policy
+	22, // 59: holdfast.coordinator.v1.Coordinator.ListPolicies:output_type -> holdfast.coordinator.v1.ListPoliciesResponse
+	25, // 60: holdfast.coordinator.v1.Coordinator.ListHistory:output_type -> holdfast.coordinator.v1.ListHistoryResponse
+	28, // 61: holdfast.coordinator.v1.Coordinator.ListNodes:output_type -> holdfast.coordinator.v1.ListNodesResponse
+	30, // 62: holdfast.coordinator.v1.Coordinator.SetMaintenance:output_type -> holdfast.coordinator.v1.SetMaintenanceResponse
+	32, // 63: holdfast.coordinator.v1.Coordinator.ReportNode:output_type -> holdfast.coordinator.v1.ReportNodeResponse
+	34, // 64: holdfast.coordinator.v1.Coordinator.SetSubject:output_type -> holdfast.coordinator.v1.SetSubjectResponse
+	37, // 65: holdfast.coordinator.v1.Coordinator.TakeWork:output_type -> holdfast.coordinator.v1.Work
+	39, // 66: holdfast.coordinator.v1.Coordinator.ReportStep:output_type -> holdfast.coordinator.v1.Orders
+	44, // [44:67] is the sub-list for method output_type
+	21, // [21:44] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_coordinator_proto_init() }
