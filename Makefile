@@ -88,6 +88,7 @@ bench: build ## ratios to bare librbd and the manager, of disk images to cp and 
 	go test -run '^$$' -benchtime 1x -timeout 30m -bench Crushtool ./pkg/crush
 	go test -run '^$$' -benchtime 1x -timeout 1h -bench 'Balance|Change' ./pkg/placement
 	@tests/bench.sh
+	go test -run '^$$' -bench Commits -benchtime 1x ./pkg/coordinator/raftnode
 
 ##@ Clean
 clean: ## remove what building made

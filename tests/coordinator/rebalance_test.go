@@ -32,7 +32,7 @@ func TestARebalanceSurvivesItsLeaders(t *testing.T) {
 		ceph.Tool(t, "ceph", "osd", "crush", "reweight", "osd."+strconv.Itoa(osd), w)
 	}
 	ceph.Tool(t, "ceph", "osd", "set-require-min-compat-client", "luminous", "--yes-i-really-mean-it")
-	ceph.Tool(t, "ceph", "osd", "pool", "create", "mixed", "128", "128", "replicated", "--autoscale-mode=off")
+	ceph.Tool(t, "ceph", "osd", "pool", "create", "mixed", "64", "64", "replicated", "--autoscale-mode=off")
 	ceph.Tool(t, "rados", "-p", "mixed", "bench", "6", "write", "-b", "262144", "--no-cleanup")
 	settle(t, ceph)
 	c := cephCluster(t, ceph)
