@@ -55,9 +55,11 @@ func (l Ledger) List() ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range proposals {
-		if !slices.ContainsFunc(list, func(e Entry) bool { return e.Plan.ID == p.ID }) {
-			list = append(list, proposed(p))
+	for _, j := range proposals {
+		if !slices.ContainsFunc(list, func(e Entry) bool { return e.Plan.ID == j.Plan.ID }) {
+			e := proposed(j.Plan)
+			e.Err = j.Err
+			list = append(list, e)
 		}
 	}
 	return list, nil

@@ -3,6 +3,8 @@ package ledger_test
 import (
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -190,4 +192,22 @@ func marshal(t *testing.T, v any) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+func TestAProposalThatCannotBeReadIsListedWithItsError(t *testing.T) {
+	l := ledger.Of(t.TempDir())
+	_, p := made(t, "media")
+	if _, err := l.Propose(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(l.Dir, "0bad.plan"), []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := l.List()
+	if err != nil || len(list) != 2 || list[0].Plan.ID != "0bad" || list[0].Err == nil || list[1].Err != nil {
+		t.Fatal(list, err)
+	}
+	if _, err := l.Find("0bad"); !errors.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
 }

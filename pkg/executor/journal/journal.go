@@ -145,7 +145,13 @@ func Save(name, text string) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return fmt.Errorf("save: %w", err)
 	}
-	if err := errors.Join(writeSynced(name+".new", []byte(text)), os.Rename(name+".new", name)); err != nil {
+	temporary := name + ".new"
+	err := writeSynced(temporary, []byte(text))
+	if err == nil {
+		err = os.Rename(temporary, name)
+	}
+	if err != nil {
+		_ = os.Remove(temporary) // a full disk has use for the room; the next Save would replace it
 		return fmt.Errorf("save: %w", err)
 	}
 	return syncDir(filepath.Dir(name))
@@ -310,26 +316,29 @@ func Withdraw(dir string, id plan.ID) error {
 	return nil
 }
 
-// Proposals are the plans that nobody has approved, by their IDs.
-func Proposals(dir string) ([]plan.Plan, error) {
+// Proposals are the plans that nobody has approved, by their IDs. One that cannot be read is in the list with its error.
+func Proposals(dir string) ([]Entry, error) {
 	names, err := filepath.Glob(filepath.Join(dir, "*"+proposalSuffix))
 	if err != nil {
 		return nil, fmt.Errorf("list proposals: %w", err)
 	}
-	var list []plan.Plan
+	var list []Entry
 	for _, name := range names {
 		data, err := os.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read proposal: %w", err)
+		e := Entry{Path: name}
+		if err == nil {
+			var c content
+			c, err = parse(data)
+			e.Plan = c.plan
 		}
-		c, err := parse(data)
 		if err != nil {
-			return nil, fmt.Errorf("read proposal %s: %w", name, err)
+			e.Plan.ID = plan.ID(strings.TrimSuffix(filepath.Base(name), proposalSuffix))
+			e.Err = fmt.Errorf("read proposal %s (nobody has approved it: it may be removed): %w", name, err)
 		}
-		list = append(list, c.plan)
+		list = append(list, e)
 	}
 	return list, nil
 }
