@@ -116,7 +116,9 @@ func (l *localPlans) Do(ctx context.Context, id plan.ID, v agentapi.Verb, token 
 	case agentapi.Cancel:
 		err = book.Ask(e.Plan.ID, journal.WishCancel)
 	case agentapi.Resume:
-		err = book.Resume(e.Plan.ID)
+		if err = book.Resume(e.Plan.ID); err == nil {
+			err = l.machine.Unbind(e.Plan)
+		}
 	case agentapi.Abandon:
 		err = l.abandon(ctx, e, token)
 	default:
@@ -284,7 +286,7 @@ func planOrder(o order) *cobra.Command {
 func planWatch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "watch ID", Short: "Follow a plan until it ends, stops or rests", Args: cobra.ExactArgs(1),
-		Long: "With -o json a status is a JSON object on a line of its own.",
+		Long: "It fails unless the plan comes to its end. With -o json a status is a JSON object on a line of its own.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := keeperOf(cmd)
 			if err != nil {
@@ -293,7 +295,7 @@ func planWatch() *cobra.Command {
 			format, _ := cmd.Flags().GetString("output")
 			lines := json.NewEncoder(cmd.OutOrStdout())
 			last := ""
-			_, err = k.Watch(cmd.Context(), plan.ID(args[0]), func(s executor.Status) {
+			end, err := k.Watch(cmd.Context(), plan.ID(args[0]), func(s executor.Status) {
 				text := s.String()
 				switch {
 				case text == last:
@@ -304,7 +306,10 @@ func planWatch() *cobra.Command {
 				}
 				last = text
 			})
-			return err
+			if err != nil || end.Phase == executor.Succeeded {
+				return err
+			}
+			return concluded(cmd, plan.Plan{ID: end.Plan}, end)
 		},
 	}
 	cmd.Flags().StringP("output", "o", "", "json: a JSON object a line")

@@ -63,6 +63,7 @@ func TestOrdersWithoutAnAgent(t *testing.T) {
 		t.Error(got)
 	}
 	fails(t, "plan resume "+id+global, "come to its end")
+	fails(t, "plan watch "+id[:6]+global, "abandoned")
 	fails(t, "plan pause ffff"+global, "there is no plan ffff")
 	fails(t, "osd list"+" --data-dir "+dir, "up --agent")
 	fails(t, "agent status"+" --data-dir "+dir, "holdfastd agent")

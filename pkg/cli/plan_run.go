@@ -89,6 +89,8 @@ func concluded(cmd *cobra.Command, p plan.Plan, s executor.Status) error {
 		return nil
 	case executor.Failed:
 		return fault.New(fault.Precondition, "plan %s has stopped: %s; put that right, then %s plan resume %s", p.ID, s.Error, self(cmd), p.ID)
+	case executor.GivenUp:
+		return fault.New(fault.Aborted, "plan %s is %s: make another one", p.ID, s)
 	default:
 		return fault.New(fault.Aborted, "plan %s is %s; %s plan resume %s lets it go on", p.ID, s, self(cmd), p.ID)
 	}

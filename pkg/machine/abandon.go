@@ -38,6 +38,9 @@ func (m *Machine) Abandon(ctx context.Context, id plan.ID, why string) error {
 		if end.State, err = m.leave(ctx, p, j.Records()); err != nil {
 			return fmt.Errorf("plan %s cannot be given up: %w", id, err)
 		}
+		if err := m.Unbind(p); err != nil {
+			return fmt.Errorf("plan %s cannot be given up: %w", id, err)
+		}
 	}
 	return errors.Join(j.Append(end), journal.Resume(m.Ledger.Dir, id))
 }
@@ -48,7 +51,7 @@ func (m *Machine) leave(ctx context.Context, p plan.Plan, records []executor.Rec
 	if err != nil {
 		return nil, err
 	}
-	stacks := m.stacks(nil)
+	stacks := m.stacks(m.limit(p))
 	verified, begun := executor.Reached(records)
 	left, exists, err := stack.Abandon(parent, there, p, verified, begun, func(a stack.ArrayArgs) (bool, error) { return stacks.Reached(ctx, a) })
 	if err != nil || !exists {

@@ -62,16 +62,34 @@ func (m *Machine) Run(ctx context.Context, id plan.ID, watch func(executor.Statu
 	if err := m.prepare(ctx, stacks, j); err != nil {
 		return err
 	}
+	if err := limits(p, stacks.Bound); err != nil {
+		return err
+	}
 	registry := stacks.Registry()
 	maps.Copy(registry, m.More)
 	e := &executor.Executor{
 		Registry: registry, Now: time.Now, Watch: watch,
 		Cancelled: func() bool { return m.Ledger.Cancelled(id) }, Paused: func() bool { return m.Ledger.Paused(id) },
 	}
-	if err := e.Run(ctx, p, j); err != nil {
+	if err := errors.Join(e.Run(ctx, p, j), limits(p, stacks.Lift)); err != nil {
 		return fmt.Errorf("plan %s: %w", id, err)
 	}
 	return nil
+}
+
+// Unbind lifts the limits that a pause has left on the arrays of a plan which nobody runs.
+func (m *Machine) Unbind(p plan.Plan) error { return limits(p, m.stacks(nil).Lift) }
+
+// limits sets or lifts those of the arrays of a plan, if it is of a stack.
+func limits(p plan.Plan, do func(stack.Stack) error) error {
+	if kind, _ := ledger.Subject(p); kind != ledger.Stacks {
+		return nil
+	}
+	s, err := stack.During(p)
+	if err != nil {
+		return err
+	}
+	return do(s)
 }
 
 // prepare brings the plan's stack up, if it is one. That it cannot be is why the plan has stopped.

@@ -15,7 +15,6 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/md"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
-	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // array is what all steps on arrays share.
@@ -154,7 +153,7 @@ func (s *array) settle(ctx context.Context, done func(md.Array) error) error {
 		}
 		return false, fmt.Errorf("md has stopped before the end: %w", why)
 	})
-	if err := errors.Join(err, s.unthrottle()); err != nil {
+	if err := errors.Join(err, s.lift(s.args.After.UUID)); err != nil {
 		return fmt.Errorf("wait for array %s: %w", s.args.After.Name, err)
 	}
 	return nil
@@ -174,33 +173,6 @@ func (s *array) say(a md.Array) {
 	if s.report != nil && a.Total > 0 {
 		s.report(executor.Progress{Done: a.Done, Total: a.Total, Rate: a.Speed})
 	}
-}
-
-func (s *array) throttle(a md.Array) error {
-	if s.Limit == nil {
-		return nil
-	}
-	return s.MD.Throttle(a, s.Limit())
-}
-
-// Standstill is a limit in bytes a second by which md all but stops. It is what a pause asks for: interrupting a reshape is
-// not safe in all its moments, and slowing one down is.
-const Standstill = storage.KiB
-
-// unthrottle lifts the limit: nobody asks for it any more, and md would keep it until the array stops. An array that
-// is gone has none. A pause stays in force while nobody looks after it.
-func (s *array) unthrottle() error {
-	if s.Limit == nil || s.Limit() == Standstill {
-		return nil
-	}
-	a, err := s.find()
-	if errors.Is(err, fault.NotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return s.MD.Throttle(a, 0)
 }
 
 // whole waits for the array as it is to be in the end.
@@ -323,7 +295,7 @@ func (s *reshape) Do(ctx context.Context) error {
 		return err
 	}
 	if err := s.shape(ctx); err != nil {
-		return errors.Join(err, s.unthrottle())
+		return errors.Join(err, s.lift(s.args.After.UUID))
 	}
 	return s.whole(ctx)
 }

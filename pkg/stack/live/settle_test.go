@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/md"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -72,5 +73,42 @@ func TestAScrubGivesWayToAStepAndToNothingElse(t *testing.T) {
 	}
 	if err := s.rest(t.Context()); err != nil || read("sync_action") != "idle" {
 		t.Errorf("%v, %s", err, read("sync_action"))
+	}
+}
+
+func TestAPauseHoldsWhatMovesAndNothingElse(t *testing.T) {
+	for action, want := range map[string]string{"resync": "1", "idle": "system"} {
+		s, read := fakeArray(t, action)
+		s.Limit = func() storage.Bytes { return Standstill }
+		all := stack.Stack{Arrays: []stack.Array{{UUID: "99999999-2222-3333-4444-555555555555"}, s.args.After}}
+		if err := s.Bound(all); err != nil || read("sync_speed_max") != "1" {
+			t.Errorf("%s: %v, bound %s", action, err, read("sync_speed_max"))
+		}
+		if err := s.Lift(all); err != nil || read("sync_speed_max") != want {
+			t.Errorf("%s: %v, lifted to %s", action, err, read("sync_speed_max"))
+		}
+		s.Limit = func() storage.Bytes { return 0 }
+		if err := s.Bound(all); err != nil || read("sync_speed_max") != "system" || read("sync_speed_min") != "system" {
+			t.Errorf("%s: %v, resumed %s", action, err, read("sync_speed_max"))
+		}
+	}
+}
+
+func TestAStepThatEndsUnderAPauseLeavesNoLimit(t *testing.T) {
+	s, read := fakeArray(t, "idle")
+	s.Limit = func() storage.Bytes { return Standstill }
+	if err := errors.Join(s.Bound(stack.Stack{Arrays: []stack.Array{s.args.After}}), s.settle(t.Context(), func(md.Array) error { return nil })); err != nil || read("sync_speed_max") != "system" {
+		t.Errorf("%v, %s", err, read("sync_speed_max"))
+	}
+}
+
+func TestWhatAPauseSlowsIsSaid(t *testing.T) {
+	s, _ := fakeArray(t, "reshape")
+	if _, err := s.Reached(t.Context(), s.args); !errors.Is(err, fault.Busy) || strings.Contains(err.Error(), "resume") {
+		t.Error(err)
+	}
+	s.Limit = func() storage.Bytes { return Standstill }
+	if _, err := s.Reached(t.Context(), s.args); !errors.Is(err, fault.Busy) || !strings.Contains(err.Error(), "resume the plan first") {
+		t.Error(err)
 	}
 }

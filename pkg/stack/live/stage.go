@@ -19,6 +19,9 @@ func (m *Machine) Reached(ctx context.Context, args stack.ArrayArgs) (bool, erro
 	if err != nil {
 		return false, err
 	}
+	if a.Syncing() && m.paused() {
+		return false, fault.New(fault.Busy, "md is still at work on array %s (%s), and slowed by a pause: resume the plan first, then wait until it is done", args.After.Name, a.Action)
+	}
 	if a.Syncing() {
 		return false, fault.New(fault.Busy, "md is still at work on array %s (%s): wait until it is done", args.After.Name, a.Action)
 	}
