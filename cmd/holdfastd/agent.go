@@ -49,7 +49,7 @@ func agentCommand() *cobra.Command {
 		Use:   "agent",
 		Short: "Look after a node's disks: keep their inventory, run the plans that were approved",
 		Long: "Keeps the inventory of the node's disks up to date, takes plans over a unix socket in --data-dir (`holdfast plan` finds it), runs those that somebody approved, one at a time, " +
-			"and after a kill, a crash or an upgrade goes on with what was begun. It does nothing to a disk of its own accord.",
+			"and after a kill, a crash or an upgrade goes on with what was begun. Of its own accord it writes to no disk but for this: it starts the stacks and the OSDs that were made or adopted here, and begins scrubs.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}

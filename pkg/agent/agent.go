@@ -1,8 +1,8 @@
 // Package agent is the process that looks after a node's disks: it keeps their inventory, takes plans, runs those that were
 // approved, one at a time, goes on with what an agent before it had begun, and says what is wrong.
 //
-// Invariant: nothing is done to a disk but by a plan that somebody approved, whose term is not older than the newest one
-// that this node has seen.
+// Invariant: what is on a disk changes by a plan alone that somebody approved, whose term is not older than the newest one that
+// this node has seen. Without being asked the agent starts what such plans have made here (stacks, OSDs) and scrubs arrays.
 //
 // It must not import a kind of step, nor who gives the orders.
 package agent

@@ -5,7 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
@@ -190,8 +193,8 @@ func (o *OSDs) wanted(ctx context.Context) bool {
 	return err == nil && status.State != localapi.StateStopping
 }
 
-// Activate starts the OSDs of this cluster that are on this machine's disks and do not run, but for those of the supervisor and those
-// whose disk is busy with a plan. One that cannot be started does not keep the others from it.
+// Activate starts the OSDs of this cluster that are on this machine's disks and do not run, but for those of the supervisor, those
+// whose disk is busy with a plan, and those that run or belong elsewhere. One that cannot be started does not keep the others from it.
 func (o *OSDs) Activate(ctx context.Context, busy func(storage.DiskID) bool) (started []int, err error) {
 	if !o.wanted(ctx) {
 		return nil, nil
@@ -208,17 +211,21 @@ func (o *OSDs) Activate(ctx context.Context, busy func(storage.DiskID) bool) (st
 	if err != nil {
 		return nil, err
 	}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("find the addresses of this machine: %w", err)
+	}
 	var errs []error
 	for _, p := range placed {
 		if keeperOf(p, n.FSID, own) != "agent" || busy(p.Disk.ID) {
 			continue
 		}
 		running, err := (osd.Processes{Paths: o.Paths}).Running(p.ID)
-		if err == nil && running {
+		if err == nil && (running || elsewhere(p, addresses)) {
 			continue
 		}
 		if err == nil {
-			err = n.Start(ctx, osd.Adoption{ID: p.ID, UUID: p.Label.UUID, Disk: p.Disk.ID})
+			err = o.start(ctx, n, p)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("start osd.%d on disk %s: %w", p.ID, p.Disk.ID, err))
@@ -227,4 +234,21 @@ func (o *OSDs) Activate(ctx context.Context, busy func(storage.DiskID) bool) (st
 		started = append(started, p.ID)
 	}
 	return started, errors.Join(errs...)
+}
+
+// elsewhere reports whether an OSD that does not run here may run on another machine, which has the disk too (dual-ported SAS, iSCSI): two
+// that write one disk destroy it. "up" at an address of this machine is what the map remembers of a daemon that died with it.
+func elsewhere(p osd.Placed, addresses []net.Addr) bool {
+	return p.Up && !slices.ContainsFunc(addresses, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr().WithZone("") == p.Address.Unmap()
+	})
+}
+
+// start starts an OSD that has run on this machine before: a disk alone does not say that it was to come here.
+func (o *OSDs) start(ctx context.Context, n *osd.Node, p osd.Placed) error {
+	if _, err := os.Stat(filepath.Join(o.Paths.Data(daemon.OSDRef(p.ID)), "ready")); errors.Is(err, os.ErrNotExist) {
+		return fault.New(fault.Precondition, "it has never run on this machine: `holdfast osd adopt` brings it here, if it runs on no other one")
+	}
+	return n.Start(ctx, osd.Adoption{ID: p.ID, UUID: p.Label.UUID, Disk: p.Disk.ID})
 }

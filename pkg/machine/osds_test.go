@@ -2,7 +2,10 @@ package machine
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
@@ -57,6 +60,32 @@ func TestWithoutAClusterThereAreNoOSDs(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := o.List(t.Context()); !errors.Is(err, fault.NotFound) {
+		t.Error(err)
+	}
+}
+
+func TestAnOSDIsNotStartedOnTwoMachines(t *testing.T) {
+	here := []net.Addr{&net.IPNet{IP: net.ParseIP("127.0.0.1"), Mask: net.CIDRMask(8, 32)}, &net.IPNet{IP: net.ParseIP("10.0.0.7"), Mask: net.CIDRMask(24, 32)}, &net.IPNet{IP: net.ParseIP("fd00::7"), Mask: net.CIDRMask(64, 128)}}
+	at := netip.MustParseAddr
+	for name, c := range map[string]struct {
+		placed osd.Placed
+		want   bool
+	}{
+		"down":                                {osd.Placed{Address: at("10.0.0.8")}, false},
+		"up, and it died with this machine":   {osd.Placed{Up: true, Address: at("10.0.0.7")}, false},
+		"the same, by IPv6":                   {osd.Placed{Up: true, Address: at("fd00::7")}, false},
+		"up at another machine of the subnet": {osd.Placed{Up: true, Address: at("10.0.0.8")}, true},
+		"up, and nobody knows where":          {osd.Placed{Up: true}, true},
+	} {
+		if got := elsewhere(c.placed, here); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestADiskThatWasMovedHereIsAdoptedByAPersonAlone(t *testing.T) {
+	o := &OSDs{Paths: daemon.Paths{Dir: t.TempDir()}}
+	if err := o.start(t.Context(), nil, osd.Placed{ID: 5}); !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "holdfast osd adopt") {
 		t.Error(err)
 	}
 }

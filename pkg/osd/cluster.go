@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -23,6 +24,21 @@ type entry struct {
 	Up     int      `json:"up"`
 	In     int      `json:"in"`
 	States []string `json:"state"`
+	Public struct {
+		Addresses []struct {
+			Address string `json:"addr"`
+		} `json:"addrvec"`
+	} `json:"public_addrs"`
+}
+
+// address is where clients find the OSD; the zero value if the map does not say.
+func (e entry) address() netip.Addr {
+	for _, a := range e.Public.Addresses {
+		if at, err := netip.ParseAddrPort(a.Address); err == nil {
+			return at.Addr()
+		}
+	}
+	return netip.Addr{}
 }
 
 func (e entry) destroyed() bool { return slices.Contains(e.States, "destroyed") }
@@ -173,6 +189,8 @@ type Placed struct {
 	Up    bool
 	In    bool
 	Class string
+	// Address is where the cluster found it last; the zero value if it never ran.
+	Address netip.Addr
 }
 
 // Own reports whether the OSD is one of a cluster.
@@ -197,6 +215,7 @@ func (n *Node) List(ctx context.Context, disks []storage.Disk) ([]Placed, error)
 		i := slices.IndexFunc(all, func(e entry) bool { return e.UUID == label.UUID && !e.destroyed() })
 		if i >= 0 && label.FSID == n.FSID {
 			p.ID, p.Known, p.Up, p.In = all[i].ID, true, all[i].Up == 1, all[i].In == 1
+			p.Address = all[i].address()
 			item, err := n.crush(ctx, p.ID)
 			if err != nil && !errors.Is(err, fault.NotFound) {
 				return nil, err
