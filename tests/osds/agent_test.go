@@ -237,7 +237,7 @@ func TestTheAgentLooksAfterOSDs(t *testing.T) {
 		t.Errorf("the same disk again: %v %s", err, out)
 	}
 
-	// The OSD dies with the machine, so to speak: its process, its store, and the agent.
+	// The OSD dies with the machine, so to speak: its process, its store, and the agent. The disk alone is not started before somebody says that it is to be here.
 	_ = a.Process.Kill()
 	_ = a.Wait()
 	if err := b.daemons().Stop(t.Context(), 3); err != nil {
@@ -247,6 +247,10 @@ func TestTheAgentLooksAfterOSDs(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.agent(t)
+	if out, err := b.tryHoldfast(t, "osd", "activate"); err == nil || !strings.Contains(out, "osd adopt") {
+		t.Errorf("activate without a store: %v %s", err, out)
+	}
+	t.Log(b.holdfast(t, "osd", "adopt", string(first), "--yes"))
 	b.awaitUp(t)
 	if err := b.daemons().Stop(t.Context(), 3); err != nil { // and once more, under the agent
 		t.Fatal(err)
@@ -261,7 +265,7 @@ func TestTheAgentLooksAfterOSDs(t *testing.T) {
 	if d, err := b.node().Disks.Find(t.Context(), first); err != nil || !d.Free() {
 		t.Errorf("the disk is %v, %v", d, err)
 	}
-	if entries, err := journal.List(filepath.Join(b.ceph.Dir, "plans")); err != nil || len(entries) != 2 {
+	if entries, err := journal.List(filepath.Join(b.ceph.Dir, "plans")); err != nil || len(entries) != 3 {
 		t.Errorf("%d journals, %v", len(entries), err)
 	}
 }
