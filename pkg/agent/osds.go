@@ -28,13 +28,15 @@ type OSDs interface {
 // keepEvery is how often it is looked whether the node's OSDs run.
 const keepEvery = 10 * time.Second
 
-// KeepOSDs starts the node's OSDs after a boot, and those that have died, until ctx ends.
+// KeepOSDs starts the node's OSDs after a boot, as soon as plans may be run here, and those that have died, until ctx ends.
 func (a *Agent) KeepOSDs(ctx context.Context) error {
+	if !a.awaitRun(ctx) {
+		return nil
+	}
 	ticker := time.NewTicker(keepEvery)
 	defer ticker.Stop()
 	last := ""
 	for {
-		changed := a.changed()
 		started, err := a.activate(ctx)
 		for _, id := range started {
 			a.Log.Info("osd was started", obs.KeyOSD, id)
@@ -46,21 +48,35 @@ func (a *Agent) KeepOSDs(ctx context.Context) error {
 				a.Log.Warn("osds cannot all be started", obs.KeyError, err)
 			}
 		}
-		last = text
-		a.set(func() { a.stuck = text })
-		if a.mayRun() {
-			changed = nil // the first time it is looked as soon as it may be
+		if text != last {
+			a.set(func() { a.stuck = text })
 		}
+		last = text
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		}
+	}
+}
+
+// awaitRun waits until the agent may run plans; false if ctx ends before.
+func (a *Agent) awaitRun(ctx context.Context) bool {
+	for {
+		changed := a.changed()
+		if a.mayRun() {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
 		case <-changed:
 		}
 	}
 }
 
-// activate starts OSDs on disks that no plan is at work on.
+// activate starts OSDs on disks that no plan is at work on: one that runs, or that has begun and is not at its end. Until a plan has
+// begun, nothing on its disks is in its hands.
 func (a *Agent) activate(ctx context.Context) ([]int, error) {
 	if !a.mayRun() {
 		return nil, nil
@@ -69,9 +85,12 @@ func (a *Agent) activate(ctx context.Context) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.mu.Lock()
+	running := a.running
+	a.mu.Unlock()
 	var busy []plan.DiskID
 	for _, e := range list {
-		if !e.Status.Phase.Final() && e.Status.Phase != executor.Proposed {
+		if e.Plan.ID == running || e.Touched && !e.Status.Phase.Final() {
 			for _, d := range e.Plan.Disks {
 				busy = append(busy, d.ID)
 			}

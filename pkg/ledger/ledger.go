@@ -38,7 +38,9 @@ type Entry struct {
 	Status executor.Status
 	// Pausing and Cancelling are wishes of somebody who does not run it.
 	Pausing, Cancelling bool
-	Err                 error // why it cannot be read
+	// Touched is whether any step may have changed something.
+	Touched bool
+	Err     error // why it cannot be read
 }
 
 // List lists the plans that were approved, the oldest first, then the proposals by their IDs.
@@ -74,7 +76,7 @@ func (l Ledger) entry(j journal.Entry) Entry {
 		j.Plan.ID = plan.ID(strings.TrimSuffix(filepath.Base(j.Path), journal.Suffix))
 	}
 	return Entry{
-		Plan: j.Plan, Status: executor.StatusOf(j.Plan, j.Records), Err: j.Err,
+		Plan: j.Plan, Status: executor.StatusOf(j.Plan, j.Records), Err: j.Err, Touched: executor.Touched(j.Records) || j.Err != nil,
 		Pausing: journal.Asked(l.Dir, j.Plan.ID, journal.WishPause), Cancelling: journal.Asked(l.Dir, j.Plan.ID, journal.WishCancel),
 	}
 }

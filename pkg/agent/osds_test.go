@@ -1,0 +1,101 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/holdfast-storage/holdfast/pkg/agent"
+	"github.com/holdfast-storage/holdfast/pkg/disk"
+	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
+	"github.com/holdfast-storage/holdfast/pkg/ledger"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+)
+
+// osds counts how often they are to be started, and says which disks were busy then.
+type osds struct {
+	agent.OSDs
+
+	mu    sync.Mutex
+	asked int
+	busy  []storage.DiskID
+}
+
+func (o *osds) Activate(_ context.Context, busy func(storage.DiskID) bool) ([]int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asked, o.busy = o.asked+1, nil
+	for _, id := range []storage.DiskID{"D1", "D2"} {
+		if busy(id) {
+			o.busy = append(o.busy, id)
+		}
+	}
+	return nil, nil
+}
+
+func (o *osds) seen() (asked int, busy []storage.DiskID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.asked, o.busy
+}
+
+func TestOSDsAreStartedOnceTheAgentMayRunAndNotBesideABegunPlan(t *testing.T) {
+	for name, c := range map[string]struct {
+		records []executor.Record
+		busy    []storage.DiskID
+	}{
+		"only approved, and paused":  {nil, nil},
+		"cancelled before any step":  {[]executor.Record{{Event: executor.Cancelled}}, nil},
+		"stopped before any step":    {[]executor.Record{{Event: executor.Stopped, Error: "no"}}, nil},
+		"stopped in the first step":  {[]executor.Record{{Event: executor.StepBegun}, {Event: executor.Stopped, Error: "no"}}, []storage.DiskID{"D1", "D2"}},
+		"abandoned, so it is at end": {[]executor.Record{{Event: executor.StepBegun}, {Event: executor.Abandoned, State: []byte("null")}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			book := ledger.Of(t.TempDir())
+			_, p := made(t, "media")
+			j, err := journal.Create(book.Dir, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range c.records {
+				err = errors.Join(err, j.Append(r))
+			}
+			if err := errors.Join(err, j.Close(), journal.Ask(book.Dir, p.ID, journal.WishPause)); err != nil {
+				t.Fatal(err)
+			}
+			if busy := keeps(t, book); !slices.Equal(busy, c.busy) {
+				t.Errorf("busy %v, want %v", busy, c.busy)
+			}
+		})
+	}
+}
+
+// keeps has an agent, which first waits for another process to let go of the plans, look after OSDs.
+func keeps(t *testing.T, book ledger.Ledger) []storage.DiskID {
+	t.Helper()
+	unlock, err := journal.Lock(book.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &osds{}
+	a := agent.New(agent.Config{
+		Ledger: book, OSDs: o, Worker: &worker{book: book, gate: make(chan error)}, Inventory: func() disk.Inventory { return disk.Inventory{} }, Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() { _ = a.KeepOSDs(ctx) })
+	all.Go(func() { _ = a.Run(ctx) })
+	if n, _ := o.seen(); n > 0 {
+		t.Error("they were started while another process runs plans")
+	}
+	unlock()
+	await(t, "OSDs are looked after", func() bool { n, _ := o.seen(); return n > 0 })
+	_, busy := o.seen()
+	cancel()
+	all.Wait()
+	return busy
+}
