@@ -94,11 +94,13 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	f.disks.FSID = paths.FSID()
 	osds := &machine.OSDs{Paths: paths, Disks: f.disks, Dial: machine.Administrator(dialer, paths)}
 	book := f.ledger(cmd.Context(), osds)
+	var a *agent.Agent
 	watcher := disk.NewWatcher(disk.NewScanner(f.disks), disk.WatcherConfig{Every: f.rescan, Changed: func(i disk.Inventory) {
 		log.Info("disks have changed", "inventory", i.String())
+		a.DisksChanged()
 	}})
 	monitor := f.monitor(book, watcher, log)
-	a := agent.New(agent.Config{
+	a = agent.New(agent.Config{
 		Version: version, Node: f.node, DataDir: f.dataDir, MetricsURL: "http://" + metrics.Addr().String() + "/metrics",
 		Ledger: book, OSDs: osds, Inventory: watcher.Inventory, Log: log, Problems: func() []agentapi.Check { return monitor.Sight().Checks() },
 		Worker: &machine.Machine{Ledger: book, Devices: machine.NewDisks(f.disks), Limits: limits, More: osds.Registry()},

@@ -92,11 +92,18 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer unlock()
 	a.set(func() { a.locked, a.waiting = true, "" })
-	if err := a.bringUp(ctx); err != nil {
+	disks := a.Inventory().Generation
+	if err := a.bringUp(ctx, false); err != nil {
 		return err
 	}
+	retry := time.NewTicker(retryEvery)
+	defer retry.Stop()
 	for ctx.Err() == nil {
 		changed := a.changed()
+		if now := a.Inventory().Generation; now != disks {
+			disks = now
+			a.retry(ctx)
+		}
 		list, err := a.Ledger.List()
 		if err != nil {
 			return err
@@ -108,9 +115,24 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-changed:
+		case <-retry.C:
+			a.retry(ctx)
 		}
 	}
 	return nil
+}
+
+// DisksChanged says that there is a new inventory.
+func (a *Agent) DisksChanged() { a.set(func() {}) }
+
+// retryEvery is how often it is tried again to bring up stacks that are down, beside each change of the disks: a person may have
+// put right what was wrong.
+const retryEvery = time.Minute
+
+func (a *Agent) retry(ctx context.Context) {
+	if err := a.bringUp(ctx, true); err != nil {
+		a.Log.Error("stacks are not brought up again", obs.KeyError, err)
+	}
 }
 
 // lock waits until no other process runs plans.
@@ -131,20 +153,35 @@ func (a *Agent) lock(ctx context.Context) (func(), error) {
 	}
 }
 
-// bringUp starts all stacks. One that cannot be does not keep the others from it.
-func (a *Agent) bringUp(ctx context.Context) error {
+// bringUp starts all stacks, or those that were down. One that cannot be does not keep the others from it.
+func (a *Agent) bringUp(ctx context.Context, again bool) error {
 	stacks, err := a.Ledger.LastOfAll()
 	if err != nil {
 		return err
 	}
 	for name, last := range stacks {
-		err := a.Worker.BringUp(ctx, last)
-		a.set(func() { a.down[name] = err })
-		if err != nil {
-			a.Log.Error("stack does not come up", obs.KeyName, name, obs.KeyError, err)
+		before := a.isDown(name)
+		if again && before == nil {
+			continue
 		}
+		err := a.Worker.BringUp(ctx, last)
+		switch {
+		case err == nil && before != nil:
+			a.Log.Info("stack has come up", obs.KeyName, name)
+		case err != nil && (before == nil || before.Error() != err.Error()):
+			a.Log.Error("stack does not come up", obs.KeyName, name, obs.KeyError, err)
+		default:
+			continue
+		}
+		a.set(func() { a.down[name] = err })
 	}
 	return nil
+}
+
+func (a *Agent) isDown(name string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.down[name]
 }
 
 // run runs one plan to where it ends or stops.

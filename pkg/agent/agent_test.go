@@ -30,6 +30,7 @@ type worker struct {
 
 	mu      sync.Mutex
 	brought []plan.ID
+	down    error // why no stack comes up
 }
 
 type step struct{ gate chan error }
@@ -65,7 +66,7 @@ func (w *worker) BringUp(_ context.Context, last plan.Plan) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.brought = append(w.brought, last.ID)
-	return nil
+	return w.down
 }
 
 func (w *worker) Abandon(context.Context, plan.ID, string) error { return errors.New("not here") }

@@ -133,7 +133,12 @@ func (a *Agent) abandon(ctx context.Context, e ledger.Entry, token string) error
 		// Until the abandoning is through it must not be begun again.
 		a.set(func() { a.refused[e.Plan.ID] = fault.New(fault.Aborted, "it is being abandoned") })
 		stop()
-		<-ended
+		select {
+		case <-ended:
+		case <-ctx.Done(): // a disk that hangs must not keep other orders waiting: it goes on, and may be given up again
+			a.set(func() { delete(a.refused, e.Plan.ID) })
+			return fmt.Errorf("wait for the run of plan %s to end: %w", e.Plan.ID, ctx.Err())
+		}
 	}
 	err := a.Worker.Abandon(ctx, e.Plan.ID, "abandoned by order")
 	if err != nil && running {
