@@ -39,9 +39,11 @@ type Monitor struct {
 	Log                            *slog.Logger
 	Now                            func() time.Time
 
-	mu    sync.Mutex
-	seen  Sight
-	asked time.Time
+	telling   sync.Mutex // of who hears of looks
+	mu        sync.Mutex
+	seen      Sight
+	asked     time.Time // by Ask alone
+	complaint string    // by Look alone
 }
 
 // Sight is what there was at one look.
@@ -75,42 +77,75 @@ func (m *Monitor) Sight() Sight {
 	return m.seen
 }
 
-// Run looks until ctx ends.
+// Run looks until ctx ends. Disks are asked beside it, since one that hangs does so for minutes, or for good: that is not waited for in the end.
 func (m *Monitor) Run(ctx context.Context) error {
+	if m.HealthEvery > 0 {
+		go m.keep(ctx, m.Ask)
+	}
+	m.keep(ctx, m.Look)
+	return nil
+}
+
+// keep does something again and again, once there is an inventory.
+func (m *Monitor) keep(ctx context.Context, do func(context.Context)) {
 	ticker := time.NewTicker(m.Every)
 	defer ticker.Stop()
 	for {
 		if m.Inventory().Generation > 0 {
-			m.Look(ctx)
+			do(ctx)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticker.C:
 		}
 	}
 }
 
-// Look looks once.
-func (m *Monitor) Look(ctx context.Context) {
-	s := Sight{Inventory: m.Inventory(), Health: m.Sight().Health}
+// Look looks once at what the system knows of disks and arrays, and begins a scrub that is due.
+func (m *Monitor) Look(context.Context) {
+	s := Sight{Inventory: m.Inventory()}
 	if err := m.arrays(&s); err != nil {
 		s.Err = err.Error()
 	}
-	if err := m.scrub(s); err != nil {
+	m.complain(m.scrub(s))
+	m.publish(func(seen *Sight) {
+		s.Health = seen.Health
+		*seen = s
+	})
+}
+
+// complain says why a scrub does not begin, once.
+func (m *Monitor) complain(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != m.complaint {
 		m.Log.Warn("scrub does not begin", obs.KeyError, err)
 	}
-	m.publish(s)
-	if m.HealthEvery > 0 && (m.asked.IsZero() || m.Now().Sub(m.asked) >= m.HealthEvery) {
-		m.asked = m.Now()
-		s.Health = m.ask(ctx, s.Inventory) // last: a disk that fails may take its time
-		m.publish(s)
+	m.complaint = text
+}
+
+// Ask asks all disks for their health, if it is time to. One call at a time.
+func (m *Monitor) Ask(ctx context.Context) {
+	if !m.asked.IsZero() && m.Now().Sub(m.asked) < m.HealthEvery {
+		return
+	}
+	m.asked = m.Now()
+	health := m.ask(ctx, m.Inventory())
+	if ctx.Err() == nil {
+		m.publish(func(seen *Sight) { seen.Health = health })
 	}
 }
 
-func (m *Monitor) publish(s Sight) {
+// publish changes what is seen and tells of it, one after the other.
+func (m *Monitor) publish(change func(*Sight)) {
+	m.telling.Lock()
+	defer m.telling.Unlock()
 	m.mu.Lock()
-	m.seen = s
+	change(&m.seen)
+	s := m.seen
 	m.mu.Unlock()
 	if m.Looked != nil {
 		m.Looked(s)
@@ -207,14 +242,14 @@ func failed(a md.Array, disks []storage.Disk) []storage.DiskID {
 	return list
 }
 
-// scrub begins to compare the array that was not for longest, if one is due and none is at work.
+// scrub begins to compare the array that was not for longest, if one is due and none is at work. One that does not begin does not keep the next from it.
 func (m *Monitor) scrub(s Sight) error {
 	if m.ScrubEvery == 0 {
 		return nil
 	}
-	var due *ArraySight
-	var since time.Time
-	for i, a := range s.Arrays {
+	since := map[string]time.Time{}
+	var due []ArraySight
+	for _, a := range s.Arrays {
 		if a.Runs && a.Array.Busy() {
 			return nil
 		}
@@ -222,18 +257,36 @@ func (m *Monitor) scrub(s Sight) error {
 		if err != nil {
 			return err
 		}
-		if a.Runs && a.Array.Degraded == 0 && m.Now().Sub(last) >= m.ScrubEvery && (due == nil || last.Before(since)) {
-			due, since = &s.Arrays[i], last
+		if a.Runs && a.Array.Degraded == 0 && m.Now().Sub(last) >= m.ScrubEvery {
+			since[a.Want.UUID], due = last, append(due, a)
 		}
 	}
-	if due == nil {
-		return nil
+	slices.SortStableFunc(due, func(a, b ArraySight) int { return since[a.Want.UUID].Compare(since[b.Want.UUID]) })
+	var errs []error
+	for _, a := range due {
+		err := m.begin(a, since[a.Want.UUID])
+		if err == nil {
+			break
+		}
+		errs = append(errs, err)
 	}
-	if err := journal.Save(m.scrubFile(due.Want.UUID), m.Now().UTC().Format(time.RFC3339)+"\n"); err != nil {
+	return errors.Join(errs...)
+}
+
+// begin begins a scrub. Its date is kept before, or a crash would begin it at every boot, and is the old one again if it does not begin.
+func (m *Monitor) begin(a ArraySight, last time.Time) error {
+	if err := m.keepDate(a.Want.UUID, m.Now()); err != nil {
 		return err
 	}
-	m.Log.Info("scrub begins", obs.KeyName, due.Name)
-	return m.Scrub(due.Array)
+	if err := m.Scrub(a.Array); err != nil {
+		return errors.Join(err, m.keepDate(a.Want.UUID, last))
+	}
+	m.Log.Info("scrub begins", obs.KeyName, a.Name)
+	return nil
+}
+
+func (m *Monitor) keepDate(uuid string, at time.Time) error {
+	return journal.Save(m.scrubFile(uuid), at.UTC().Format(time.RFC3339)+"\n")
 }
 
 func (m *Monitor) scrubFile(uuid string) string {
@@ -244,7 +297,7 @@ func (m *Monitor) scrubFile(uuid string) string {
 func (m *Monitor) scrubbed(uuid string) (time.Time, error) {
 	data, err := os.ReadFile(m.scrubFile(uuid))
 	if errors.Is(err, os.ErrNotExist) {
-		return m.Now(), journal.Save(m.scrubFile(uuid), m.Now().UTC().Format(time.RFC3339)+"\n")
+		return m.Now(), m.keepDate(uuid, m.Now())
 	}
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read when an array was scrubbed: %w", err)

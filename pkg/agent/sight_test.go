@@ -124,6 +124,7 @@ func TestTheMonitorLooksAsksAndScrubs(t *testing.T) {
 		Scrub:  func(a md.Array) error { scrubbed = append(scrubbed, a.UUID); return nil },
 		Health: func(context.Context, string) (smart.Health, error) { return smart.Health{State: smart.Good}, nil },
 	}
+	m.Ask(t.Context())
 	m.Look(t.Context())
 	if got := codesOf(m.Sight()); got != "HF-DISK-GONE HF-DISK-FAILING" {
 		t.Errorf("got %q", got)
