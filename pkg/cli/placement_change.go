@@ -49,7 +49,7 @@ func (f *changeFlags) plan(warn io.Writer) (placement.Path, *placement.Change, e
 		return path, nil, err
 	}
 	edit := before.Edit(f.class)
-	for _, step := range []func(*placement.Editor) error{f.replaceAll, f.addAll, f.remove, f.spread} {
+	for _, step := range []func(*placement.Editor) error{f.replaceLarger, f.addAll, f.replaceSmaller, f.remove, f.spread} {
 		if err := step(edit); err != nil {
 			return path, nil, err
 		}
@@ -88,7 +88,14 @@ func (f *changeFlags) remove(e *placement.Editor) error {
 	return nil
 }
 
-func (f *changeFlags) replaceAll(e *placement.Editor) error {
+func (f *changeFlags) replaceLarger(e *placement.Editor) error {
+	return f.replaceThose(e, func(osd crush.ItemID, size storage.Bytes) bool { return !e.Shrinks(osd, size) })
+}
+
+// replaceSmaller comes after all that adds space. What got larger is as large by then.
+func (f *changeFlags) replaceSmaller(e *placement.Editor) error { return f.replaceThose(e, e.Shrinks) }
+
+func (f *changeFlags) replaceThose(e *placement.Editor, which func(crush.ItemID, storage.Bytes) bool) error {
 	for _, text := range f.replace {
 		osd, sizes, err := nameAndSizes(text)
 		if err != nil || len(sizes) != 1 {
@@ -97,6 +104,9 @@ func (f *changeFlags) replaceAll(e *placement.Editor) error {
 		id, err := strconv.ParseInt(strings.TrimPrefix(osd, "osd."), 10, 32)
 		if err != nil {
 			return fmt.Errorf("--replace %s: want OSD=SIZE, such as 3=8TB", text)
+		}
+		if !which(crush.ItemID(id), sizes[0]) {
+			continue
 		}
 		if err := e.Replace(crush.ItemID(id), sizes[0]); err != nil {
 			return fmt.Errorf("--replace %s: %w", text, err)

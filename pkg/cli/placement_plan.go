@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +26,7 @@ func placementPlan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "plan --osdmap DUMP --crush FILE CHANGE...", Short: "Plan a change of the cluster in steps, so that little data moves at a time", Args: cobra.NoArgs,
 		Long: "First what gives space is done, and upmaps keep all data where it is. Then data moves in waves: at most so much to or from an OSD in each, no OSD above the nearfull ratio " +
-			"(backfillfull, where nothing moves else) while it is under way. What takes space away, or changes a rule, comes last, when data has left. " +
+			"(backfillfull, where nothing moves else) while it is under way. What takes space away, or changes a rule, comes last, when data has left; where it cannot leave, that change is in no step, and is shown as left out. " +
 			"After each step wait until all PGs are active+clean; each leaves the cluster as the rules want it, so that the rest may as well be planned anew.",
 		Example: "  holdfast placement plan --osdmap osd.json --crush crush.bin --pgs pg.json --add-host n4=4TB,8TB --prefer pairs\n" +
 			"  holdfast placement plan --osdmap osd.json --crush crush.bin --pgs pg.json --remove-host n1 --wave-backfills 2 --step 1 -o commands",
@@ -43,6 +45,8 @@ type plannedChange struct {
 	*placement.Change
 	Steps    []plannedStep `json:"steps"`
 	HeldBack int           `json:"held_back"`
+	LeftOut  []string      `json:"left_out,omitempty"`
+	Why      []string      `json:"why_left_out,omitempty"`
 }
 
 type plannedStep struct {
@@ -65,7 +69,7 @@ func (f *planFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	all := plannedChange{Change: c, HeldBack: waves.HeldBack}
+	all := plannedChange{Change: c, HeldBack: waves.HeldBack, LeftOut: waves.LeftOut, Why: waves.Why}
 	for i, s := range waves.Steps {
 		if f.step == 0 || f.step == i+1 {
 			all.Steps = append(all.Steps, plannedStep{i + 1, s, s.Commands()})
@@ -75,20 +79,24 @@ func (f *planFlags) run(cmd *cobra.Command) error {
 		return fmt.Errorf("--step %d: the plan has steps 1 to %d", f.step, len(waves.Steps))
 	}
 	if format, _ := cmd.Flags().GetString("output"); format == "commands" {
-		return printStepCommands(cmd.OutOrStdout(), all.Steps)
+		return printStepCommands(cmd.OutOrStdout(), all)
 	}
 	return emit(cmd, all, nil, func(out io.Writer) { printChangePlan(out, all) })
 }
 
-// printStepCommands prints what to run, with a line of comment before each step.
-func printStepCommands(out io.Writer, steps []plannedStep) error {
+// printStepCommands prints what to run, with a line of comment before each step, and what is left
+// out as comments.
+func printStepCommands(out io.Writer, c plannedChange) error {
 	w := bufio.NewWriter(out)
-	for _, s := range steps {
+	for _, s := range c.Steps {
 		fmt.Fprintf(w, "# step %d, %s\n", s.Number, s)
 		for _, line := range s.Commands {
 			fmt.Fprintln(w, line)
 		}
 		fmt.Fprintln(w, "# wait until all PGs are active+clean")
+	}
+	for _, line := range slices.Concat(c.LeftOut, c.Why) {
+		fmt.Fprintf(w, "# left out: %s\n", strings.TrimPrefix(line, "# "))
 	}
 	return w.Flush()
 }
@@ -106,8 +114,26 @@ func printChangePlan(out io.Writer, c plannedChange) {
 			fmt.Fprintf(out, "    above the nearfull ratio meanwhile: nothing moves else\n")
 		}
 	}
-	if c.HeldBack > 0 {
-		fmt.Fprintf(out, "held back: %s: no order of moves keeps the OSDs below the backfillfull ratio; add space or raise the ratio\n", plural(c.HeldBack, "PG"))
+	printHeldBack(out, c)
+	if len(c.Steps) == 0 {
+		return
 	}
 	fmt.Fprintln(out, "next: `--step 1 -o commands` prints what to run first")
+}
+
+// printHeldBack says what the steps leave undone, and why.
+func printHeldBack(out io.Writer, c plannedChange) {
+	if c.HeldBack > 0 {
+		fmt.Fprintf(out, "held back: %s: no order of moves keeps the OSDs below the backfillfull ratio, or no upmap puts them there; add space, raise the ratio, or try the other --prefer\n", plural(c.HeldBack, "PG"))
+	}
+	if len(c.LeftOut) == 0 {
+		return
+	}
+	fmt.Fprintln(out, "left out, as data is in the way:")
+	for _, line := range c.LeftOut {
+		fmt.Fprintf(out, "    %s\n", line)
+	}
+	for _, line := range c.Why {
+		fmt.Fprintf(out, "  %s\n", line)
+	}
 }

@@ -90,7 +90,7 @@ func (e *Editor) settle() error {
 // grows notes a change that comes first. It is refused after one that comes last.
 func (e *Editor) grows(format string, args ...any) error {
 	if e.during != nil {
-		return fault.New(fault.Invalid, "what is added or replaced has to be told before what is removed")
+		return fault.New(fault.Invalid, "what is added, or replaced by larger disks, has to be told before what is removed or gets smaller")
 	}
 	e.first = append(e.first, fmt.Sprintf(format, args...))
 	return nil
@@ -164,15 +164,32 @@ func (e *Editor) addTo(b *crush.Bucket, size storage.Bytes) int {
 	return id
 }
 
-// Replace gives an OSD a disk of another size; it keeps its id.
+// Replace gives an OSD a disk of another size; it keeps its id. A smaller disk takes space
+// away, and so comes last.
 func (e *Editor) Replace(osd crush.ItemID, size storage.Bytes) error {
-	if err := e.crush.SetItemWeight(osd, crush.WeightOf(size)); err != nil {
+	what := fmt.Sprintf("# replace the disk of osd.%d by one of %s, its data copied (ceph osd crush reweight osd.%d %.5f)", osd, size.Decimal(), osd, float64(crush.WeightOf(size))/float64(crush.One))
+	if e.Shrinks(osd, size) {
+		if err := e.settle(); err != nil {
+			return err
+		}
+		e.last = append(e.last, what)
+	} else if err := e.grows("%s", what); err != nil {
 		return err
 	}
 	if disk, known := e.disks[osd]; known {
 		e.disks[osd] = Disk{Size: int64(size), Used: disk.Used}
 	}
-	return e.grows("# replace the disk of osd.%d by one of %s, its data copied (ceph osd crush reweight osd.%d %.5f)", osd, size.Decimal(), osd, float64(crush.WeightOf(size))/float64(crush.One))
+	return e.crush.SetItemWeight(osd, crush.WeightOf(size))
+}
+
+// Shrinks says whether a disk of that size is smaller than the one that an OSD has, or weighs
+// less.
+func (e *Editor) Shrinks(osd crush.ItemID, size storage.Bytes) bool {
+	if int64(size) < e.disks[osd].Size {
+		return true
+	}
+	holder := e.crush.Holder(osd)
+	return holder != nil && crush.WeightOf(size) < holder.Weights[slices.Index(holder.Items, osd)]
 }
 
 // RemoveOSD removes an OSD for good.

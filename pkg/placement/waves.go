@@ -24,7 +24,8 @@ type StepKind string
 
 // The kinds. Hold makes the changes that give space, and upmaps that keep data where it is.
 // Wave moves data. Finish makes the changes that take space away, which data has left by then,
-// or change a rule, which it fits by then.
+// or change a rule, which it fits by then: neither Hold nor Finish moves a shard that has a
+// place.
 const (
 	Hold   StepKind = "hold"
 	Wave   StepKind = "wave"
@@ -70,12 +71,19 @@ func (s Step) Commands() []string {
 type Waves struct {
 	Steps []Step `json:"steps"`
 	// HeldBack counts PGs that stay where they are, since no order of moves keeps the OSDs
-	// that they would go to below the backfillfull ratio.
+	// that they would go to below the backfillfull ratio, or no upmap puts them there before
+	// the change that they wait for.
 	HeldBack int `json:"held_back"`
+	// LeftOut is what was to be done last, and is in no step: PGs that are held back would move
+	// all at once with it, or OSDs that go for good hold them still.
+	LeftOut []string `json:"left_out,omitempty"`
+	// Why says what keeps it from being done, a sentence each.
+	Why []string `json:"why_left_out,omitempty"`
 }
 
 // PlanWaves puts a change that was planned into steps. The change must have been made from
-// the path's Before and After.
+// the path's Before and After. fault.Precondition: shards would move at once by what comes
+// first.
 func PlanWaves(path Path, c *Change, o WaveOptions) (*Waves, error) {
 	if o.Backfills < 1 || o.Bytes < 0 {
 		return nil, fault.New(fault.Invalid, "waves of %d backfills and %d bytes an OSD: at least 1 backfill, and 0 or more bytes", o.Backfills, o.Bytes)
@@ -89,25 +97,28 @@ func PlanWaves(path Path, c *Change, o WaveOptions) (*Waves, error) {
 	}
 	s := &staging{WaveOptions: o, target: c.target, at: slices.Clone(was.cur), items: maps.Clone(path.Before.OSDs.UpmapItems), world: was}
 	s.limitFrom(path)
-	for _, stage := range []struct {
-		cluster Cluster
-		kind    StepKind
-		change  []string
-	}{{path.During, Hold, path.First}, {path.After, Finish, path.Last}} {
-		if len(stage.change) > 0 {
-			if err := s.enter(stage.cluster, stage.kind, stage.change); err != nil {
-				return nil, err
-			}
+	if len(path.First) > 0 {
+		w, err := s.within(path.During)
+		if err != nil {
+			return nil, err
 		}
-		if stage.kind == Hold || len(stage.change) > 0 {
-			s.release()
+		if err := s.enter(w, Hold, path.First); err != nil {
+			return nil, err
 		}
 	}
+	s.release()
+	if len(path.Last) > 0 {
+		if err := s.finish(path); err != nil {
+			return nil, err
+		}
+	}
+	held := 0
 	for i := range s.pgs {
 		if s.differs(&s.pgs[i], s.at, s.target) {
-			s.HeldBack++
+			held++
 		}
 	}
+	s.HeldBack = max(s.HeldBack, held)
 	return &s.Waves, nil
 }
 
@@ -125,7 +136,8 @@ type staging struct {
 	load, in   []int64 // what it holds now, and what comes in this wave
 }
 
-// limitFrom notes how full the OSDs may get, by the disks that they have in the end.
+// limitFrom notes how full the OSDs may get, by the smaller of the disks that they have on the
+// way and in the end.
 func (s *staging) limitFrom(path Path) {
 	n := max(len(path.During.OSDs.OSDs), len(path.After.OSDs.OSDs), len(s.osds))
 	s.held = make([]int64, n)
@@ -135,6 +147,9 @@ func (s *staging) limitFrom(path Path) {
 	for i := range s.most {
 		disk := path.During.Disks[crush.ItemID(i)]
 		s.used[i], s.most[i], s.near[i] = disk, unlimited, unlimited
+		if last := path.After.Disks[crush.ItemID(i)].Size; last > 0 {
+			disk.Size = min(disk.Size, last)
+		}
 		if disk.Size <= 0 || s.counts {
 			continue
 		}
@@ -142,29 +157,6 @@ func (s *staging) limitFrom(path Path) {
 		s.most[i] = room(disk, ratios.BackfillFull, s.held[i])
 		s.near[i] = min(s.most[i], room(disk, ratios.NearFull, s.held[i]))
 	}
-}
-
-// enter makes a change of the map, with upmaps that leave data where it is, or else bring it
-// where it has to go.
-func (s *staging) enter(c Cluster, kind StepKind, change []string) error {
-	w, err := s.world.after(s.withItems(c))
-	if err != nil {
-		return err
-	}
-	s.world = w
-	was := slices.Clone(s.at)
-	for i := range w.pgs {
-		p := &w.pgs[i]
-		for _, wish := range [][]int32{s.at, s.target} {
-			if places := wish[p.at : int(p.at)+int(p.n)]; w.expressible(p, places) {
-				copy(w.places(p), places)
-				break
-			}
-		}
-		copy(s.at[p.at:], w.places(p))
-	}
-	s.record(kind, was, change, false)
-	return nil
 }
 
 // withItems is a cluster with the upmaps that are in force now.

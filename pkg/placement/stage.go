@@ -1,0 +1,107 @@
+package placement
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/holdfast-storage/holdfast/pkg/crush"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+)
+
+// within maps the PGs as a change of the map makes them, with upmaps that leave data where it
+// is, or else bring it where it has to go. The staging stays as it is.
+func (s *staging) within(c Cluster) (*world, error) {
+	w, err := s.world.after(s.withItems(c))
+	if err != nil {
+		return nil, err
+	}
+	for i := range w.pgs {
+		p := &w.pgs[i]
+		for _, wish := range [][]int32{s.at, s.target} {
+			if places := wish[p.at : int(p.at)+int(p.n)]; w.expressible(p, places) {
+				copy(w.places(p), places)
+				break
+			}
+		}
+	}
+	return w, nil
+}
+
+// enter makes the change that a world is within. It is refused where shards move by it.
+func (s *staging) enter(w *world, kind StepKind, change []string) error {
+	if n := s.uprooted(w); n > 0 {
+		return fault.New(fault.Precondition, "%s would move all at once, as no upmap holds them where they are, with: %q; make the change in smaller parts, or wait until all PGs are active+clean and plan again", times(n, "PG"), change)
+	}
+	was := slices.Clone(s.at)
+	s.world = w
+	for i, disk := range w.Disks {
+		if int(i) < len(s.used) {
+			s.used[i].Size = disk.Size
+		}
+	}
+	copy(s.at, w.cur)
+	s.record(kind, was, change, false)
+	return nil
+}
+
+// finish makes the change that comes last, and moves what only that allows. The change is left
+// out where data is in its way.
+func (s *staging) finish(path Path) error {
+	w, err := s.within(path.After)
+	if err != nil {
+		return err
+	}
+	if n := s.uprooted(w); n > 0 {
+		s.HeldBack = n
+		s.Why = append(s.Why, fmt.Sprintf("%s would move all at once, whatever room there is", times(n, "PG")))
+	}
+	s.Why = append(s.Why, s.tooFull(w)...)
+	if len(s.Why) > 0 {
+		s.LeftOut = path.Last
+		return nil
+	}
+	if err := s.enter(w, Finish, path.Last); err != nil {
+		return err
+	}
+	s.release()
+	return nil
+}
+
+// uprooted counts the PGs whose shards a change of the map takes from where they are.
+func (s *staging) uprooted(w *world) (n int) {
+	for i := range w.pgs {
+		if s.uproots(w, &w.pgs[i]) {
+			n++
+		}
+	}
+	return n
+}
+
+// uproots says so of one PG. One that lacks shards is to be recovered as soon as a map lets it,
+// by whatever moves; but it must not lose those that it has.
+func (s *staging) uproots(w *world, p *pg) bool {
+	at := s.at[p.at : int(p.at)+int(p.n)]
+	if holes(at) > 0 {
+		return slices.ContainsFunc(at, func(o int32) bool { return s.isOSD(o) && !s.isGone(o) && w.isGone(o) })
+	}
+	return p.moves(at, w.places(p))
+}
+
+// tooFull lists the OSDs that get smaller disks than what they hold by now takes.
+func (s *staging) tooFull(w *world) (list []string) {
+	if s.counts {
+		return nil
+	}
+	ratio := w.OSDs.Ratios.BackfillFull
+	if ratio <= 0 {
+		ratio = 1
+	}
+	for i := range s.used {
+		was, next := s.used[i], w.Disks[crush.ItemID(i)].Size
+		has := was.Used + s.load[i] - s.held[i]
+		if next > 0 && next < was.Size && has > int64(ratio*float64(next)) {
+			list = append(list, fmt.Sprintf("osd.%d would be %s full with its smaller disk", i, percent(float64(has)/float64(next))))
+		}
+	}
+	return list
+}
