@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/holdfast-storage/holdfast/pkg/crush"
@@ -9,7 +10,8 @@ import (
 )
 
 // SetFailureDomain gives a pool a rule of its own that spreads its places over buckets of
-// that type ("rack", "host", "osd"), and is like the one it has else. Rules that choose in
+// that type ("rack", "host", "osd"), and is like the one it has else. It is called POOL_DOMAIN,
+// or where another rule is, POOL_DOMAIN_2 and so on. Rules that choose in
 // several steps say more than a failure domain, and are refused.
 func (e *Editor) SetFailureDomain(pool, domain string) error {
 	i := slices.IndexFunc(e.osds.Pools, func(p osdmap.Pool) bool { return p.Name == pool })
@@ -28,11 +30,34 @@ func (e *Editor) SetFailureDomain(pool, domain string) error {
 	if err != nil {
 		return err
 	}
-	e.crush.Rules = append(e.crush.Rules, rule)
 	e.osds.Pools = slices.Clone(e.osds.Pools)
+	if same := e.nameRule(rule, p.Size); same != nil {
+		rule = same
+	} else {
+		e.crush.Rules = append(e.crush.Rules, rule)
+		e.last = append(e.last, createRule(e.crush, rule, domain))
+	}
 	e.osds.Pools[i].Rule = int(rule.Ruleset)
-	e.last = append(e.last, ruleCommands(e.crush, rule, pool, domain)...)
+	e.last = append(e.last, "ceph osd pool set "+pool+" crush_rule "+rule.Name)
 	return nil
+}
+
+// nameRule gives a new rule a name that is free: Ceph leaves a rule of that name as it is, and
+// says that all is well. A rule of such a name that is the same for pools of that size is
+// returned instead.
+func (e *Editor) nameRule(rule *crush.Rule, size int) *crush.Rule {
+	wish := rule.Name
+	for n := 2; ; n++ {
+		i := slices.IndexFunc(e.crush.Rules, func(r *crush.Rule) bool { return r != nil && r.Name == rule.Name })
+		if i < 0 {
+			return nil
+		}
+		r := e.crush.Rules[i]
+		if r.Type == rule.Type && slices.Equal(r.Steps, rule.Steps) && int(r.MinSize) <= size && size <= int(r.MaxSize) {
+			return r
+		}
+		rule.Name = fmt.Sprintf("%s_%d", wish, n)
+	}
 }
 
 // spreadOver copies a pool's rule for another failure domain.
@@ -64,7 +89,7 @@ func (e *Editor) spreadOver(p *osdmap.Pool, domain crush.Type) (*crush.Rule, err
 		}
 	}
 	if choices != 1 {
-		return nil, fault.New(fault.Precondition, "rule %s of pool %s has %d choose steps: write the rule that you want, and simulate with it in the map", rule.Name, p.Name, choices)
+		return nil, fault.New(fault.Precondition, "rule %s of pool %s has %d choose steps: write the rule that you want, and simulate with it in the map", e.crush.Rules[id].Name, p.Name, choices)
 	}
 	if n := w.countBelow(root, domain.ID); n < p.Size {
 		return nil, fault.New(fault.Precondition, "pool %s of size %d needs %d of %s below %s, and there are %d", p.Name, p.Size, p.Size, domain.Name, w.name(int32(root)), n)
@@ -100,16 +125,15 @@ func (w *world) countBelow(item crush.ItemID, kind int) (n int) {
 	return n
 }
 
-// ruleCommands make a rule by Ceph's own commands, where those can, and give it to a pool.
-func ruleCommands(m *crush.Map, rule *crush.Rule, pool, domain string) []string {
-	give := "ceph osd pool set " + pool + " crush_rule " + rule.Name
-	if rule.Type == crush.Replicated && len(rule.Steps) == 3 {
-		w := &world{Cluster: Cluster{Crush: m}}
-		create := "ceph osd crush rule create-replicated " + rule.Name + " " + w.name(rule.Steps[0].Arg1) + " " + domain
-		if b := m.Bucket(crush.ItemID(rule.Steps[0].Arg1)); b != nil && b.Class != "" {
-			create += " " + b.Class
-		}
-		return []string{create, give}
+// createRule makes a rule by Ceph's own command, where there is one, or says what to do.
+func createRule(m *crush.Map, rule *crush.Rule, domain string) string {
+	if rule.Type != crush.Replicated || len(rule.Steps) != 3 {
+		return "# add the rule " + rule.Name + " to the CRUSH map: that of the pool, with type " + domain + " in its choose step"
 	}
-	return []string{"# add the rule " + rule.Name + " to the CRUSH map: that of the pool, with type " + domain + " in its choose step", give}
+	w := &world{Cluster: Cluster{Crush: m}}
+	create := "ceph osd crush rule create-replicated " + rule.Name + " " + w.name(rule.Steps[0].Arg1) + " " + domain
+	if b := m.Bucket(crush.ItemID(rule.Steps[0].Arg1)); b != nil && b.Class != "" {
+		create += " " + b.Class
+	}
+	return create
 }
