@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +26,8 @@ func placementPlan() *cobra.Command {
 		Use: "plan --osdmap DUMP --crush FILE CHANGE...", Short: "Plan a change of the cluster in steps, so that little data moves at a time", Args: cobra.NoArgs,
 		Long: "First what gives space is done, and upmaps keep all data where it is. Then data moves in waves: at most so much to or from an OSD in each, no OSD above the nearfull ratio " +
 			"(backfillfull, where nothing moves else) while it is under way. What takes space away, or changes a rule, comes last, when data has left; where it cannot leave, that change is in no step, and is shown as left out. " +
-			"After each step wait until all PGs are active+clean; each leaves the cluster as the rules want it, so that the rest may as well be planned anew.",
+			"After each step wait until all PGs are active+clean; each leaves the cluster as the rules want it, so that the rest may as well be planned anew. " +
+			"What `-o commands` prints ends the shell that reads it wherever something has to be done by hand or waited for; run the lines after that when it is done.",
 		Example: "  holdfast placement plan --osdmap osd.json --crush crush.bin --pgs pg.json --add-host n4=4TB,8TB --prefer pairs\n" +
 			"  holdfast placement plan --osdmap osd.json --crush crush.bin --pgs pg.json --remove-host n1 --wave-backfills 2 --step 1 -o commands",
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
@@ -75,6 +75,9 @@ func (f *planFlags) run(cmd *cobra.Command) error {
 			all.Steps = append(all.Steps, plannedStep{i + 1, s, s.Commands()})
 		}
 	}
+	if f.step > 0 && len(waves.Steps) == 0 {
+		return fmt.Errorf("--step %d: the plan has no steps; without --step it says what is in the way", f.step)
+	}
 	if f.step < 0 || f.step > len(waves.Steps) {
 		return fmt.Errorf("--step %d: the plan has steps 1 to %d", f.step, len(waves.Steps))
 	}
@@ -84,19 +87,23 @@ func (f *planFlags) run(cmd *cobra.Command) error {
 	return emit(cmd, all, nil, func(out io.Writer) { printChangePlan(out, all) })
 }
 
-// printStepCommands prints what to run, with a line of comment before each step, and what is left
-// out as comments.
+// printStepCommands prints what to run, with a line of comment before each step, what is left out
+// as comments, and an end of the shell wherever people have to do something or wait.
 func printStepCommands(out io.Writer, c plannedChange) error {
 	w := bufio.NewWriter(out)
-	for _, s := range c.Steps {
+	for i, s := range c.Steps {
 		fmt.Fprintf(w, "# step %d, %s\n", s.Number, s)
 		for _, line := range s.Commands {
 			fmt.Fprintln(w, line)
 		}
+		if i+1 < len(c.Steps) {
+			fmt.Fprintln(w, placement.StopShell(fmt.Sprintf("wait until all PGs are active+clean, then go on with --step %d", c.Steps[i+1].Number)))
+			continue
+		}
 		fmt.Fprintln(w, "# wait until all PGs are active+clean")
 	}
 	for _, line := range slices.Concat(c.LeftOut, c.Why) {
-		fmt.Fprintf(w, "# left out: %s\n", strings.TrimPrefix(line, "# "))
+		fmt.Fprintf(w, "# left out: %s\n", line)
 	}
 	return w.Flush()
 }

@@ -224,7 +224,13 @@ func (e *Editor) RemoveHost(name string) error {
 	return e.crush.Remove(b.ID)
 }
 
+// What removes an OSD for good.
+const (
+	stopPrefix  = "# stop "
+	purgeFormat = "ceph osd purge %d --yes-i-really-mean-it"
+)
+
 // purge notes what removes an OSD for good.
 func (e *Editor) purge(osd crush.ItemID) {
-	e.last = append(e.last, fmt.Sprintf("# stop osd.%d on its host", osd), fmt.Sprintf("ceph osd purge %d --yes-i-really-mean-it", osd))
+	e.last = append(e.last, fmt.Sprintf(stopPrefix+"osd.%d on its host", osd), fmt.Sprintf(purgeFormat, osd))
 }

@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/crush"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -57,7 +58,7 @@ func (s *staging) finish(path Path) error {
 	}
 	s.Why = append(s.Why, s.tooFull(w)...)
 	if len(s.Why) > 0 {
-		s.LeftOut = path.Last
+		s.LeftOut = undone(path.Last)
 		return nil
 	}
 	if err := s.enter(w, Finish, path.Last); err != nil {
@@ -65,6 +66,19 @@ func (s *staging) finish(path Path) error {
 	}
 	s.release()
 	return nil
+}
+
+// undone tells changes that are left out, so that nobody takes them for what to run.
+func undone(change []string) (list []string) {
+	for _, line := range change {
+		var osd int
+		if _, err := fmt.Sscanf(line, purgeFormat, &osd); err == nil {
+			list = append(list, fmt.Sprintf("the removal of osd.%d", osd))
+		} else if !strings.HasPrefix(line, stopPrefix) {
+			list = append(list, strings.TrimPrefix(line, "# "))
+		}
+	}
+	return list
 }
 
 // uprooted counts the PGs whose shards a change of the map takes from where they are.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/crush"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -42,7 +43,8 @@ type Step struct {
 	// under way, when targets have it already and sources have it still; 0: not known.
 	Fullest    float64 `json:"fullest,omitempty"`
 	FullestOSD int32   `json:"fullest_osd"`
-	// Change lists what to do by hand, before the upmaps and with norebalance set.
+	// Change lists what changes the map, before the upmaps and with norebalance set: commands,
+	// and after a "# " what to do by hand.
 	Change []string `json:"change,omitempty"`
 	// Crowded says that OSDs go above the nearfull ratio in this step, as nothing moved
 	// without; none goes above the backfillfull ratio.
@@ -52,19 +54,39 @@ type Step struct {
 	After  Cluster `json:"-"` // the cluster after the step
 }
 
-// Commands are what the step runs; what people have to do is in it as it is.
+// Commands are what the step runs, for a shell. Where something has to be done by hand, a
+// line says so and ends the shell, with norebalance set: what comes after it is to be run when
+// that is done.
 func (s Step) Commands() []string {
-	var list []string
-	if len(s.Change) > 0 {
-		list = append(append(list, "ceph osd set norebalance"), s.Change...)
+	if len(s.Change) == 0 {
+		return s.upmapCommands()
 	}
+	list := []string{"ceph osd set norebalance"}
+	var hands, change []string
+	for _, line := range s.Change {
+		if what, byHand := strings.CutPrefix(line, "# "); byHand {
+			hands = append(hands, what)
+		} else {
+			change = append(change, line)
+		}
+	}
+	if len(hands) > 0 {
+		list = append(list, StopShell("do by hand, then run what comes after this line: "+strings.Join(hands, "; ")))
+	}
+	return append(append(append(list, change...), s.upmapCommands()...), "ceph osd unset norebalance")
+}
+
+func (s Step) upmapCommands() []string {
+	var list []string
 	for _, u := range s.Upmaps {
 		list = append(list, u.Command())
 	}
-	if len(s.Change) > 0 {
-		list = append(list, "ceph osd unset norebalance")
-	}
 	return list
+}
+
+// StopShell is a line that says something and ends the shell that reads it.
+func StopShell(why string) string {
+	return "echo '" + strings.ReplaceAll(why, "'", `'\''`) + "' >&2; exit 1"
 }
 
 // Waves is a change in steps.
@@ -74,7 +96,7 @@ type Waves struct {
 	// that they would go to below the backfillfull ratio, or no upmap puts them there before
 	// the change that they wait for.
 	HeldBack int `json:"held_back"`
-	// LeftOut is what was to be done last, and is in no step: PGs that are held back would move
+	// LeftOut tells what was to be done last, and is in no step: PGs that are held back would move
 	// all at once with it, or OSDs that go for good hold them still.
 	LeftOut []string `json:"left_out,omitempty"`
 	// Why says what keeps it from being done, a sentence each.
