@@ -31,7 +31,7 @@ func (s *staging) within(c Cluster) (*world, error) {
 // enter makes the change that a world is within. It is refused where shards move by it.
 func (s *staging) enter(w *world, kind StepKind, change []string) error {
 	if n := s.uprooted(w); n > 0 {
-		return fault.New(fault.Precondition, "%s would move all at once, as no upmap holds them where they are, with: %q; make the change in smaller parts, or wait until all PGs are active+clean and plan again", times(n, "PG"), change)
+		return fault.New(fault.Precondition, "%s would move all at once, as no upmap holds them where they are, with: %q; make the change in smaller parts, or all at once: `holdfast placement simulate` says what moves then", times(n, "PG"), change)
 	}
 	was := slices.Clone(s.at)
 	s.world = w
