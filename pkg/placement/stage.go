@@ -28,7 +28,7 @@ func (s *staging) within(c Cluster) (*world, error) {
 	return w, nil
 }
 
-// enter makes the change that a world is within. It is refused where shards move by it.
+// enter makes the change that a world is within. It is refused where more moves by it than in a wave.
 func (s *staging) enter(w *world, kind StepKind, change []string) error {
 	if n := s.uprooted(w); n > 0 {
 		return fault.New(fault.Precondition, "%s would move all at once, as no upmap holds them where they are, with: %q; make the change in smaller parts, or all at once: `holdfast placement simulate` says what moves then", times(n, "PG"), change)
@@ -81,17 +81,30 @@ func undone(change []string) (list []string) {
 	return list
 }
 
-// uprooted counts the PGs whose shards a change of the map takes from where they are.
+// uprooted counts the PGs that a change of the map must not move: no upmap holds them, and they would lose a shard on an OSD
+// that goes, or all such PGs together are more than a wave may move. What is within a wave's bounds moves with the change.
 func (s *staging) uprooted(w *world) (n int) {
+	clear(s.in)
+	count := make([]int, len(s.load))
 	for i := range w.pgs {
-		if s.uproots(w, &w.pgs[i]) {
+		p := &w.pgs[i]
+		if !s.uproots(w, p) {
+			continue
+		}
+		at, to := s.at[p.at:int(p.at)+int(p.n)], w.places(p)
+		come, leave := p.arrivals(at, to), p.arrivals(to, at)
+		if slices.ContainsFunc(leave, w.isGone) || !s.hasRoom(p, come, s.most) || !s.takes(come, leave, count) {
 			n++
+			continue
+		}
+		for _, o := range come {
+			s.in[o] += p.size
 		}
 	}
 	return n
 }
 
-// uproots says so of one PG. One that lacks shards is to be recovered as soon as a map lets it,
+// uproots says whether a change moves a PG. One that lacks shards is to be recovered as soon as a map lets it,
 // by whatever moves; but it must not lose those that it has.
 func (s *staging) uproots(w *world, p *pg) bool {
 	at := s.at[p.at : int(p.at)+int(p.n)]
