@@ -141,7 +141,7 @@ func (o *rbdExport) copy(cmd *cobra.Command, client *volumeapi.Client, name volu
 		}
 		defer func() { err = errors.Join(err, session.Close()) }()
 		if !partial.Made() {
-			if err := partial.Start(size); err != nil {
+			if err := partial.Start(size, ""); err != nil {
 				return err
 			}
 			source.use(ctx, session, size)

@@ -3,6 +3,7 @@ package vdisk
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,12 +33,45 @@ func create(path string, overwrite bool) (*output, error) {
 	}
 	pattern := "." + shorten(filepath.Base(path)) + ".partial-"
 	sweep(filepath.Dir(path), pattern)
-	file, err := os.CreateTemp(filepath.Dir(path), pattern+"*")
-	if err != nil {
-		return nil, err
+	for {
+		file, err := os.CreateTemp(filepath.Dir(path), pattern+"*")
+		if err != nil {
+			return nil, err
+		}
+		ours, err := lockNew(file)
+		if err == nil && ours {
+			return &output{file: file, path: path, overwrite: overwrite}, nil
+		}
+		if err = errors.Join(err, file.Close()); err != nil {
+			return nil, errors.Join(err, os.Remove(file.Name()))
+		}
 	}
-	_ = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) // shows that somebody works on it
-	return &output{file: file, path: path, overwrite: overwrite}, nil
+}
+
+// lockNew shows others that somebody works on a new file or folder. ours is false of one that the sweep of another process took for
+// left over in the moment before, and removes.
+func lockNew(file *os.File) (ours bool, err error) {
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock %s: %w", file.Name(), err)
+	}
+	return hasName(file, file.Name())
+}
+
+// hasName reports whether what is open is what has the name now.
+func hasName(file *os.File, path string) (bool, error) {
+	open, err := file.Stat()
+	if err != nil {
+		return false, err
+	}
+	named, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(open, named), err
 }
 
 // free refuses a name that a new file cannot have.
@@ -92,18 +126,28 @@ func sweepOne(path string) error {
 func WorkFolder(path string) (folder string, done func(), err error) {
 	prefix := "." + shorten(filepath.Base(path)) + ".work-"
 	sweep(filepath.Dir(path), prefix)
-	if folder, err = os.MkdirTemp(filepath.Dir(path), prefix+"*"); err != nil {
-		return "", nil, err
+	for {
+		if folder, err = os.MkdirTemp(filepath.Dir(path), prefix+"*"); err != nil {
+			return "", nil, err
+		}
+		lock, err := os.Open(folder)
+		if errors.Is(err, fs.ErrNotExist) { // as if lockNew said it
+			continue
+		}
+		if err != nil {
+			return "", nil, errors.Join(err, os.RemoveAll(folder))
+		}
+		ours, err := lockNew(lock)
+		if err == nil && ours {
+			return folder, func() {
+				_ = os.RemoveAll(folder)
+				_ = lock.Close()
+			}, nil
+		}
+		if err = errors.Join(err, lock.Close()); err != nil {
+			return "", nil, errors.Join(err, os.RemoveAll(folder))
+		}
 	}
-	lock, err := os.Open(folder)
-	if err != nil {
-		return "", nil, errors.Join(err, os.RemoveAll(folder))
-	}
-	_ = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) // shows that somebody works in it
-	return folder, func() {
-		_ = os.RemoveAll(folder)
-		_ = lock.Close()
-	}, nil
 }
 
 // shorten keeps the name with its additions within the 255 bytes that file systems take.

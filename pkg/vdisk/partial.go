@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -29,12 +30,15 @@ type Partial struct {
 
 // partialState is the note.
 type partialState struct {
-	Source string        `json:"source"`
-	Tag    string        `json:"tag,omitempty"`
-	Begun  bool          `json:"begun,omitempty"`
-	Made   bool          `json:"made,omitempty"` // the file is there; what is left is to clean up
-	Size   int64         `json:"size"`
-	Mark   transfer.Mark `json:"mark"`
+	Source string `json:"source"`
+	Tag    string `json:"tag,omitempty"`
+	Of     string `json:"of,omitempty"` // what Start was told
+	Begun  bool   `json:"begun,omitempty"`
+	Made   bool   `json:"made,omitempty"` // the file is there; what is left is to clean up
+	// Inode is that of a raw copy which is about to get its name: the file that has it then is this one.
+	Inode uint64        `json:"inode,omitempty"`
+	Size  int64         `json:"size"`
+	Mark  transfer.Mark `json:"mark"`
 }
 
 var _ transfer.Place = (*Partial)(nil)
@@ -49,8 +53,7 @@ func partialNames(path string) (disk, note string) {
 // a copy of another source was left; fault.Busy: somebody works on it. Close it.
 func OpenPartial(path, source, tag string) (*Partial, error) {
 	disk, note := partialNames(path)
-	_, missing := os.Lstat(disk)
-	file, err := os.OpenFile(disk, os.O_RDWR|os.O_CREATE, 0o600)
+	file, fresh, err := openLocked(disk)
 	if err != nil {
 		return nil, err
 	}
@@ -58,33 +61,56 @@ func OpenPartial(path, source, tag string) (*Partial, error) {
 	if err := p.begin(source, tag); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	// A raw one that was whole has got its name.
-	p.state.Made = p.state.Made || errors.Is(missing, fs.ErrNotExist) && p.state.Begun && p.state.Mark.UpTo == p.state.Size
+	p.state.Made = p.state.made(path)
+	if fresh && !p.state.Made { // what the note tells of is gone
+		p.state.Mark, p.state.Inode = transfer.Mark{}, 0
+	}
 	return p, nil
 }
 
-// WasMade reports whether a copy of source became the file at path, and only its leftovers are there still.
-func WasMade(path, source string) bool {
-	if _, note := partialNames(path); !exists(note) || !exists(path) {
-		return false
+// openLocked opens the file of that name, or makes it, and locks it. One that another process renamed or removed meanwhile is let go.
+func openLocked(path string) (file *os.File, fresh bool, err error) {
+	for {
+		_, err := os.Lstat(path)
+		fresh = errors.Is(err, fs.ErrNotExist)
+		if file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+			return nil, false, err
+		}
+		if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			return nil, false, errors.Join(fault.New(fault.Busy, "%s is written by another process: %v", path, err), file.Close())
+		}
+		named, err := hasName(file, path)
+		if err == nil && named {
+			return file, fresh, nil
+		}
+		if err = errors.Join(err, file.Close()); err != nil {
+			return nil, false, err
+		}
 	}
-	p, err := OpenPartial(path, source, "")
+}
+
+// WasMade reports whether a copy of source became the file at path, and only its leftovers are there still. It writes nothing.
+func WasMade(path, source string) bool {
+	_, note := partialNames(path)
+	text, err := os.ReadFile(note)
 	if err != nil {
 		return false
 	}
-	defer func() { _ = p.Close() }()
-	return p.state.Made
+	var state partialState
+	return json.Unmarshal(text, &state) == nil && state.Source == source && state.made(path)
 }
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
+// made reports whether the copy became the file at path. One that was cut off between the new name and the note of it did, too.
+func (s *partialState) made(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || s.Made {
+		return err == nil
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && info.Mode().IsRegular() && s.Inode != 0 && stat.Ino == s.Inode && info.Size() == s.Size && s.Mark.UpTo == s.Size
 }
 
 func (p *Partial) begin(source, tag string) error {
-	if err := unix.Flock(int(p.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fault.New(fault.Busy, "%s is written by another process: %v", p.file.Name(), err)
-	}
 	text, err := os.ReadFile(p.note)
 	if errors.Is(err, fs.ErrNotExist) {
 		if info, err := p.file.Stat(); err != nil || info.Size() > 0 {
@@ -117,12 +143,16 @@ func (p *Partial) Made() bool { return p.state.Made }
 // Mark says how far the copy is.
 func (p *Partial) Mark() transfer.Mark { return p.state.Mark }
 
-// Start says that the source is open, and how large it is.
-func (p *Partial) Start(size int64) error {
-	if p.state.Begun && p.state.Size != size {
-		return fault.New(fault.Precondition, "the source has %d bytes, and had %d", size, p.state.Size)
+// Start says that the source is open, how many bytes it has, and what tells it from another of the same name. fault.Precondition: the
+// copy was begun of another.
+func (p *Partial) Start(size int64, of string) error {
+	switch {
+	case p.state.Begun && p.state.Size != size:
+		return fault.New(fault.Precondition, "the source has %d bytes, and had %d: say --restart to begin anew", size, p.state.Size)
+	case p.state.Begun && p.state.Of != of:
+		return fault.New(fault.Precondition, "the source was made anew since the copy was begun: say --restart to begin anew")
 	}
-	p.state.Begun, p.state.Size = true, size
+	p.state.Begun, p.state.Size, p.state.Of = true, size, of
 	if err := p.file.Truncate(size); err != nil {
 		return explainWrite(err)
 	}
@@ -225,7 +255,16 @@ func (p *Partial) Become(ctx context.Context, target Target, progress Progress) 
 		return err
 	}
 	if target.Format == Raw && target.Size == p.state.Size {
-		// The note is of no use without the disk, and says so.
+		info, err := p.file.Stat()
+		if err != nil {
+			return err
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			p.state.Inode = stat.Ino
+		}
+		if err := p.save(); err != nil {
+			return err
+		}
 		out := &output{file: p.file, path: target.Path, overwrite: target.Overwrite}
 		if err := out.keep(p.state.Size); err != nil {
 			return err
