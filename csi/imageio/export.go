@@ -3,6 +3,7 @@ package imageio
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
@@ -31,11 +32,33 @@ func (s *Server) Export(ctx context.Context, r volumeapi.ExportRequest) (volumea
 	if made.open, err = p.images.Open(ctx, p.name, made.snapshot); err != nil {
 		return volumeapi.ExportSession{}, err
 	}
+	of, err := identity(ctx, p, made.snapshot)
+	if err != nil {
+		return volumeapi.ExportSession{}, errors.Join(err, made.open.Close())
+	}
 	made.size = int64(made.open.Size())
 	if err := s.begin(ctx, made, ""); err != nil {
 		return volumeapi.ExportSession{}, errors.Join(err, made.open.Close())
 	}
-	return volumeapi.ExportSession{Session: made.id, Bytes: made.open.Size()}, nil
+	return volumeapi.ExportSession{Session: made.id, Bytes: made.open.Size(), Of: of}, nil
+}
+
+// identity is Ceph's own name of a snapshot: one that was removed and made anew has another.
+func identity(ctx context.Context, p place, snapshot string) (string, error) {
+	info, err := p.images.Info(ctx, p.name)
+	if err != nil {
+		return "", err
+	}
+	list, err := p.images.Snapshots(ctx, p.name)
+	if err != nil {
+		return "", err
+	}
+	for _, s := range list {
+		if s.Name == snapshot && !s.Removed {
+			return fmt.Sprintf("image %s, snapshot %d", info.ID, s.ID), nil
+		}
+	}
+	return "", fault.New(fault.NotFound, "image %s has no snapshot %s", p, snapshot)
 }
 
 func (n *session) finishExport(ctx context.Context) error {

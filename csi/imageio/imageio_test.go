@@ -233,9 +233,9 @@ func TestAnImageIsReadAsItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := volumeapi.ExportRequest{Name: volumeapi.ImageName{Pool: "rbd", Image: "i"}, Take: "holdfast-export-1"}
-	s, length, err := b.client.Export(ctx, r)
-	if err != nil || length != size {
-		t.Fatal(length, err)
+	s, first, err := b.client.Export(ctx, r)
+	if err != nil || first.Bytes != size || first.Of == "" {
+		t.Fatal(first, err)
 	}
 	if err := open.WriteAt(ctx, []byte("after "), 5<<20); err != nil {
 		t.Fatal(err)
@@ -244,8 +244,9 @@ func TestAnImageIsReadAsItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Taken = true
-	if s, _, err = b.client.Export(ctx, r); err != nil {
-		t.Fatal(err)
+	s, again, err := b.client.Export(ctx, r)
+	if err != nil || again.Of != first.Of {
+		t.Fatal(again, err)
 	}
 	extents, err := s.Extents(ctx, 0, size)
 	p := make([]byte, 6)
@@ -257,6 +258,17 @@ func TestAnImageIsReadAsItWas(t *testing.T) {
 	}
 	if _, _, err := b.client.Export(ctx, r); !errors.Is(err, fault.NotFound) {
 		t.Errorf("a snapshot that is gone: %v", err)
+	}
+	r.Taken = false // a snapshot of the same name, made anew
+	anew, other, err := b.client.Export(ctx, r)
+	if err != nil || other.Of == first.Of {
+		t.Fatal(other, err)
+	}
+	if _, err := anew.Finish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := anew.Close(); err != nil {
+		t.Fatal(err)
 	}
 	if snapshots, err := b.images.Snapshots(ctx, "i"); err != nil || len(snapshots) > 0 {
 		t.Error(snapshots, err)

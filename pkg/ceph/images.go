@@ -37,6 +37,7 @@ type ImageSnapshotRef struct {
 // ImageSnapshot is a snapshot of an image.
 type ImageSnapshot struct {
 	Name string
+	ID   uint64        // Ceph's, which no other snapshot of the pool ever has
 	Size storage.Bytes // of the image when it was taken
 	// Removed: out of sight, and kept by Ceph for as long as clones need it. Name is Ceph's own then.
 	Removed bool

@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -87,7 +89,9 @@ func (o *rbdExport) run(cmd *cobra.Command, from, to string) (err error) {
 		return fault.New(fault.NotFound, "there is no image %s", name)
 	}
 	size := int64(look.Bytes)
-	if err := o.Makeable(size); err != nil && (!errors.Is(err, fault.Exists) || !vdisk.WasMade(to, name.String())) {
+	target := o.Target // a snapshot may have another size: what is made of it is settled when it is open
+	err = target.Makeable(size)
+	if err != nil && (!errors.Is(err, fault.Exists) || o.restart || !vdisk.WasMade(to, name.String())) {
 		return err
 	}
 	report := exportReport{Image: name.String(), Target: to, Format: string(o.Target.Format), Subformat: o.Subformat, Size: size, DryRun: o.dryRun}
@@ -135,24 +139,26 @@ func (o *rbdExport) copy(cmd *cobra.Command, client *volumeapi.Client, name volu
 		bar.show(done, total)
 	}}
 	return persist(cmd.Context(), cmd.ErrOrStderr(), func() bool { was := moved; moved = false; return was }, func(ctx context.Context) (err error) {
-		session, size, err := client.Export(ctx, volumeapi.ExportRequest{Name: name, Take: partial.Tag(), Taken: partial.Begun()})
+		if partial.Made() {
+			return dropSnapshot(ctx, client, name, partial)
+		}
+		session, opened, err := client.Export(ctx, volumeapi.ExportRequest{Name: name, Take: partial.Tag(), Taken: partial.Begun()})
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, session.Close()) }()
-		if !partial.Made() {
-			if err := partial.Start(size, ""); err != nil {
-				return err
-			}
-			source.use(ctx, session, size)
-			whole, err := copier.Run(ctx, partial, partial.Mark())
-			if err != nil {
-				return err
-			}
-			report.Digest, report.Size = whole.Digest, size
-			if err := partial.Become(ctx, o.Target, nil); err != nil {
-				return err
-			}
+		size := int64(opened.Bytes)
+		if err := partial.Start(size, opened.Of); err != nil {
+			return err
+		}
+		source.use(ctx, session, size)
+		whole, err := copier.Run(ctx, partial, partial.Mark())
+		if err != nil {
+			return err
+		}
+		report.Digest, report.Size = whole.Digest, size
+		if err := partial.Become(ctx, o.Target, nil); err != nil {
+			return err
 		}
 		_, err = session.Finish(ctx)
 		return err
@@ -167,17 +173,19 @@ func restartExport(ctx context.Context, client *volumeapi.Client, name volumeapi
 	}
 	if err == nil {
 		defer func() { _ = partial.Close() }()
-		if partial.Begun() && name.Snapshot == "" {
-			if err := dropSnapshot(ctx, client, volumeapi.ExportRequest{Name: name, Take: partial.Tag(), Taken: true}); err != nil {
-				return err
-			}
+		if err := dropSnapshot(ctx, client, name, partial); err != nil {
+			return err
 		}
 	}
 	return vdisk.Discard(path)
 }
 
-func dropSnapshot(ctx context.Context, client *volumeapi.Client, r volumeapi.ExportRequest) error {
-	session, _, err := client.Export(ctx, r)
+// dropSnapshot removes the snapshot that an export took, if it is there still.
+func dropSnapshot(ctx context.Context, client *volumeapi.Client, name volumeapi.ImageName, partial *vdisk.Partial) error {
+	if name.Snapshot != "" || partial.Tag() == "" {
+		return nil
+	}
+	session, _, err := client.Export(ctx, volumeapi.ExportRequest{Name: name, Take: partial.Tag(), Taken: true})
 	if errors.Is(err, fault.NotFound) {
 		return nil
 	}
@@ -259,15 +267,14 @@ func (d *rbdDisk) Span(off int64) (content.Span, error) {
 		d.from, d.to, d.known = off, off+length, known
 	}
 	s := content.Span{Offset: off, Length: d.to - off, Kind: content.Hole}
-	for _, e := range d.known {
-		switch {
-		case e.Offset+e.Length <= off:
-		case e.Offset <= off:
-			s.Kind = content.Data
-			return content.Clip(s, e.Offset+e.Length), nil
-		default:
-			return content.Clip(s, e.Offset), nil
-		}
+	at, _ := slices.BinarySearchFunc(d.known, off, func(e volumeapi.ImageExtent, off int64) int { return cmp.Compare(e.Offset+e.Length, off+1) })
+	if at == len(d.known) { // none ends behind off
+		return s, nil
 	}
-	return s, nil
+	e := d.known[at]
+	if e.Offset > off {
+		return content.Clip(s, e.Offset), nil
+	}
+	s.Kind = content.Data
+	return content.Clip(s, e.Offset+e.Length), nil
 }

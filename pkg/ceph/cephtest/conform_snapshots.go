@@ -25,7 +25,12 @@ func wantSnapshots(t *testing.T, images ceph.Images, name string, expected ...ce
 	t.Helper()
 	list, err := images.Snapshots(t.Context(), name)
 	want(t, "snapshots", err, nil)
+	ids := map[uint64]bool{0: true}
 	for i := range list {
+		if ids[list[i].ID] {
+			t.Fatalf("a snapshot without an id of its own: %+v", list)
+		}
+		ids[list[i].ID], list[i].ID = true, 0
 		if list[i].Removed {
 			list[i].Name = ""
 		}

@@ -16,6 +16,7 @@ import (
 type snapshot struct {
 	of      *image
 	name    string
+	id      uint64
 	size    storage.Bytes
 	blocks  blocks
 	removed bool
@@ -56,7 +57,8 @@ func (i *fakeImages) CreateSnapshot(ctx context.Context, name, snap string) erro
 		if _, err := m.snapshot(snap); err == nil {
 			return fault.New(fault.Exists, "image %s has a snapshot %s", name, snap)
 		}
-		m.snapshots = append(m.snapshots, &snapshot{of: m, name: snap, size: m.info.Size, blocks: maps.Clone(m.blocks)})
+		i.serial++
+		m.snapshots = append(m.snapshots, &snapshot{of: m, name: snap, id: uint64(i.serial), size: m.info.Size, blocks: maps.Clone(m.blocks)})
 		return nil
 	})
 }
@@ -77,7 +79,7 @@ func (i *fakeImages) RemoveSnapshot(ctx context.Context, name, snap string) erro
 func (i *fakeImages) Snapshots(ctx context.Context, name string) (list []ceph.ImageSnapshot, err error) {
 	err = i.with(ctx, "Snapshots", name, func(m *image) error {
 		for _, s := range m.snapshots {
-			list = append(list, ceph.ImageSnapshot{Name: s.name, Size: s.size, Removed: s.removed})
+			list = append(list, ceph.ImageSnapshot{Name: s.name, ID: s.id, Size: s.size, Removed: s.removed})
 		}
 		return nil
 	})

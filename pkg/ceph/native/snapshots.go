@@ -69,7 +69,7 @@ func (i *images) Snapshots(ctx context.Context, name string) ([]ceph.ImageSnapsh
 				return fmt.Errorf("get namespace of snapshot %s: %w", s.Name, err)
 			}
 			list = append(list, ceph.ImageSnapshot{
-				Name: s.Name, Size: storage.Bytes(s.Size), Removed: kind == rbd.SnapNamespaceTypeTrash,
+				Name: s.Name, ID: s.Id, Size: storage.Bytes(s.Size), Removed: kind == rbd.SnapNamespaceTypeTrash,
 			})
 		}
 		return nil

@@ -105,6 +105,7 @@ type ExportRequest struct {
 type ExportSession struct {
 	Session string        `json:"session"`
 	Bytes   storage.Bytes `json:"bytes"`
+	Of      string        `json:"of,omitempty"`      // tells the image and the snapshot from others that had or get their names
 	Failure *Failure      `json:"failure,omitempty"` // in place of a session
 }
 

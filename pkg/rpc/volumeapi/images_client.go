@@ -53,18 +53,18 @@ func (c *Client) Import(ctx context.Context, r ImportRequest) (*Session, ImageMa
 	return s, answer.Mark, nil
 }
 
-// Export begins to read an image of so many bytes. Close the session.
-func (c *Client) Export(ctx context.Context, r ExportRequest) (*Session, int64, error) {
+// Export begins to read an image; the answer says of how many bytes, and which. Close the session.
+func (c *Client) Export(ctx context.Context, r ExportRequest) (*Session, ExportSession, error) {
 	var answer ExportSession
 	s, err := c.begin(ctx, PathExport, r, &answer)
 	if err != nil {
-		return nil, 0, err
+		return nil, answer, err
 	}
 	if answer.Failure != nil {
-		return nil, 0, errors.Join(answer.Failure.Err(), s.Close())
+		return nil, answer, errors.Join(answer.Failure.Err(), s.Close())
 	}
 	s.id = answer.Session
-	return s, int64(answer.Bytes), nil
+	return s, answer, nil
 }
 
 // begin reads the first line of a session, whose connection stays.
