@@ -84,9 +84,12 @@ func (t Tool) GrowFileSystem(ctx context.Context, file string, p Part) (Growth, 
 	var err error
 	switch {
 	case p.Content == "lvm2":
-		var kind string
-		if kind, err = t.volume(ctx, file, t.Volume); kind != "" {
+		var kind, left string
+		if kind, left, err = t.volume(ctx, file, t.Volume); kind != "" {
 			g.Kind = kind + " in lvm2"
+		}
+		if left != "" {
+			g.AtBoot = left
 		}
 	case way.Here():
 		err = t.fileSystem(ctx, file, p.Content)

@@ -37,6 +37,8 @@ type Logical struct {
 	Linear  bool   `json:"linear"`            // it lies in this partition, stretch after stretch
 
 	segments []segment
+	hidden   bool   // a part of another, which LVM does not show
+	fixed    string // why its size stays what it is, whatever is in it
 }
 
 // segment is a stretch of a volume: bytes of the volume and of the partition.
@@ -173,6 +175,7 @@ func newGroup(disk content.Disk, name string, vg section, id string) (*Group, er
 		}
 		g.Volumes = append(g.Volumes, v)
 	}
+	g.fixSnapshots(vg.sub("logical_volumes"))
 	sort.Slice(g.Volumes, func(i, j int) bool { return g.Volumes[i].Name < g.Volumes[j].Name })
 	g.Free = g.extents*g.extent - used
 	return g, nil
@@ -180,7 +183,7 @@ func newGroup(disk content.Disk, name string, vg section, id string) (*Group, er
 
 // volume reads a logical volume. One that is not linear, or not all of which is here, is named and not read.
 func (g *Group) volume(name string, lv section, own string) Logical {
-	v := Logical{Name: name, Linear: true}
+	v := Logical{Name: name, Linear: true, hidden: !slices.Contains(lv.list("status"), any("VISIBLE"))}
 	for key := range lv {
 		s, ok := lv[key].(section)
 		if !ok || !strings.HasPrefix(key, "segment") {
@@ -215,6 +218,26 @@ func (g *Group) volume(name string, lv section, own string) Logical {
 	return v
 }
 
+// fixSnapshots marks the volumes that have a snapshot and those that hold what it keeps: their file systems do not grow apart.
+func (g *Group) fixSnapshots(all section) {
+	for key := range all {
+		for name := range all.sub(key) {
+			if s := all.sub(key).sub(name); s.text("type") == "snapshot" {
+				g.fix(s.text("origin"), "it has the snapshot "+s.text("cow_store")+": remove that first, in the machine")
+				g.fix(s.text("cow_store"), "it is a snapshot of "+s.text("origin"))
+			}
+		}
+	}
+}
+
+func (g *Group) fix(name, why string) {
+	for i := range g.Volumes {
+		if g.Volumes[i].Name == name {
+			g.Volumes[i].fixed = why
+		}
+	}
+}
+
 // Disk is a linear volume as a disk, in the partition that holds its group.
 func (*Group) Disk(partition content.Disk, v Logical) content.Disk {
 	return &linear{Disk: partition, size: v.Size, segments: v.segments}
@@ -224,9 +247,18 @@ func (*Group) Disk(partition content.Disk, v Logical) content.Disk {
 func (g *Group) Pick(name string) (Logical, error) {
 	var fit []Logical
 	var names []string
+	var fixed error
 	for _, v := range g.Volumes {
+		named := name == v.Name || name == g.Name+"/"+v.Name
+		if v.hidden || name != "" && !named {
+			continue
+		}
 		way, _ := WayOf(v.Content, "")
-		if v.Linear && way.Here() && (name == "" || name == v.Name || name == g.Name+"/"+v.Name) {
+		grows := v.Linear && way.Here()
+		switch {
+		case v.fixed != "" && (named || grows):
+			fixed = fault.New(fault.Unsupported, "%s/%s does not grow here: %s", g.Name, v.Name, v.fixed)
+		case v.fixed == "" && grows:
 			fit, names = append(fit, v), append(names, v.Name)
 		}
 	}
@@ -235,6 +267,8 @@ func (g *Group) Pick(name string) (Logical, error) {
 		return Logical{}, fault.New(fault.Unsupported, "the group %s has physical volumes on other disks, too", g.Name)
 	case len(fit) == 1:
 		return fit[0], nil
+	case len(fit) == 0 && fixed != nil:
+		return Logical{}, fixed
 	case name != "":
 		return Logical{}, fault.New(fault.NotFound, "the group %s has no volume %s with a file system that grows", g.Name, name)
 	case len(fit) == 0:

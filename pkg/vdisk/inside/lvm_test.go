@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -222,4 +223,82 @@ func (m memory) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReade
 
 func (m memory) Span(off int64) (content.Span, error) {
 	return content.Span{Offset: off, Length: m.Size() - off}, nil
+}
+
+// groupOf is a physical volume whose group has these logical volumes, by LVM's text, and an empty ext4 at its begin.
+func groupOf(volumes string) memory {
+	disk := make(memory, 4*mib)
+	id := strings.Repeat("i", 32)
+	label := disk[512:1024]
+	copy(label, "LABELONE")
+	binary.LittleEndian.PutUint32(label[20:], 32)
+	copy(label[24:], "LVM2 001"+id)
+	for i, at := range []uint64{mib, 0, 0, 0, 4096, mib - 4096} { // data, the list's end, metadata
+		binary.LittleEndian.PutUint64(label[72+8*i:], at)
+	}
+	text := `vg0 {
+extent_size = 2048
+physical_volumes { pv0 { id = "` + id + `" pe_start = 2048 pe_count = 3 } }
+logical_volumes { ` + volumes + ` }
+}`
+	area := disk[4096:]
+	copy(area[4:], " LVM2 x[5A%r0N*>")
+	binary.LittleEndian.PutUint64(area[32:], mib-4096)
+	binary.LittleEndian.PutUint64(area[40:], 512)
+	binary.LittleEndian.PutUint64(area[48:], uint64(len(text)))
+	copy(area[512:], text)
+	super := disk[mib+1024:]
+	binary.LittleEndian.PutUint16(super[56:], 0xEF53)
+	binary.LittleEndian.PutUint32(super[92:], 4)    // a journal
+	binary.LittleEndian.PutUint32(super[96:], 0x40) // extents: ext4
+	return disk
+}
+
+func logical(name, status string, from int) string {
+	return fmt.Sprintf(`%s { status = [%s] segment_count = 1 segment1 { start_extent = 0 extent_count = 1 type = "striped" stripe_count = 1 stripes = [ "pv0", %d ] } } `, name, status, from)
+}
+
+func TestVolumesThatAreNotOnesOwnDoNotGrow(t *testing.T) {
+	const visible, hidden = `"READ", "WRITE", "VISIBLE"`, `"READ", "WRITE"`
+	snapshot := `snapshot0 { status = [` + hidden + `] segment1 { start_extent = 0 extent_count = 1 type = "snapshot" chunk_size = 8 origin = "root" cow_store = "snap" } } `
+	for _, c := range []struct{ volumes, name, say string }{
+		{logical("root", visible, 0), "", ""},
+		{logical("root_rimage_0", hidden, 0), "", "no volume"},
+		{logical("root_rimage_0", hidden, 0), "root_rimage_0", "no volume root_rimage_0"},
+		{logical("root", visible, 0) + logical("snap", visible, 1) + snapshot, "", "vg0/root does not grow here: it has the snapshot snap"},
+		{logical("root", visible, 0) + logical("snap", visible, 1) + snapshot, "vg0/root", "it has the snapshot snap"},
+		{logical("root", visible, 0) + logical("snap", visible, 1) + snapshot, "snap", "it is a snapshot of root"},
+	} {
+		group, err := inside.ReadGroup(groupOf(c.volumes))
+		must(t, err)
+		v, err := group.Pick(c.name)
+		if c.say == "" && (err != nil || v.Name != "root" || v.Content != "ext4") || c.say != "" && (err == nil || !strings.Contains(err.Error(), c.say)) {
+			t.Errorf("pick %q of %s: %+v, %v; want %q", c.name, c.volumes, v, err, c.say)
+		}
+	}
+}
+
+// noTool is a machine without one of the tools.
+type noTool struct {
+	command.Runner
+	name string
+}
+
+func (n noTool) Run(ctx context.Context, c command.Cmd) (command.Result, error) {
+	if c.Name == n.name {
+		return command.Result{}, fmt.Errorf("%s: %w", n.name, exec.ErrNotFound)
+	}
+	return n.Runner.Run(ctx, c)
+}
+
+func TestWhereTheVolumeHasGrownTheFileSystemsCommandIsSaid(t *testing.T) {
+	needsLVM(t)
+	folder := t.TempDir()
+	file(t, folder)
+	pv := filepath.Join(t.TempDir(), "pv")
+	volumes(t, pv, 250*mib, "ext4", folder)
+	growth, err := inside.Tool{Run: noTool{command.System{}, "e2fsck"}}.GrowFileSystem(t.Context(), pv, inside.Part{Content: "lvm2"})
+	if err != nil || growth.Done || growth.AtBoot != "resize2fs /dev/vg0/root" {
+		t.Errorf("%+v, %v", growth, err)
+	}
 }

@@ -16,34 +16,37 @@ import (
 // volume grows a physical volume, a logical one in it, and its file system, in a raw file of the partition. LVM's tools change the
 // metadata alone, and see only the loop device of the file: nothing is activated, so that a group of the same name of this machine's
 // own is as it was. The file system is grown in a file of the volume alone, and what has changed is put back.
-func (t Tool) volume(ctx context.Context, file, name string) (kind string, err error) {
+// left is the command for what is left to do in the machine once the volume itself is larger.
+func (t Tool) volume(ctx context.Context, file, name string) (kind, left string, err error) {
 	before, err := readGroupFile(file)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	grows, err := before.Pick(name)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", errLeft, err)
+		return "", "", fmt.Errorf("%w: %w", errLeft, err)
 	}
+	kind = grows.Content
 	if err := t.growVolume(ctx, file, before.Name+"/"+grows.Name); err != nil {
-		return grows.Content, err
+		return kind, "", err
 	}
+	_, left = WayOf(kind, "/dev/"+before.Name+"/"+grows.Name)
 	after, err := readGroupFile(file)
 	if err != nil {
-		return grows.Content, err
+		return kind, left, err
 	}
 	if grows, err = after.Pick(grows.Name); err != nil {
-		return grows.Content, err
+		return kind, left, err
 	}
 	work := file + ".volume"
 	defer func() { _ = os.Remove(work) }()
 	if err := extract(file, work, after, grows); err != nil {
-		return grows.Content, err
+		return kind, left, err
 	}
-	if err := t.fileSystem(ctx, work, grows.Content); err != nil {
-		return grows.Content, err
+	if err := t.fileSystem(ctx, work, kind); err != nil {
+		return kind, left, err
 	}
-	return grows.Content, putBack(file, work, grows)
+	return kind, left, putBack(file, work, grows)
 }
 
 var errLeft = errors.New("it is left to the machine")
