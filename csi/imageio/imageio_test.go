@@ -140,6 +140,14 @@ func TestAnImageGetsItsNameWhenItIsWhole(t *testing.T) {
 	if err != nil || done.Name != "rbd:rbd/디스크" {
 		t.Fatal(done, err)
 	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := request() // the answer was lost
+	again.Finishing, again.Overwrite = true, true
+	if _, _, err := b.client.Import(ctx, again); !errors.Is(err, fault.Exists) {
+		t.Errorf("an image that is finished is filled again: %v", err)
+	}
 	names, err := b.images.List(ctx)
 	if err != nil || len(names) != 1 || names[0] != "디스크" {
 		t.Error(names, err)

@@ -52,6 +52,9 @@ func checkImport(p place, r volumeapi.ImportRequest) error {
 
 // prepare finds or makes the image that is filled, and opens it.
 func (n *session) prepare(ctx context.Context) error {
+	if err := n.unfinished(ctx); err != nil {
+		return err
+	}
 	if err := n.free(ctx); err != nil {
 		return err
 	}
@@ -79,6 +82,24 @@ func (n *session) prepare(ctx context.Context) error {
 		return fault.New(fault.Range, "%s has %s, and the disk %s", n.place, n.open.Size(), n.request.Disk)
 	}
 	return nil
+}
+
+// unfinished refuses what an earlier session of the caller has finished, so that it is not filled, and put in its own place, again.
+func (n *session) unfinished(ctx context.Context) error {
+	if !n.request.Finishing || n.volume {
+		return nil
+	}
+	if _, err := n.images.Size(ctx, n.opened); !errors.Is(err, fault.NotFound) { // it has not got its name yet
+		return err
+	}
+	state, err := readState(ctx, n.images, n.name)
+	if errors.Is(err, fault.NotFound) || err == nil && state == nil {
+		return nil
+	}
+	if err == nil && state.Complete && state.Source == n.request.Source && state.Size == int64(n.request.Disk) {
+		return fault.New(fault.Exists, "image %s holds the disk of %s already", n.place, state.Source)
+	}
+	return err
 }
 
 // free refuses a name that another image has.

@@ -86,6 +86,9 @@ func (o *rbdImport) run(cmd *cobra.Command, i *vdisk.Image, to string) error {
 			return fmt.Errorf("import %s: %w", i.Path, err)
 		}
 		report.Digest, report.Trashed = digest, done.Trashed
+		if look.Exists { // also where the answer that says so was lost
+			report.Trashed = request.Name.Image
+		}
 	}
 	return emit(cmd, report, nil, report.print)
 }

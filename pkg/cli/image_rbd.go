@@ -119,6 +119,15 @@ func persist(ctx context.Context, said io.Writer, moved func() bool, attempt fun
 	}
 }
 
+// isFilled reports whether an image is whole, and holds what is asked for.
+func isFilled(ctx context.Context, client *volumeapi.Client, r volumeapi.ImportRequest) (bool, error) {
+	look, err := client.Look(ctx, r.Name)
+	if err != nil || look.Partial != nil || look.Import == nil {
+		return false, err
+	}
+	return look.Import.Complete && look.Import.Source == r.Source && look.Import.Size == int64(r.Disk), nil
+}
+
 // fill copies the disk of an image file into an RBD image.
 func fill(ctx context.Context, client *volumeapi.Client, i *vdisk.Image, request volumeapi.ImportRequest, said io.Writer) (done volumeapi.ImageFinished, digest string, err error) {
 	bar := newBar(said, "imported")
@@ -130,6 +139,12 @@ func fill(ctx context.Context, client *volumeapi.Client, i *vdisk.Image, request
 	}}
 	err = persist(ctx, said, func() bool { was := moved; moved = false; return was }, func(ctx context.Context) (err error) {
 		session, mark, err := client.Import(ctx, request)
+		if errors.Is(err, fault.Exists) && (request.Finishing || request.Name.Volume != "") {
+			// The answer to Finish was lost, or the same command, given twice, was faster.
+			if filled, lookErr := isFilled(ctx, client, request); lookErr != nil || filled {
+				return lookErr
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -142,7 +157,7 @@ func fill(ctx context.Context, client *volumeapi.Client, i *vdisk.Image, request
 		if err != nil {
 			return err
 		}
-		digest = whole.Digest
+		digest, request.Finishing = whole.Digest, true
 		done, err = session.Finish(ctx)
 		return err
 	})

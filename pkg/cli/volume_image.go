@@ -23,6 +23,7 @@ type volumeFromImage struct {
 	client  *csiclient.Client
 	image   *vdisk.Image
 	request csiclient.Request
+	filled  bool // the disk is in the volume
 }
 
 func createFromImage(cmd *cobra.Command, c *csiclient.Client, request csiclient.Request, path string, dryRun bool) (err error) {
@@ -41,7 +42,7 @@ func createFromImage(cmd *cobra.Command, c *csiclient.Client, request csiclient.
 	if request.Bytes < storage.Bytes(image.Size()) {
 		return fault.New(fault.Range, "--size: the disk in %s has %s, and %s are fewer", path, storage.Bytes(image.Size()), request.Bytes)
 	}
-	m := &volumeFromImage{cmd, c, image, request}
+	m := &volumeFromImage{cmd: cmd, client: c, image: image, request: request}
 	v, there, err := m.find()
 	if err != nil {
 		return err
@@ -140,12 +141,28 @@ func (m *volumeFromImage) fill(v csiclient.Volume) error {
 	if _, _, err := fill(m.cmd.Context(), m.images(), m.image, request, m.cmd.ErrOrStderr()); err != nil {
 		return err
 	}
+	m.filled = true
 	return m.bounded(func(ctx context.Context) error { return m.client.Unmount(ctx, v, "") })
 }
 
-// failed deletes what cannot be filled, unless the same command may go on with it.
+// keeps reports whether a volume that could not be filled stays: somebody else may be at it, or the same command goes on with it.
+func (m *volumeFromImage) keeps(there bool, err error) bool {
+	for _, class := range []error{fault.Exists, fault.Busy, fault.Unavailable} {
+		if errors.Is(err, class) {
+			return true
+		}
+	}
+	return there || !m.encrypted() && m.cmd.Context().Err() != nil
+}
+
+// failed deletes what this command made and cannot fill.
 func (m *volumeFromImage) failed(v csiclient.Volume, there bool, err error) error {
-	if !m.encrypted() && (there || errors.Is(err, fault.Unavailable) || m.cmd.Context().Err() != nil) {
+	switch {
+	case m.filled:
+		return fmt.Errorf("%w\nvolume %s holds the disk, all of it; this machine has it still: `%s volume umount %s` gives it back", err, v.Name, self(m.cmd), v.Name)
+	case m.keeps(there, err) && m.encrypted():
+		return fmt.Errorf("%w\nvolume %s is not complete, unless another command fills it: `%s volume umount %s`, and delete it", err, v.Name, self(m.cmd), v.Name)
+	case m.keeps(there, err):
 		return fmt.Errorf("%w\nvolume %s is not complete: give the same command again, and it goes on; or `%s volume umount %s` and delete it", err, v.Name, self(m.cmd), v.Name)
 	}
 	deleteErr := m.bounded(func(ctx context.Context) error {
@@ -170,6 +187,7 @@ func (m *volumeFromImage) fillDevice(v csiclient.Volume) error {
 	if err == nil {
 		progress := newBar(m.cmd.ErrOrStderr(), "written")
 		err = vdisk.Fill(m.cmd.Context(), m.image, device, progress.show)
+		m.filled = err == nil
 		progress.close()
 	}
 	err = errors.Join(err, m.bounded(func(ctx context.Context) error { return m.client.Unmount(ctx, v, device) }))

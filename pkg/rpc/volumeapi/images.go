@@ -80,6 +80,7 @@ type ImportRequest struct {
 	DataPool  string        `json:"data_pool,omitempty"` // of a new image
 	Overwrite bool          `json:"overwrite,omitempty"` // an image that is there goes to the trash in the end
 	Restart   bool          `json:"restart,omitempty"`   // throw away what an earlier import left
+	Finishing bool          `json:"finishing,omitempty"` // an earlier session was told to finish, and its answer was lost: fault.Exists if it did
 }
 
 // ImportSession is how far the image is.
