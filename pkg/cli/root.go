@@ -61,7 +61,7 @@ func New(streams Streams, version string) *cobra.Command {
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
 	root.SetErr(streams.Err)
-	root.PersistentFlags().String("data-dir", defaultDataDir, "directory of the single-machine cluster (see `holdfast up`)")
+	root.PersistentFlags().String("data-dir", defaultDataDir, "directory of the single-machine cluster (see \"holdfast up\")")
 	root.AddCommand(
 		upCommand(),
 		downCommand(),
