@@ -2,18 +2,17 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/unixhttp"
 	"github.com/holdfast-storage/holdfast/pkg/smart"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -189,7 +188,7 @@ func ListenMetrics(ctx context.Context, address string) (net.Listener, error) {
 
 // ServeMetrics answers /metrics and /healthz until ctx ends.
 func (a *Agent) ServeMetrics(ctx context.Context, listener net.Listener, sight func() Sight) error {
-	return serve(ctx, listener, a.MetricsHandler(sight))
+	return unixhttp.Serve(ctx, listener, a.MetricsHandler(sight))
 }
 
 // MetricsHandler answers /metrics and /healthz, which says that the process answers.
@@ -200,24 +199,4 @@ func (a *Agent) MetricsHandler(sight func() Sight) http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	return mux
-}
-
-// serve answers until ctx ends and the calls under way are through.
-func serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		_ = server.Shutdown(ending)
-	})
-	err := server.Serve(listener)
-	if !stop() {
-		<-stopped
-	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
 }

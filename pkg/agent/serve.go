@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/unixhttp"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/volumeapi"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -22,7 +23,7 @@ const bodyLimit = 16 << 20
 
 // Serve answers on listener until ctx ends.
 func (a *Agent) Serve(ctx context.Context, listener net.Listener) error {
-	return serve(ctx, listener, a.Handler())
+	return unixhttp.Serve(ctx, listener, a.Handler())
 }
 
 // Handler routes the API's paths.

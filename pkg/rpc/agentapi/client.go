@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"syscall"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/unixhttp"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/volumeapi"
 )
 
@@ -26,10 +26,7 @@ type Client struct {
 
 // NewClient returns a client of the agent whose data lies in dir.
 func NewClient(dir string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", Socket(dir))
-	}
-	return &Client{Socket(dir), &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &Client{Socket(dir), unixhttp.NewClient(Socket(dir))}
 }
 
 // Status asks what the agent does. fault.Unavailable: no agent runs.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/unixhttp"
 )
 
 // Socket returns the path of the API of the cluster in dir.
@@ -87,10 +87,7 @@ type Client struct {
 
 // NewClient returns a client of the cluster in dir.
 func NewClient(dir string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", Socket(dir))
-	}
-	return &Client{dir: dir, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &Client{dir: dir, http: unixhttp.NewClient(Socket(dir))}
 }
 
 // Status asks for the status. fault.Unavailable: no supervisor runs.

@@ -9,10 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/unixhttp"
 )
 
 // idleImages is how many connections a transfer keeps.
@@ -20,10 +20,9 @@ const idleImages = 16
 
 // NewImagesClient returns a client that keeps its connections, for transfers. Close its sessions.
 func NewImagesClient(socket string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}
-	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: idleImages, WriteBufferSize: 64 << 10, ReadBufferSize: 64 << 10}}}
+	transport := unixhttp.Transport(socket)
+	transport.MaxIdleConnsPerHost, transport.WriteBufferSize, transport.ReadBufferSize = idleImages, 64<<10, 64<<10
+	return &Client{socket, &http.Client{Transport: transport}}
 }
 
 // Look tells what there is under a name.
