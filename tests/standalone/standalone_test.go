@@ -191,15 +191,17 @@ func (c *cluster) left() map[int]string {
 	return c.pids()
 }
 
+// killAll kills until none is left: a process that is being started at that moment does not have its
+// command line yet.
 func (c *cluster) killAll() {
 	c.t.Helper()
-	for pid := range c.pids() {
-		_ = unix.Kill(pid, unix.SIGKILL)
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	for len(c.pids()) > 0 {
+	deadline := time.Now().Add(30 * time.Second)
+	for pids := c.pids(); len(pids) > 0; pids = c.pids() {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("processes outlive SIGKILL: %v", c.pids())
+			c.t.Fatalf("processes outlive SIGKILL: %v", pids)
+		}
+		for pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
