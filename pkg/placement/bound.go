@@ -26,35 +26,40 @@ type bound struct {
 
 // nested is an outer bucket whose places of a PG have to be in several inner ones: two
 // hosts of a rack. However much room one host has, it cannot take more than the others can
-// match.
+// match, but for places that PGs lack altogether.
 type nested struct {
 	arc        int32
-	once       int64           // a place in every PG of the pool
+	once       int64           // a place in every PG of the pools
+	lacking    int64           // places that PGs do not have anywhere
 	each, most int             // places that a PG has in the outer bucket, and in one inner one
 	inner      map[int32][]int // by inner bucket: its OSDs, as numbers of the group's
 }
 
-// limit is the most that an outer bucket can take: each times the largest n for which its
-// inner buckets can take each of n places, no inner one more than most of n.
+// limit is the most that an outer bucket can take: that of the largest n (the load of one place in
+// some PGs) for which its inner buckets take each times n, or at most what is lacking less.
 func (n *nested) limit(caps []int64) int64 {
 	low, high := int64(0), n.once
 	for low < high {
 		mid := low + (high-low+1)/2
-		var sum int64
-		for _, osds := range n.inner {
-			var room int64
-			for _, i := range osds {
-				room += min(caps[i], mid)
-			}
-			sum += min(room, mid*int64(n.most))
-		}
-		if sum >= mid*int64(n.each) {
+		if n.room(caps, mid) >= mid*int64(n.each)-n.lacking {
 			low = mid
 		} else {
 			high = mid - 1
 		}
 	}
-	return low * int64(n.each)
+	return min(low*int64(n.each), n.room(caps, low))
+}
+
+// room is what the inner buckets can take of PGs one place of which has a load of once.
+func (n *nested) room(caps []int64, once int64) (sum int64) {
+	for _, osds := range n.inner {
+		var room int64
+		for _, i := range osds {
+			room += min(caps[i], once)
+		}
+		sum += min(room, once*int64(n.most))
+	}
+	return sum
 }
 
 // inner is an arc into a bucket that a rule counts.
@@ -75,9 +80,9 @@ func (g *group) newBound() *bound {
 		leaf[o] = b.node()
 		b.sinks = append(b.sinks, b.connect(leaf[o], b.sink, 0))
 	}
-	for _, p := range g.members {
-		for i := range p.rule.blocks {
-			g.addBlock(b, p, &p.rule.blocks[i], leaf)
+	for _, alike := range g.alike() {
+		for i := range alike[0].rule.blocks {
+			g.addBlock(b, alike, i, leaf)
 		}
 	}
 	for _, a := range b.arcs {
@@ -86,18 +91,30 @@ func (g *group) newBound() *bound {
 	return b
 }
 
-// addBlock adds one block of a rule: its data, the buckets of its levels, its OSDs.
-func (g *group) addBlock(b *bound, p *pool, bl *block, leaf []int32) {
-	var demand, once int64
-	for i := p.first; i < p.end; i++ {
-		once += g.pgs[i].size
-		for _, o := range g.places(&g.pgs[i])[bl.from:bl.to] {
-			if g.isOSD(o) && g.in[o] {
-				demand += g.pgs[i].size
-			}
+// alike lists the pools of the group, those together that have the same size and rules that say the
+// same. They are like one pool: what lays that out, lays each of them out in proportion. One by
+// one, each would be promised what only one of them can have.
+func (g *group) alike() (list [][]*pool) {
+	for _, p := range g.members {
+		i := slices.IndexFunc(list, func(l []*pool) bool { return l[0].Size == p.Size && l[0].rule.equal(p.rule) })
+		if i < 0 {
+			list = append(list, []*pool{p})
+			continue
 		}
+		list[i] = append(list[i], p)
 	}
-	whole := demand == once*int64(bl.to-bl.from) // no PG lacks a place
+	return list
+}
+
+// addBlock adds one block of the rule that pools have in common: their data, the buckets of its
+// levels, its OSDs.
+func (g *group) addBlock(b *bound, pools []*pool, number int, leaf []int32) {
+	p, bl := pools[0], &pools[0].rule.blocks[number]
+	var demand, once int64
+	for _, p := range pools {
+		all, there := g.demandOf(p, bl)
+		once, demand = once+all, demand+there
+	}
 	b.demand += demand
 	top := b.node()
 	b.connect(b.source, top, demand)
@@ -120,9 +137,12 @@ func (g *group) addBlock(b *bound, p *pool, bl *block, leaf []int32) {
 				nodes[key{int32(l), bucket}] = node
 				a := b.connect(at, node, once*int64(bl.levels[l].each))
 				b.inner = append(b.inner, inner{a, p, bucket, bl.levels[l].each, node})
-				if l == 0 && whole && len(bl.levels) == 2 && bl.levels[0].each > 1 {
+				if l == 0 && len(bl.levels) == 2 && bl.levels[0].each > 1 {
 					outer[bucket] = len(b.nested)
-					b.nested = append(b.nested, nested{a, once, bl.levels[0].each, bl.levels[1].each, map[int32][]int{}})
+					b.nested = append(b.nested, nested{
+						arc: a, once: once, lacking: once*int64(bl.to-bl.from) - demand,
+						each: bl.levels[0].each, most: bl.levels[1].each, inner: map[int32][]int{},
+					})
 				}
 			}
 			if i, ok := outer[bl.levels[0].parent[o]]; ok && l == 1 {
@@ -134,6 +154,19 @@ func (g *group) addBlock(b *bound, p *pool, bl *block, leaf []int32) {
 			b.connect(at, leaf[o], once)
 		}
 	}
+}
+
+// demandOf is the load of one place in every PG of a pool, and that of the block's places that PGs have.
+func (g *group) demandOf(p *pool, bl *block) (once, demand int64) {
+	for i := p.first; i < p.end; i++ {
+		once += g.pgs[i].size
+		for _, o := range g.places(&g.pgs[i])[bl.from:bl.to] {
+			if g.isOSD(o) && g.in[o] {
+				demand += g.pgs[i].size
+			}
+		}
+	}
+	return once, demand
 }
 
 // caps is what each OSD of the group may hold at a level: as many whole shards as fit,

@@ -84,6 +84,31 @@ func (o oracle) edges(p placementtest.RandomPool) (osds []int, outer, inner []in
 	return osds, outer, inner, each
 }
 
+// kind is pools that are spread over the same OSDs in the same way: they are as good as one.
+type kind struct {
+	placementtest.RandomPool         // the first of them
+	sum                      float64 // what one place in each of their PGs holds
+	demand                   float64 // what their placed shards hold
+}
+
+// kinds puts pools together. PGs of one size are alike, too: a PG that stands for them all is enough for a
+// flow of any amount, and whole shards flow as whole numbers.
+func (o oracle) kinds() (list []kind) {
+	for _, p := range o.pools {
+		at := slices.IndexFunc(list, func(k kind) bool {
+			return k.Domain == p.Domain && k.Class == p.Class && k.Size == p.Size && k.Type == p.Type
+		})
+		if at < 0 {
+			at, list = len(list), append(list, kind{RandomPool: p})
+		}
+		for pg := range p.PGs {
+			list[at].sum += o.size(p, pg)
+		}
+		list[at].demand += o.demand[p.ID]
+	}
+	return list
+}
+
 // fits says whether all data can be laid out up to a level.
 func (o oracle) fits(level float64) bool {
 	f := &slowFlow{to: map[[2]int]float64{}, out: map[int][]int{}}
@@ -96,17 +121,12 @@ func (o oracle) fits(level float64) bool {
 		next++
 	}
 	var demand float64
-	for _, p := range o.pools {
+	for _, kind := range o.kinds() {
+		p, sum := kind.RandomPool, kind.sum
 		osds, outer, inner, each := o.edges(p)
-		// PGs of one size are alike: a PG that stands for them all is enough for a flow of
-		// any amount, and whole shards flow as whole numbers.
-		var sum float64
-		for pg := range p.PGs {
-			sum += o.size(p, pg)
-		}
 		top := next
-		f.connect(0, top, o.demand[p.ID])
-		demand += o.demand[p.ID]
+		f.connect(0, top, kind.demand)
+		demand += kind.demand
 		next++
 		nodes := map[[2]int]int{}
 		for j, i := range osds {
@@ -114,8 +134,8 @@ func (o oracle) fits(level float64) bool {
 			if nodes[a] == 0 {
 				nodes[a] = next
 				most := sum * float64(each)
-				if p.Domain == placementtest.TwoRacks && o.demand[p.ID] > sum*float64(p.Size)*(1-1e-12) {
-					most = min(most, o.rack(p, outer[j], sum, level))
+				if p.Domain == placementtest.TwoRacks {
+					most = min(most, o.rack(kind, outer[j], level))
 				}
 				f.connect(top, next, most)
 				next++
@@ -193,14 +213,15 @@ func (o oracle) leaving(where map[osdmap.PG]osdmap.Mapping, osd int, excess floa
 	return max(excess, best*0.998)
 }
 
-// rack is what a rack can take of a pool that has two hosts of it in a PG: what the second
-// fullest to the last host can match, found by lowering the number of PGs bit by bit.
-func (o oracle) rack(p placementtest.RandomPool, rack int, most, level float64) float64 {
-	n := most
+// rack is what a rack can take of pools that have two hosts of it in a PG: what the second
+// fullest to the last host can match, but for the places that PGs lack anywhere. The number of
+// PGs is lowered bit by bit.
+func (o oracle) rack(k kind, rack int, level float64) float64 {
+	n, lacking := k.sum, k.sum*float64(k.Size)-k.demand
 	for range 100_000 {
 		hosts := map[int]float64{}
 		for _, i := range o.osds {
-			if osd := o.OSDs[i]; osd.Rack == rack && (p.Class == "" || osd.Class == p.Class) {
+			if osd := o.OSDs[i]; osd.Rack == rack && (k.Class == "" || osd.Class == k.Class) {
 				room := level * float64(osd.Milli) / 1000 * (1 + 1e-9)
 				hosts[osd.Host] += min(o.whole(i, room), n)
 			}
@@ -209,12 +230,12 @@ func (o oracle) rack(p placementtest.RandomPool, rack int, most, level float64) 
 		for _, room := range hosts {
 			sum += min(room, n)
 		}
-		next := sum / 2
+		next := (sum + lacking) / 2
 		if o.Bytes == nil {
 			next = math.Floor(next)
 		}
 		if next >= n*(1-1e-12) {
-			return 2 * n
+			return min(2*n, sum)
 		}
 		n = next
 	}

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"math"
+	"slices"
 
 	"github.com/holdfast-storage/holdfast/pkg/crush"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -195,4 +196,13 @@ func (r *rule) holds(places []int32) bool {
 		}
 	}
 	return true
+}
+
+// equal says whether two rules demand the same.
+func (r *rule) equal(other *rule) bool {
+	return slices.EqualFunc(r.blocks, other.blocks, func(a, b block) bool {
+		return a.from == b.from && a.to == b.to && slices.Equal(a.in, b.in) && slices.EqualFunc(a.levels, b.levels, func(a, b level) bool {
+			return a.most == b.most && a.each == b.each && a.distinct == b.distinct && slices.Equal(a.parent, b.parent)
+		})
+	})
 }

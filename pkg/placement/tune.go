@@ -22,12 +22,22 @@ const (
 
 // tries are what is tried in turn: temperatures to begin and end with, as parts of a shard,
 // and what may move, as a factor of the least.
-var tries = []attempt{{0.2, 0.002, frugal}, {0.05, 0.002, frugal}, {0.2, 0.002, spending}, {0.5, 0.005, spending}}
+var tries = []attempt{
+	{0.2, 0.002, frugal, 1}, {0.05, 0.002, frugal, 1}, {0.2, 0.002, spending, 1}, {0.5, 0.005, spending, 1},
+	{0.2, 0.002, frugal, 4}, {0.3, 0.002, frugal, 6}, {0.2, 0.002, spending, 8},
+}
 
 // bundledTries are those for rules whose places move together: what they have to move is not known.
-var bundledTries = []attempt{{1, 0.02, 1.5}, {1, 0.02, 3}, {2, 0.02, 6}}
+var bundledTries = []attempt{{1, 0.02, 1.5, 1}, {1, 0.02, 3, 1}, {2, 0.02, 6, 1}}
 
-type attempt struct{ hot, cold, budget float64 }
+// halvings is how often tune looks for a level within reach between the lowest and the one it got
+// to, where places move together: their bound may be far out of reach.
+const halvings = 5
+
+type attempt struct {
+	hot, cold, budget float64
+	patience          int // how many times longer than the shortest
+}
 
 // tuner searches on where moves one by one have come to an end: shards of several sizes, and
 // rules whose places move together. It takes proposals in a fixed order that looks like chance
@@ -61,6 +71,30 @@ func (g *group) tune(start *saved, lowest float64, least int64) {
 	if bundled {
 		list = bundledTries
 	}
+	g.anneal(list, start, lowest, least, bundled)
+	if !bundled {
+		return
+	}
+	low, high := lowest, g.fullest()
+	for range halvings {
+		if high <= low*near {
+			return
+		}
+		mid, was := (low+high)/2, g.save()
+		g.anneal(list[1:], start, mid, least, bundled)
+		if now := g.fullest(); now < high {
+			high = now
+		} else {
+			g.load(was)
+		}
+		if g.fullest() > mid*near {
+			low = mid
+		}
+	}
+}
+
+// anneal searches on for a plan at a level, and keeps what it finds if that is better.
+func (g *group) anneal(list []attempt, start *saved, lowest float64, least int64, bundled bool) {
 	best, was := g.save(), g.wrong(start, lowest, least, bundled)
 	for i, try := range list {
 		if was == 0 || bundled && g.fullest() <= lowest*near {
@@ -173,7 +207,7 @@ func (t *tuner) search() *saved {
 		mean += float64(t.pgs[t.owner[s]].size)
 	}
 	mean /= float64(max(1, len(t.all)))
-	rounds := min(maxTune, 2000*len(t.all))
+	rounds := min(maxTune, 2000*len(t.all)) * t.patience
 	if slices.ContainsFunc(t.members, (*pool).bundled) {
 		rounds = min(rounds, maxBundleTune)
 	}
