@@ -123,6 +123,11 @@ func (e *Executor) Run(ctx context.Context, p plan.Plan, j Journal) error {
 	case past.abandoned:
 		return fault.New(fault.Precondition, "plan %s was abandoned: make another one", p.ID)
 	}
+	for _, s := range p.Steps[past.next:] {
+		if _, ok := e.Registry[s.Kind]; !ok {
+			return fault.New(fault.Unsupported, "nothing was done: no step of kind %q is known here, and the plan has one: %s", s.Kind, s.What)
+		}
+	}
 	for i := past.next; i < len(p.Steps); i++ {
 		if err := e.halt(j, i, past.begun == i); err != nil {
 			return err
@@ -170,11 +175,7 @@ type run struct {
 
 func (r *run) step(ctx context.Context) error {
 	s := r.plan.Steps[r.index]
-	build, ok := r.Registry[s.Kind]
-	if !ok {
-		return fault.New(fault.Unsupported, "no step of kind %q is known here", s.Kind)
-	}
-	step, err := build(s, r.progress)
+	step, err := r.Registry[s.Kind](s, r.progress)
 	if err != nil {
 		return err
 	}

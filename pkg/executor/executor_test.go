@@ -119,6 +119,16 @@ func newWorld() *world {
 	return &world{halves: make([]int, steps), did: make([]int, steps), endless: true}
 }
 
+func TestAPlanIsNotBegunWhoseEndNobodyKnowsToDo(t *testing.T) {
+	w := newWorld()
+	e := w.executor()
+	delete(e.Registry, plan.Kind(fmt.Sprint(steps-1)))
+	j := &memory{world: w}
+	if err := e.Run(t.Context(), fakePlan(t), j); !errors.Is(err, fault.Unsupported) || w.did[0] != 0 || len(j.records) != 0 {
+		t.Errorf("%v; done: %v, journal: %v", err, w.did, j.records)
+	}
+}
+
 func TestARunMayBeKilledAtEveryPoint(t *testing.T) {
 	p := fakePlan(t)
 	for first := range 200 {
