@@ -181,6 +181,23 @@ func (s *Scanner) Wipe(ctx context.Context, id storage.DiskID, token string) err
 	return nil
 }
 
+// Blank makes a device that has just been made, such as a logical volume, as blank as Claim wants a disk: zeros at both ends and wherever
+// spare copies lie. What an earlier user of the same place left there would be taken for the new user's.
+func Blank(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	size, err := file.Seek(0, io.SeekEnd)
+	if err == nil {
+		err = zero(file, size)
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("blank %s: %w", path, err)
+	}
+	return nil
+}
+
 // zero overwrites both ends and the places of spare copies, and makes the kernel forget
 // partitions.
 func zero(file *os.File, size int64) error {

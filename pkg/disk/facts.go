@@ -15,6 +15,7 @@ import (
 type facts struct {
 	storage.Disk
 	driver     string // of the allow-list; "" for all others
+	volume     string // the name of a device-mapper volume that counts as a disk; "" for all others
 	why        string // why the driver is not on the list
 	hidden     bool
 	scsiType   string
@@ -47,6 +48,9 @@ func (s *Scanner) look(k kernel, name string) facts {
 	defer d.close()
 	f.Device = f.must(d, "dev")
 	f.classify(k, s.asked(name))
+	if len(s.cfg.Volumes) > 0 {
+		f.classifyVolume(s.cfg.Volumes, f.ask(d, "dm/name"))
+	}
 	f.Size = storage.Bytes(f.mustNumber(d, "size") * 512) // always of 512 bytes: Documentation/ABI/stable/sysfs-block
 	f.LogicalSector, f.PhysicalSector = int(f.mustNumber(d, "queue/logical_block_size")), int(f.mustNumber(d, "queue/physical_block_size"))
 	f.Rotational, f.ReadOnly, f.Removable = f.mustNumber(d, "queue/rotational") != 0, f.mustNumber(d, "ro") != 0, f.mustNumber(d, "removable") != 0
@@ -79,6 +83,13 @@ func (f *facts) classify(k kernel, asked bool) {
 		f.why = fmt.Sprintf("no driver is known for major number %d", major)
 	default:
 		f.why = fmt.Sprintf("a device of the driver %q is no disk of this machine", driver)
+	}
+}
+
+// classifyVolume takes a device-mapper volume for a disk whose name is among those that count as such.
+func (f *facts) classifyVolume(volumes []string, name string) {
+	if name != "" && slices.Contains(volumes, name) {
+		f.driver, f.volume, f.why = "device-mapper", name, ""
 	}
 }
 

@@ -15,6 +15,9 @@ func (f *facts) identify(d *directory) {
 	switch {
 	case f.driver == "": // a path of a multipath NVMe device has its identity, too
 		return
+	case f.volume != "":
+		f.ID = storage.VolumeDisk(f.volume)
+		return
 	case strings.HasPrefix(f.Name, "nvme"):
 		f.WWN, f.Serial, f.Model = f.ask(d, "wwid"), f.ask(d, "device/serial"), f.ask(d, "device/model")
 	case strings.HasPrefix(f.Name, "vd"), strings.HasPrefix(f.Name, "xvd"):

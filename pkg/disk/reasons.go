@@ -34,7 +34,7 @@ func reasons(f facts, minSize storage.Bytes, fsid string) []storage.Reason {
 	if len(f.heldBy) > 0 {
 		add(storage.ReasonHeld, "used by %s", strings.Join(f.heldBy, ", "))
 	}
-	if len(f.Slaves) > 0 && f.driver != "" {
+	if len(f.Slaves) > 0 && f.driver != "" && f.volume == "" {
 		add(storage.ReasonKind, "it is made of %s", strings.Join(f.Slaves, ", "))
 	}
 	if len(f.Partitions) > 0 {
@@ -56,7 +56,7 @@ func nature(f facts, minSize storage.Bytes) []storage.Reason {
 		{f.Removable, storage.ReasonRemovable, "it is removable"},
 		{f.zoned == "host-managed", storage.ReasonZoned, "its zones take no random writes"},
 		{f.Size == 0 && f.driver != "", storage.ReasonSize, "it has no medium"},
-		{f.Size > 0 && f.Size < minSize && f.driver != "", storage.ReasonSize, fmt.Sprintf("it has %s: at least %s are wanted", f.Size, minSize)},
+		{f.Size > 0 && f.Size < minSize && f.driver != "" && f.volume == "", storage.ReasonSize, fmt.Sprintf("it has %s: at least %s are wanted", f.Size, minSize)},
 		{f.ID == "" && f.driver != "", storage.ReasonNoIdentity, "it has neither a WWN nor a serial number, so it could not be told from another disk later"},
 		{f.busy != "", storage.ReasonBusy, f.busy},
 	} {

@@ -22,6 +22,7 @@ type Config struct {
 	MinSize storage.Bytes // smaller disks are not free; 0: DefaultMinSize
 	FSID    string        // of the own Ceph cluster, "" if there is none
 	Asked   []string      // exact paths of loop or ubd devices that count as disks; no other ever does
+	Volumes []string      // names of device-mapper volumes that count as disks: those that carry an OSD, or are to
 	Images  bool          // below Root/dev may lie files in place of devices: a simulated machine
 	Now     func() time.Time
 }

@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/disk"
@@ -37,6 +38,29 @@ func TestABlankDiskIsFreeAndFullyDescribed(t *testing.T) {
 	if d.ID != "naa.50014ee200000001" || d.Serial != "00000001" || d.Vendor != "ATA" || d.Model != "WDC WD10EFRX-68F" || d.Bus != "sata" || !d.Rotational ||
 		d.Size != terabyte || d.LogicalSector != 512 || d.PhysicalSector != 4096 || len(d.ByID) != 1 || d.Device != "8:0" {
 		t.Errorf("it is described as %+v", d)
+	}
+}
+
+func TestAVolumeCountsAsADiskOnlyWhereItIsNamed(t *testing.T) {
+	m := disktest.New(t)
+	for i, name := range []string{"hf--bulk-data", "root"} {
+		m.Add(disktest.Disk{
+			Name: fmt.Sprintf("dm-%d", i), Device: fmt.Sprintf("253:%d", i), Size: 1 << 30, Place: fmt.Sprintf("virtual%d", i), Slaves: []string{"md0"},
+			Attributes: map[string]string{"dm/name": name},
+		})
+	}
+	for name, d := range scan(t, m) {
+		if !d.Because(storage.ReasonKind) || d.ID != "" {
+			t.Errorf("%s: %s, %s", name, d.ID, d.Why())
+		}
+	}
+	s := disk.NewScanner(disk.Config{Root: m.Root, Images: true, Volumes: []string{"hf--bulk-data"}})
+	d, err := s.Find(t.Context(), storage.VolumeDisk("hf--bulk-data"))
+	if err != nil || d.Name != "dm-0" || !d.Free() || !d.ID.OfVolume() {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if all, err := s.Identify(t.Context()); err != nil || len(all) != 1 {
+		t.Errorf("%v, %v", all, err)
 	}
 }
 

@@ -42,10 +42,13 @@ type LV struct {
 // Path is the volume's device.
 func (v LV) Path() string { return Path(v.Group, v.Name) }
 
-// Path is the device of a volume. A dash in a name is doubled (dm's rule for such names).
-func Path(group, name string) string {
+// Path is the device of a volume.
+func Path(group, name string) string { return "/dev/mapper/" + Mapped(group, name) }
+
+// Mapped is what device-mapper calls a volume. A dash in a name is doubled (its rule for such names).
+func Mapped(group, name string) string {
 	double := func(s string) string { return strings.ReplaceAll(s, "-", "--") }
-	return "/dev/mapper/" + double(group) + "-" + double(name)
+	return double(group) + "-" + double(name)
 }
 
 // report is what lvm prints with --reportformat json: one list a kind, every value a string.

@@ -7,6 +7,14 @@ import "strings"
 // "serial." and vendor, model and serial number. It is never a device name: those move.
 type DiskID string
 
+// VolumeDisk is the identity of a volume of device-mapper that is used as a disk is: its name there ("hf--media-data"), which its maker has chosen.
+func VolumeDisk(name string) DiskID { return DiskID(volumePrefix + name) }
+
+const volumePrefix = "volume."
+
+// OfVolume reports whether the identity is that of a volume.
+func (id DiskID) OfVolume() bool { return strings.HasPrefix(string(id), volumePrefix) }
+
 // Disk is a block device of a node as it was when it was looked at.
 type Disk struct {
 	ID             DiskID      `json:"id"`     // "" if it has nothing to tell it by
