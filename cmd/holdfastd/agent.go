@@ -94,6 +94,7 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	f.disks.FSID = paths.FSID()
 	osds := &machine.OSDs{Paths: paths, Disks: f.disks, Dial: machine.Administrator(dialer, paths)}
 	book := f.ledger(cmd.Context(), osds)
+	osds.Volumes = func() ([]string, error) { return machine.VolumesOf(book) }
 	var a *agent.Agent
 	watcher := disk.NewWatcher(disk.NewScanner(f.disks), disk.WatcherConfig{Every: f.rescan, Changed: func(i disk.Inventory) {
 		log.Info("disks have changed", "inventory", i.String())

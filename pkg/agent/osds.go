@@ -10,9 +10,12 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/ledger"
+	"github.com/holdfast-storage/holdfast/pkg/lvm"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
+	"github.com/holdfast-storage/holdfast/pkg/stack"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -94,9 +97,26 @@ func (a *Agent) activate(ctx context.Context) ([]int, error) {
 			for _, d := range e.Plan.Disks {
 				busy = append(busy, d.ID)
 			}
+			busy = append(busy, atWork(e)...)
 		}
 	}
 	return a.OSDs.Activate(ctx, func(id storage.DiskID) bool { return slices.Contains(busy, plan.DiskID(id)) })
+}
+
+// atWork is the volume of a stack's plan while the plan is at the OSD on it. Through all its other steps, which may take days, the OSD runs.
+func atWork(e ledger.Entry) []plan.DiskID {
+	if e.Status.Step >= len(e.Plan.Steps) {
+		return nil
+	}
+	step := e.Plan.Steps[e.Status.Step]
+	if step.Kind != stack.KindMakeOSD && step.Kind != stack.KindGrowOSD {
+		return nil
+	}
+	var a stack.VolumeArgs
+	if err := json.Unmarshal(step.Args, &a); err != nil {
+		return nil
+	}
+	return []plan.DiskID{plan.DiskID(storage.VolumeDisk(lvm.Mapped(a.Volume.Group, a.Volume.Name)))}
 }
 
 // osdRoutes are those of the API for OSDs.

@@ -88,9 +88,13 @@ func planNew() *cobra.Command {
 	var reserve, rate, out string
 	var p layout.Policy
 	var v stack.Volume
+	var o stack.OSD
+	var withOSD bool
 	cmd := &cobra.Command{
 		Use: "new NAME --disk SERIAL,...", Short: "Plan a storage stack on blank disks", Args: cobra.ExactArgs(1),
-		Example: "  holdfast plan new media --disk WD-1234,WD-5678 --mount /srv/media --out media.json",
+		Long: "The stack's volume carries a file system, or with --osd an OSD of the cluster in --data-dir, which then takes data, is started by the agent after a boot, and grows with the stack.",
+		Example: "  holdfast plan new media --disk WD-1234,WD-5678 --mount /srv/media --out media.json\n" +
+			"  holdfast plan new bulk --disk WD-1234,WD-5678 --osd",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := machineOf(cmd)
 			if err != nil {
@@ -125,10 +129,20 @@ func planNew() *cobra.Command {
 	f.StringVar(&reserve, "reserve", layout.DefaultReserve.String(), "left out of each disk for partition table, metadata and the difference between two disks of one size")
 	f.StringVar(&v.FileSystem, "fs", "ext4", "file system: ext4 or xfs; none leaves the logical volume as it is")
 	f.StringVar(&v.MountPoint, "mount", "", "where it is mounted")
+	f.BoolVar(&withOSD, "osd", false, "in place of a file system: an OSD, which the agent makes, starts and grows")
+	f.StringVar(&o.Class, "class", "", "with --osd: its device class (default: Ceph's choice)")
+	cmd.MarkFlagsMutuallyExclusive("osd", "fs")
+	cmd.MarkFlagsMutuallyExclusive("osd", "mount")
 	addPlanFlags(cmd, &rate, &out)
 	_ = cmd.MarkFlagRequired("disk")
-	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if v.FileSystem == "none" {
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case withOSD:
+			v.FileSystem, v.OSD = "", &o
+			return clusterHere(cmd)
+		case o.Class != "":
+			return errors.New("--class is of an OSD: say --osd")
+		case v.FileSystem == "none":
 			v.FileSystem = ""
 		}
 		if v.FileSystem != "" && v.MountPoint == "" {
@@ -137,6 +151,15 @@ func planNew() *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+// clusterHere refuses an OSD without a cluster that it would be of.
+func clusterHere(cmd *cobra.Command) error {
+	dir, err := dataDir(cmd)
+	if err == nil && fsidIn(dir) == "" {
+		err = fault.New(fault.NotFound, "there is no cluster in %s that the OSD would be of: `holdfast up` makes one", dir)
+	}
+	return err
 }
 
 func exists(there bool, name string) error {

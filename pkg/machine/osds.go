@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -17,10 +18,13 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/disk"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/ledger"
+	"github.com/holdfast-storage/holdfast/pkg/lvm"
 	"github.com/holdfast-storage/holdfast/pkg/osd"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
+	"github.com/holdfast-storage/holdfast/pkg/stack"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -28,6 +32,8 @@ import (
 type OSDs struct {
 	Paths daemon.Paths
 	Disks disk.Config
+	// Volumes are the names of volumes that carry OSDs beside disks (see disk.Config); may be nil.
+	Volumes func() ([]string, error)
 	// Dial connects to the cluster as its administrator; the connection is shared.
 	Dial func(ctx context.Context) (osd.Cluster, error)
 	// Tune changes a Node before it is used, for tests; may be nil.
@@ -65,6 +71,11 @@ func (o *OSDs) node(ctx context.Context) (*osd.Node, error) {
 	}
 	cfg := o.Disks
 	cfg.FSID = fsid
+	if o.Volumes != nil {
+		if cfg.Volumes, err = o.Volumes(); err != nil {
+			return nil, err
+		}
+	}
 	n := &osd.Node{Cluster: cluster, Daemons: osd.Processes{Paths: o.Paths}, Run: command.System{}, Disks: disk.NewScanner(cfg), FSID: fsid, Paths: o.Paths}
 	if o.Tune != nil {
 		o.Tune(n)
@@ -72,8 +83,31 @@ func (o *OSDs) node(ctx context.Context) (*osd.Node, error) {
 	return n, nil
 }
 
-// Registry are the steps of plans for OSDs.
-func (o *OSDs) Registry() executor.Registry { return osd.Registry(o.node) }
+// Registry are the steps of plans for OSDs, and those of stacks' plans that concern the OSD on a volume.
+func (o *OSDs) Registry() executor.Registry {
+	registry := osd.Registry(o.node)
+	maps.Copy(registry, osd.VolumeRegistry(o.node))
+	return registry
+}
+
+// VolumesOf names the volumes of a ledger's stacks that carry an OSD, or are to.
+func VolumesOf(l ledger.Ledger) ([]string, error) {
+	all, err := l.LastOfAll()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, p := range all {
+		s, err := stack.Parse(p.State)
+		if err != nil {
+			return nil, err
+		}
+		if s.Volume.OSD != nil {
+			names = append(names, lvm.Mapped(s.Volume.Group, s.Volume.Name))
+		}
+	}
+	return names, nil
+}
 
 // Fresh says whether a plan for OSDs fits the world, as a ledger asks.
 func (o *OSDs) Fresh(ctx context.Context, p plan.Plan) error {
@@ -138,7 +172,7 @@ func (o *OSDs) List(ctx context.Context) ([]agentapi.OSD, error) {
 	list := []agentapi.OSD{}
 	for _, p := range placed {
 		one := agentapi.OSD{
-			ID: p.ID, UUID: p.Label.UUID, Disk: p.Disk.ID, Device: p.Disk.Name, Size: p.Disk.Size, Class: p.Class, Encrypted: p.Label.Encrypted, In: p.In, FSID: p.Label.FSID,
+			ID: p.ID, UUID: p.Label.UUID, Disk: p.Disk.ID, Device: p.Disk.Name, Size: p.Disk.Size, Used: p.Label.Size, Class: p.Class, Encrypted: p.Label.Encrypted, In: p.In, FSID: p.Label.FSID,
 			State: state(p, n.FSID), Keeper: keeperOf(p, n.FSID, own),
 		}
 		if one.Keeper != "" {
@@ -178,9 +212,9 @@ func keeperOf(p osd.Placed, fsid string, supervised []int) string {
 	case !p.Own(fsid) || !p.Known:
 		return ""
 	case slices.Contains(supervised, p.ID):
-		return "supervisor"
+		return agentapi.KeeperSupervisor
 	default:
-		return "agent"
+		return agentapi.KeeperAgent
 	}
 }
 
@@ -217,7 +251,7 @@ func (o *OSDs) Activate(ctx context.Context, busy func(storage.DiskID) bool) (st
 	}
 	var errs []error
 	for _, p := range placed {
-		if keeperOf(p, n.FSID, own) != "agent" || busy(p.Disk.ID) {
+		if keeperOf(p, n.FSID, own) != agentapi.KeeperAgent || busy(p.Disk.ID) {
 			continue
 		}
 		running, err := (osd.Processes{Paths: o.Paths}).Running(p.ID)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -173,6 +174,30 @@ func (n *Node) okToStop(ctx context.Context, id int) (bool, error) {
 		return false, nil
 	}
 	return answer.OK, err
+}
+
+// atRest reports whether every PG has all its copies: waiting makes nothing safer then.
+func (n *Node) atRest(ctx context.Context) (bool, error) {
+	var status struct {
+		PGMap struct {
+			Total  int `json:"num_pgs"`
+			States []struct {
+				Name  string `json:"state_name"`
+				Count int    `json:"count"`
+			} `json:"pgs_by_state"`
+		} `json:"pgmap"`
+	}
+	if err := n.mon(ctx, &status, "status", nil); err != nil {
+		return false, err
+	}
+	clean := 0
+	for _, s := range status.PGMap.States {
+		states := strings.Split(s.Name, "+") // such as active+clean+scrubbing
+		if slices.Contains(states, "active") && slices.Contains(states, "clean") {
+			clean += s.Count
+		}
+	}
+	return clean == status.PGMap.Total, nil
 }
 
 // unsafe are the manager's ways to say "not now": EBUSY, and EAGAIN while it has no statistics.

@@ -20,6 +20,9 @@ type Growth struct {
 	ID   int            `json:"id"`
 	UUID string         `json:"uuid"`
 	Disk storage.DiskID `json:"disk"`
+	// Interrupt stops it also if data are unavailable meanwhile, once nothing that Ceph does would change that: for an OSD that may have the
+	// only copy.
+	Interrupt bool `json:"interrupt,omitempty"`
 }
 
 // PlanGrowth finds the disk of an OSD that is to grow.
@@ -38,7 +41,7 @@ func (n *Node) Grow(g Growth) []Step {
 	return []Step{
 		{Kind: "osd-expand", What: fmt.Sprintf("let %s use the device's new space", name(g.ID)),
 			check: func(ctx context.Context) (State, error) { return n.expanded(ctx, g.ID, g.Disk) },
-			do:    func(ctx context.Context) error { return n.expand(ctx, g.ID) }},
+			do:    func(ctx context.Context) error { return n.expand(ctx, g) }},
 		n.activation(g.UUID, g.Disk),
 		{Kind: "osd-weight", What: fmt.Sprintf("set the CRUSH weight of %s to its size", name(g.ID)),
 			check: func(ctx context.Context) (State, error) { return n.weighted(ctx, g.ID, g.Disk) },
@@ -115,21 +118,25 @@ func (n *Node) expanded(ctx context.Context, id int, diskID storage.DiskID) (Sta
 }
 
 // expand stops the OSD once no data depends on it alone.
-func (n *Node) expand(ctx context.Context, id int) error {
-	err := n.await(ctx, name(id)+" to become safe to stop: without it some data would be unavailable", func(ctx context.Context) (bool, error) {
-		e, err := n.byID(ctx, id)
+func (n *Node) expand(ctx context.Context, g Growth) error {
+	err := n.await(ctx, name(g.ID)+" to become safe to stop: without it some data would be unavailable", func(ctx context.Context) (bool, error) {
+		e, err := n.byID(ctx, g.ID)
 		if err != nil || e.Up == 0 {
 			return true, err
 		}
-		return n.okToStop(ctx, id)
+		ok, err := n.okToStop(ctx, g.ID)
+		if err == nil && !ok && g.Interrupt {
+			return n.atRest(ctx)
+		}
+		return ok, err
 	})
 	if err != nil {
 		return err
 	}
-	if err := n.Daemons.Stop(ctx, id); err != nil {
+	if err := n.Daemons.Stop(ctx, g.ID); err != nil {
 		return err
 	}
-	_, err = n.Run.Run(ctx, command.Cmd{Name: "ceph-bluestore-tool", Args: []string{"bluefs-bdev-expand", "--path", n.store(id), "--no-mon-config"}})
+	_, err = n.Run.Run(ctx, command.Cmd{Name: "ceph-bluestore-tool", Args: []string{"bluefs-bdev-expand", "--path", n.store(g.ID), "--no-mon-config"}})
 	return err
 }
 

@@ -32,6 +32,9 @@ func New(name, uuid string, disks []layout.Disk, p layout.Policy, v Volume, rate
 	if len(l.Slices) == 0 {
 		return Stack{}, plan.Plan{}, fault.New(fault.Precondition, "a stack needs a slice: %s", l.Shortfall())
 	}
+	if v.OSD != nil {
+		v.OSD = &OSD{UUID: Stack{UUID: uuid}.derive("osd"), Class: v.OSD.Class}
+	}
 	empty := Stack{Name: name, UUID: uuid, Volume: v}
 	b := &builder{Stack: empty, rate: rate, survives: p.Tolerance}
 	b.Layout = l
@@ -40,11 +43,17 @@ func New(name, uuid string, disks []layout.Disk, p layout.Policy, v Volume, rate
 		b.create(i, s, zeroed)
 	}
 	b.extend()
+	if v.FileSystem == "xfs" && b.Capacity() < leastXFS {
+		return Stack{}, plan.Plan{}, fault.New(fault.Range, "the volume would have %s, and xfs wants %s: take ext4, or larger disks", b.Capacity(), leastXFS)
+	}
 	if v.FileSystem != "" {
 		b.volume(KindMakeFS, "make "+v.FileSystem)
 	}
 	if v.MountPoint != "" {
 		b.volume(KindMount, "mount at "+v.MountPoint)
+	}
+	if v.OSD != nil {
+		b.volume(KindMakeOSD, "make an OSD of the volume, which takes data from then on")
 	}
 	return b.seal(empty, plan.Plan{What: fmt.Sprintf("make a stack of %d disks", len(disks))}, l.Survives())
 }
@@ -73,6 +82,9 @@ func (s Stack) Grow(c layout.Change, rate storage.Bytes) (Stack, plan.Plan, erro
 	return b.seal(s, plan.Plan{What: step.What, Notes: step.Notes}, s.Layout.Survives())
 }
 
+// leastXFS is what mkfs.xfs 6 refuses less than.
+const leastXFS = 300 * storage.MiB
+
 // builder is a stack while a plan for it is made.
 type builder struct {
 	Stack
@@ -83,6 +95,7 @@ type builder struct {
 	inGroup  map[string]Array // the group's arrays as LVM knows them, by their UUIDs; nil before there is a group
 	released []Disk
 	leaving  []plan.DiskID // disks that the plan replaces
+	notes    []string
 	err      error
 }
 
@@ -101,7 +114,7 @@ func (b *builder) seal(parent Stack, p plan.Plan, survives int) (Stack, plan.Pla
 	if p.State, err = json.Marshal(b.Stack); err != nil {
 		return parent, plan.Plan{}, fmt.Errorf("encode stack: %w", err)
 	}
-	p.Subject, p.Steps, p.Disks = "stack "+b.Name, b.steps, b.uses(parent)
+	p.Subject, p.Steps, p.Disks, p.Notes = "stack "+b.Name, b.steps, b.uses(parent), append(p.Notes, b.notes...)
 	p.Before, p.After = parent.Capacity(), b.Capacity()
 	p, err = p.Seal(survives)
 	return b.Stack, p, err

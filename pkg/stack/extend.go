@@ -6,7 +6,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 )
 
-// extend takes what the arrays have gained to the top: volume group, logical volume, file system.
+// extend takes what the arrays have gained to the top: volume group, logical volume, file system or OSD.
 func (b *builder) extend() {
 	first := b.inGroup == nil
 	if first {
@@ -32,8 +32,12 @@ func (b *builder) extend() {
 		return
 	}
 	b.volume(KindVolumeGrow, fmt.Sprintf("extend volume %s/%s", b.Volume.Group, b.Volume.Name))
-	if b.Volume.FileSystem != "" {
+	switch {
+	case b.Volume.FileSystem != "":
 		b.volume(KindGrowFS, "grow "+b.Volume.FileSystem)
+	case b.Volume.OSD != nil:
+		b.volume(KindGrowOSD, "let the OSD use all of the volume, and set its CRUSH weight to its size")
+		b.notes = append(b.notes, "the OSD is stopped for some seconds in the end; what has no other copy waits for it")
 	}
 }
 

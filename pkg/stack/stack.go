@@ -1,5 +1,5 @@
 // Package stack says what a layout is on real disks (partitions, md arrays, an LVM volume group with one
-// logical volume, a file system) and plans how such a storage stack is made and grown. It is pure: the plan it
+// logical volume, a file system or an OSD) and plans how such a storage stack is made and grown. It is pure: the plan it
 // returns holds every name, size and offset, so that package live, which executes it, has nothing to choose.
 //
 // Invariant: a Stack says exactly what is on its disks; the plan that was made from it holds its hash.
@@ -100,6 +100,13 @@ type Volume struct {
 	Name       string `json:"name"`                  // logical volume
 	FileSystem string `json:"file_system,omitempty"` // ext4 or xfs; "" leaves the volume as it is
 	MountPoint string `json:"mount_point,omitempty"`
+	OSD        *OSD   `json:"osd,omitempty"` // in place of a file system
+}
+
+// OSD is one that lies on the volume and grows with it.
+type OSD struct {
+	UUID  string `json:"uuid"`            // New derives it
+	Class string `json:"class,omitempty"` // device class; "" lets Ceph choose
 }
 
 // Disk is a disk of a stack.
@@ -221,6 +228,9 @@ func checkVolume(v Volume) error {
 	case "ext4", "xfs", "":
 	default:
 		return fault.New(fault.Invalid, "file system %q: want ext4 or xfs, or none", v.FileSystem)
+	}
+	if v.OSD != nil && v.FileSystem != "" {
+		return fault.New(fault.Invalid, "a volume carries an OSD or %s, not both", v.FileSystem)
 	}
 	if v.FileSystem == "" && v.MountPoint != "" {
 		return fault.New(fault.Invalid, "mount point %s: there is no file system to mount", v.MountPoint)

@@ -45,6 +45,31 @@ func kinds(p plan.Plan) []string {
 	return list
 }
 
+func TestAnOSDGrowsWithItsStack(t *testing.T) {
+	volume := stack.Volume{OSD: &stack.OSD{Class: "hdd"}}
+	s, p, err := stack.New("bulk", uuid, []layout.Disk{disk("A", 4), disk("B", 4)}, policy(1), volume, storage.MiB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := p.Steps[len(p.Steps)-1]; last.Kind != stack.KindMakeOSD || s.Volume.OSD.UUID == "" || s.Volume.OSD.Class != "hdd" {
+		t.Errorf("%s, %+v", last.Kind, s.Volume.OSD)
+	}
+	again, _, err := stack.New("bulk", uuid, []layout.Disk{disk("A", 4), disk("B", 4)}, policy(1), volume, storage.MiB)
+	if diff := cmp.Diff(s, again); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+	_, p = grow(t, s, layout.Change{Add: []layout.Disk{disk("C", 4)}})
+	if last := p.Steps[len(p.Steps)-1]; last.Kind != stack.KindGrowOSD || p.After <= p.Before {
+		t.Error(p.Text())
+	}
+	_, p = grow(t, s, layout.Change{Replace: []layout.Replacement{{Old: "A", New: disk("C", 4)}}})
+	for _, step := range p.Steps {
+		if step.Kind == stack.KindGrowOSD {
+			t.Errorf("nothing has grown:\n%s", p.Text())
+		}
+	}
+}
+
 func TestAnOwnersWholeLife(t *testing.T) {
 	s, p := made(t, policy(1), disk("A", 4))
 	want := []string{"disk-label", "partition-add", "array-create", "pv-create", "volume-create", "fs-make", "fs-mount"}
@@ -258,6 +283,10 @@ func TestRefusals(t *testing.T) {
 			_, _, err := stack.New("media", uuid, []layout.Disk{disk("A", 4)}, policy(1), stack.Volume{FileSystem: "ntfs"}, 1)
 			return err
 		},
+		"an OSD and a file system": func() error {
+			_, _, err := stack.New("media", uuid, []layout.Disk{disk("A", 4)}, policy(1), stack.Volume{FileSystem: "ext4", OSD: &stack.OSD{}}, 1)
+			return err
+		},
 		"nothing to mount": func() error {
 			_, _, err := stack.New("media", uuid, []layout.Disk{disk("A", 4)}, policy(1), stack.Volume{MountPoint: "/mnt"}, 1)
 			return err
@@ -274,6 +303,11 @@ func TestRefusals(t *testing.T) {
 	_, _, err := stack.New("media", uuid, []layout.Disk{disk("A", 4)}, layout.Policy{Tolerance: 1, Reserve: 4 * storage.MiB}, volume, 1)
 	if !errors.Is(err, fault.Range) {
 		t.Errorf("no room beside data: %v", err)
+	}
+	small := layout.Disk{ID: "A", Size: storage.GiB + 256*storage.MiB}
+	_, _, err = stack.New("media", uuid, []layout.Disk{small}, policy(1), stack.Volume{FileSystem: "xfs", MountPoint: "/mnt"}, 1)
+	if !errors.Is(err, fault.Range) {
+		t.Errorf("no room for xfs: %v", err)
 	}
 	_, _, err = stack.New("media", uuid, []layout.Disk{disk("A", 4), disk("B", 4)}, policy(2), volume, 1)
 	if !errors.Is(err, fault.Precondition) {

@@ -26,6 +26,8 @@ const (
 	KindMakeFS        plan.Kind = "fs-make"        // VolumeArgs
 	KindMount         plan.Kind = "fs-mount"       // VolumeArgs
 	KindGrowFS        plan.Kind = "fs-grow"        // VolumeArgs
+	KindMakeOSD       plan.Kind = "osd-make"       // VolumeArgs: an OSD is made on the volume and enters the cluster
+	KindGrowOSD       plan.Kind = "osd-grow"       // VolumeArgs: the OSD uses all of the volume, and its CRUSH weight follows
 )
 
 // DiskArgs are of the steps on whole disks.
@@ -79,7 +81,7 @@ type PVArgs struct {
 	Bytes storage.Bytes `json:"usable_bytes"`
 }
 
-// VolumeArgs are of the steps on the logical volume and the file system on it.
+// VolumeArgs are of the steps on the logical volume and on what it carries.
 type VolumeArgs struct {
 	Volume Volume        `json:"volume"`
 	Bytes  storage.Bytes `json:"bytes"` // afterwards

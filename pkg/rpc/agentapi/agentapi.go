@@ -48,14 +48,21 @@ type OSD struct {
 	Disk      storage.DiskID `json:"disk,omitempty"`
 	Device    string         `json:"device,omitempty"` // the kernel's name, now
 	Size      storage.Bytes  `json:"size_bytes"`
+	Used      storage.Bytes  `json:"used_bytes,omitempty"` // of the disk, by the OSD; less than all after it has grown; 0 if the label does not say
 	Class     string         `json:"device_class,omitempty"`
 	Encrypted bool           `json:"encrypted,omitempty"`
 	State     string         `json:"state"` // up, down, removed (the cluster has gone on without it), foreign
 	In        bool           `json:"in"`
 	Running   bool           `json:"running"`
 	FSID      string         `json:"fsid"`
-	Keeper    string         `json:"keeper,omitempty"` // agent or supervisor: who starts it
+	Keeper    string         `json:"keeper,omitempty"` // who starts it
 }
+
+// Who starts an OSD.
+const (
+	KeeperAgent      = "agent"
+	KeeperSupervisor = "supervisor"
+)
 
 // Verb is what is done to a plan.
 type Verb string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/holdfast-storage/holdfast/pkg/disk"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/filesystem"
@@ -162,6 +163,9 @@ func (s *volumeCreate) Do(ctx context.Context) error {
 		err = s.LVM.CreateVolume(ctx, v.Group, v.Name, s.args.Bytes)
 	} else {
 		err = s.GPT.Wipe(ctx, s.device())
+	}
+	if err == nil && v.OSD != nil {
+		err = disk.Blank(s.device())
 	}
 	if err != nil {
 		return err
