@@ -38,9 +38,14 @@ func (a *Agent) KeepOSDs(ctx context.Context) error {
 	}
 	ticker := time.NewTicker(keepEvery)
 	defer ticker.Stop()
-	last := ""
+	last, disks := "", uint64(0)
 	for {
 		started, err := a.activate(ctx)
+		if now := a.Inventory().Generation; err == nil && now != disks {
+			if err = a.proposeOSDs(ctx); err == nil {
+				disks = now
+			}
+		}
 		for _, id := range started {
 			a.Log.Info("osd was started", obs.KeyOSD, id)
 		}

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -13,6 +14,8 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
 	"github.com/holdfast-storage/holdfast/pkg/ledger"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -20,9 +23,18 @@ import (
 type osds struct {
 	agent.OSDs
 
+	list []agentapi.OSD
+
 	mu    sync.Mutex
 	asked int
 	busy  []storage.DiskID
+}
+
+func (o *osds) List(context.Context) ([]agentapi.OSD, error) { return o.list, nil }
+
+// Plan plans nothing but the growth of an OSD, the same each time.
+func (o *osds) Plan(_ context.Context, r agentapi.OSDRequest) (plan.Plan, error) {
+	return plan.Plan{Subject: fmt.Sprintf("osd %d", r.ID), What: r.Do, Steps: []plan.Step{{Kind: "osd-expand", What: "expand"}}}.Seal(-1)
 }
 
 func (o *osds) Activate(_ context.Context, busy func(storage.DiskID) bool) ([]int, error) {
@@ -71,6 +83,38 @@ func TestOSDsAreStartedOnceTheAgentMayRunAndNotBesideABegunPlan(t *testing.T) {
 				t.Errorf("busy %v, want %v", busy, c.busy)
 			}
 		})
+	}
+}
+
+func TestForOSDsWhoseDisksHaveGrownAPlanIsProposed(t *testing.T) {
+	book := ledger.Of(t.TempDir())
+	book.Fresh = func(plan.Plan) error { return nil }
+	o := &osds{list: []agentapi.OSD{
+		{ID: 1, Disk: "D1", Keeper: agentapi.KeeperAgent, Used: 4 * storage.GiB, Size: 4*storage.GiB + 4096},
+		{ID: 2, Disk: "D2", Keeper: agentapi.KeeperAgent, Used: 4 * storage.GiB, Size: 6 * storage.GiB},
+		{ID: 3, Disk: storage.VolumeDisk("hf--bulk-data"), Keeper: agentapi.KeeperAgent, Used: 4 * storage.GiB, Size: 6 * storage.GiB},
+		{ID: 4, Disk: "D4", Keeper: agentapi.KeeperSupervisor, Used: 4 * storage.GiB, Size: 6 * storage.GiB},
+		{ID: 5, Disk: "D5", Keeper: agentapi.KeeperAgent, Size: 6 * storage.GiB},
+	}}
+	a := agent.New(agent.Config{
+		Ledger: book, OSDs: o, Worker: &worker{book: book}, Inventory: func() disk.Inventory { return disk.Inventory{Generation: 1} }, Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() { _ = a.KeepOSDs(ctx) })
+	all.Go(func() { _ = a.Run(ctx) })
+	proposals := func() []ledger.Entry {
+		list, err := book.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	await(t, "a plan is proposed", func() bool { return len(proposals()) > 0 })
+	cancel()
+	all.Wait()
+	if list := proposals(); len(list) != 1 || list[0].Plan.Subject != "osd 2" || list[0].Status.Phase != executor.Proposed {
+		t.Errorf("%+v", list)
 	}
 }
 

@@ -1,13 +1,16 @@
 package agent
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/layout"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
 	"github.com/holdfast-storage/holdfast/pkg/smart"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -54,17 +57,37 @@ func Replacement(s stack.Stack, disk storage.DiskID, disks []storage.Disk) (plan
 	return p, err == nil, err
 }
 
-// Propose keeps a plan for each disk that fails, if there is a free one for it. Nothing is done before somebody approves it; one that was withdrawn does not
-// come again while this agent lives.
+// Enlargement plans to use what disks of a stack have grown by, as virtual ones do, to the top of the stack. False if none has, or if nothing is gained
+// before others grow too. It is pure.
+func Enlargement(s stack.Stack, disks []storage.Disk) (plan.Plan, bool, error) {
+	var change layout.Change
+	for _, d := range s.Disks {
+		i := slices.IndexFunc(disks, func(x storage.Disk) bool { return named(x, string(d.ID)) && !x.Because(storage.ReasonMultipath) })
+		if i >= 0 && disks[i].Size > d.Size {
+			change.Grown = append(change.Grown, layout.Disk{ID: string(d.ID), Size: disks[i].Size})
+		}
+	}
+	if len(change.Grown) == 0 {
+		return plan.Plan{}, false, nil
+	}
+	_, p, err := s.Grow(change, copyRate)
+	return p, err == nil && p.After > p.Before, err
+}
+
+// Propose keeps a plan for each disk that fails, if there is a free one for it, and for each stack whose disks have grown. Nothing is done before somebody
+// approves it; one that was withdrawn does not come again while this agent lives.
 func (a *Agent) Propose(s Sight) {
 	if !a.mayRun() {
 		return
 	}
-	for _, disk := range s.failing() {
-		for _, name := range s.stackNames() {
-			if err := a.proposeOne(s, name, disk); err != nil {
+	for _, name := range s.stackNames() {
+		for _, disk := range s.failing() {
+			if err := a.proposeOne(name, func(now stack.Stack) (plan.Plan, bool, error) { return Replacement(now, disk, s.Inventory.Disks) }); err != nil {
 				a.Log.Warn("no replacement can be proposed", obs.KeyDisk, disk, obs.KeyName, name, obs.KeyError, err)
 			}
+		}
+		if err := a.proposeOne(name, func(now stack.Stack) (plan.Plan, bool, error) { return Enlargement(now, s.Inventory.Disks) }); err != nil {
+			a.Log.Warn("the growth of disks cannot be used", obs.KeyName, name, obs.KeyError, err)
 		}
 	}
 }
@@ -78,7 +101,8 @@ func (s Sight) stackNames() []string {
 	return slices.Compact(names)
 }
 
-func (a *Agent) proposeOne(s Sight, name string, disk storage.DiskID) error {
+// proposeOne keeps the plan that is made for a stack, if there is one.
+func (a *Agent) proposeOne(name string, calculate func(stack.Stack) (plan.Plan, bool, error)) error {
 	current, there, err := a.Ledger.Stack(name)
 	if errors.Is(err, fault.Busy) || err == nil && !there {
 		return nil // a plan is on its way, perhaps this one
@@ -86,15 +110,46 @@ func (a *Agent) proposeOne(s Sight, name string, disk storage.DiskID) error {
 	if err != nil {
 		return err
 	}
-	p, ok, err := Replacement(current, disk, s.Inventory.Disks)
+	p, ok, err := calculate(current)
 	if err != nil || !ok || !a.firstTime(p.ID) {
 		return err
 	}
 	if _, err := a.Ledger.Propose(p); err != nil {
 		return err
 	}
-	a.Log.Info("replacement is proposed", obs.KeyDisk, disk, obs.KeyPlan, p.ID)
+	a.Log.Info("plan is proposed", obs.KeyName, name, obs.KeyPlan, p.ID)
 	a.set(func() {})
+	return nil
+}
+
+// leftUnused is what an OSD does not use of its disk although that has not grown, in bytes, rounded up: BlueStore counts in blocks.
+const leftUnused = storage.MiB
+
+// enlarged reports whether an OSD that the agent looks after lies on a disk that has grown. What lies on a stack's volume grows with the stack.
+func enlarged(o agentapi.OSD) bool {
+	return o.Keeper == agentapi.KeeperAgent && o.Used > 0 && o.Size-o.Used >= leftUnused && !o.Disk.OfVolume()
+}
+
+// proposeOSDs keeps a plan for each OSD whose disk has grown, as virtual ones do.
+func (a *Agent) proposeOSDs(ctx context.Context) error {
+	list, err := a.OSDs.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range list {
+		if !enlarged(o) {
+			continue
+		}
+		p, err := a.OSDs.Plan(ctx, agentapi.OSDRequest{Do: "grow", ID: o.ID})
+		if err == nil && a.firstTime(p.ID) {
+			_, err = a.Ledger.Propose(p)
+			a.Log.Info("plan is proposed", obs.KeyOSD, o.ID, obs.KeyPlan, p.ID)
+			a.set(func() {})
+		}
+		if err != nil {
+			return fmt.Errorf("plan the growth of osd.%d: %w", o.ID, err)
+		}
+	}
 	return nil
 }
 

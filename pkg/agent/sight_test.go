@@ -91,6 +91,28 @@ func TestAFailingDiskIsReplacedByTheSmallestThatFits(t *testing.T) {
 	}
 }
 
+func TestAStackUsesWhatItsDisksHaveGrownBy(t *testing.T) {
+	s, _ := made(t, "media")
+	sized := func(first, second storage.Bytes) []storage.Disk {
+		held := []storage.Reason{{Code: storage.ReasonHeld}}
+		return []storage.Disk{{ID: "D1", Size: first * storage.GiB, Reasons: held}, {ID: "D2", Size: second * storage.GiB, Reasons: held}, {ID: "D3", Size: 99 * storage.GiB}}
+	}
+	for name, c := range map[string]struct {
+		disks []storage.Disk
+		want  bool
+	}{
+		"none has grown": {sized(8, 8), false}, "one has, and nothing protects what it could hold": {sized(12, 8), false}, "both have": {sized(12, 13), true}, "one is gone": {sized(12, 13)[1:], false},
+	} {
+		p, ok, err := agent.Enlargement(s, c.disks)
+		if err != nil || ok != c.want {
+			t.Errorf("%s: %v, %v", name, ok, err)
+		}
+		if ok && (p.After-p.Before != 4*storage.GiB-stack.Extent || len(p.Of(plan.Take)) > 0 || p.Steps[0].Kind != stack.KindDiskGrow) {
+			t.Errorf("%s: from %d to %d\n%s", name, p.Before, p.After, p.Text())
+		}
+	}
+}
+
 // record writes a journal as if the plan had been run.
 func record(t *testing.T, book ledger.Ledger, p plan.Plan) {
 	t.Helper()

@@ -173,7 +173,7 @@ func (b *bench) loopGrows(t *testing.T, name string, size int64) {
 // agent starts the agent and returns its process.
 func (b *bench) agent(t *testing.T) *exec.Cmd {
 	t.Helper()
-	args := []string{"agent", "--data-dir", b.ceph.Dir, "--min-size", "1GiB", "--metrics-listen", "127.0.0.1:0"}
+	args := []string{"agent", "--data-dir", b.ceph.Dir, "--min-size", "1GiB", "--rescan", "2s", "--metrics-listen", "127.0.0.1:0"}
 	for _, d := range b.devices() {
 		args = append(args, "--device", d)
 	}
@@ -257,6 +257,7 @@ func TestTheAgentLooksAfterOSDs(t *testing.T) {
 	}
 	b.awaitUp(t)
 	b.healthy(t)
+	b.growthIsProposed(t)
 	token := "wipe " + strings.TrimPrefix(string(first), "serial.") + " of " + b.fsid()
 	if out := b.holdfast(t, "osd", "remove", "3"); !strings.Contains(out, token) {
 		t.Fatal(out)
@@ -265,8 +266,34 @@ func TestTheAgentLooksAfterOSDs(t *testing.T) {
 	if d, err := b.node().Disks.Find(t.Context(), first); err != nil || !d.Free() {
 		t.Errorf("the disk is %v, %v", d, err)
 	}
-	if entries, err := journal.List(filepath.Join(b.ceph.Dir, "plans")); err != nil || len(entries) != 3 {
+	if entries, err := journal.List(filepath.Join(b.ceph.Dir, "plans")); err != nil || len(entries) != 4 {
 		t.Errorf("%d journals, %v", len(entries), err)
+	}
+}
+
+// growthIsProposed enlarges the disk of OSD 3 under the agent, and lets what it proposes then be done.
+func (b *bench) growthIsProposed(t *testing.T) {
+	t.Helper()
+	b.loopGrows(t, "first", 6*gib)
+	var proposal plan.ID
+	for deadline := time.Now().Add(2 * time.Minute); proposal == ""; time.Sleep(200 * time.Millisecond) {
+		list, err := agentapi.NewClient(b.ceph.Dir).Plans(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range list {
+			if p.Status.Phase == executor.Proposed && p.Plan.Subject == "osd 3" && p.Plan.After == 6*gib {
+				proposal = p.Plan.ID
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody proposes to use what the disk has grown by")
+		}
+	}
+	b.holdfast(t, "plan", "approve", string(proposal), "--token", string(proposal))
+	t.Log(b.holdfast(t, "plan", "watch", string(proposal)))
+	if n, ok := b.tree(t, 3); !ok || n.Weight < 5.9/1024 || n.Weight > 6.1/1024 {
+		t.Errorf("%+v", n)
 	}
 }
 
