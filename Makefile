@@ -66,7 +66,7 @@ test-crash: build ## kill the services at every point of every call, stop them f
 
 test-layouts: ## stacks of 50 random mixes of disks, killed at every journal write and over reshapes, in guests (as root)
 	@tests/deps.sh test
-	HOLDFAST_LAYOUTS=all HOLDFAST_LAYOUT_SEED=$(LAYOUT_SEED) go test -count=1 -v -timeout 6h -run 'Layout|Life|Mixes|Reshape|Journal|Lost|Plan|Disk|Power|Agent|Images' ./tests/uml
+	HOLDFAST_LAYOUTS=all HOLDFAST_LAYOUT_SEED=$(LAYOUT_SEED) go test -count=1 -v -timeout 6h -run 'Layout|Life|Mixes|Reshape|Journal|Lost|Plan|Disk|Power|Rot|Stack|Agent|Images' ./tests/uml
 
 test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's, OSD maps with osdmaptool's, plans with an oracle; fuzz readers for FUZZ_TIME (1m) each
 	@tests/deps.sh run

@@ -76,6 +76,21 @@ func TestADiskThatFailsIsReplaced(t *testing.T) {
 	b.holds()
 }
 
+// TestSectorsThatRotAreMended makes sectors of a disk unreadable before it is reshaped: what they held comes from the other disks, they are
+// written again, and the disk stays. What the reshape does not read, the scrub does.
+func TestSectorsThatRotAreMended(t *testing.T) {
+	b := newBench(t)
+	mirrorThenFour(b)
+	b.job.Fabric = "breakable"
+	b.job.Faults = map[int][]layoutrun.Fault{1: {{Kind: "rot", Disk: "HF-0002"}}}
+	b.boot(layoutrun.Kill{})
+	r := b.holds()
+	t.Logf("%d of %d sectors are unreadable in the end", r.Rotten, len(layoutrun.RottenAt()))
+	if r.Rotten > 0 {
+		t.Errorf("%d of %d sectors are unreadable in the end", r.Rotten, len(layoutrun.RottenAt()))
+	}
+}
+
 // TestASuccessorThatFilledAnotherPlaceCostsNobodyHis lets a disk fail when the new one is a spare already and not yet a copy, as
 // after a crash: md fills the wrong place with it, and the healthy disk that it was for stays.
 func TestASuccessorThatFilledAnotherPlaceCostsNobodyHis(t *testing.T) {

@@ -33,6 +33,7 @@ type disk struct {
 	id     plan.DiskID
 	number int
 	size   storage.Bytes
+	device string // that it is a part of, if it is
 }
 
 var _ live.Devices = (*Disks)(nil)
@@ -82,11 +83,15 @@ func (d *Disks) AddCached(id plan.DiskID, size storage.Bytes) error {
 	if err := d.add(id, "fileio_0", fmt.Sprintf("fd_dev_name=%s,fd_dev_size=%d,fd_buffered_io=1", path, size), size); err != nil {
 		return err
 	}
+	return d.caches(id)
+}
+
+// caches confirms that a disk says that it has a cache. Without one nobody would flush it, and a power cut would prove nothing.
+func (d *Disks) caches(id plan.DiskID) error {
 	found, err := d.Find(context.Background(), id)
 	if err != nil {
 		return err
 	}
-	// Without a cache nobody would flush it, and a power cut would prove nothing.
 	kind, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(found.Path), "queue", "write_cache"))
 	if err != nil || strings.TrimSpace(string(kind)) != "write back" {
 		return fmt.Errorf("disk %s has the cache %q: %w", id, kind, err)
@@ -96,35 +101,79 @@ func (d *Disks) AddCached(id plan.DiskID, size storage.Bytes) error {
 
 // AddBreakable makes a disk of a device by way of a device-mapper table, which Break changes.
 func (d *Disks) AddBreakable(id plan.DiskID, device string, size storage.Bytes) error {
-	name := "under-" + string(id)
-	table := fmt.Sprintf("0 %d linear %s 0", size/512, device)
-	if err := dmsetup("create", name, "--table", table); err != nil {
-		return err
-	}
-	return d.add(id, "iblock_0", "udev_path=/dev/mapper/"+name, size)
+	return d.addPart(id, device, 0, size)
 }
 
-func dmsetup(args ...string) error {
-	if out, err := exec.Command("dmsetup", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("dmsetup %v: %w: %s", args, err, out)
+// addPart makes a disk of a part of a device.
+func (d *Disks) addPart(id plan.DiskID, device string, start, size storage.Bytes) error {
+	if err := dmsetup("create", under(id), "--table", fmt.Sprintf("0 %d linear %s %d", size/512, device, start/512)); err != nil {
+		return err
 	}
+	if err := d.add(id, "iblock_0", "udev_path=/dev/mapper/"+under(id), size); err != nil {
+		return err
+	}
+	d.list[len(d.list)-1].device = device
 	return nil
 }
 
-// Break lets every request to the disk fail from now on.
-func (d *Disks) Break(id plan.DiskID) error {
+func dmsetup(args ...string) error {
+	_, err := ask(args...)
+	return err
+}
+
+// ask runs dmsetup and returns what it says.
+func ask(args ...string) (string, error) {
+	out, err := exec.Command("dmsetup", args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("dmsetup %v: %w: %s", args, err, out)
+	}
+	return string(out), nil
+}
+
+// under is what device-mapper calls what lies under a disk.
+func under(id plan.DiskID) string { return "under-" + string(id) }
+
+// swap puts another table under a disk.
+func (d *Disks) swap(id plan.DiskID, table func(*disk) string) error {
 	for _, one := range d.list {
 		if one.id != id {
 			continue
 		}
-		name := "under-" + string(id)
-		for _, args := range [][]string{{"suspend", "--nolockfs", "--noflush", name}, {"load", name, "--table", fmt.Sprintf("0 %d error", one.size/512)}, {"resume", name}} {
+		for _, args := range [][]string{{"suspend", "--nolockfs", "--noflush", under(id)}, {"load", under(id), "--table", table(one)}, {"resume", under(id)}} {
 			if err := dmsetup(args...); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// Break lets every request to the disk fail from now on.
+func (d *Disks) Break(id plan.DiskID) error {
+	return d.swap(id, func(one *disk) string { return fmt.Sprintf("0 %d error", one.size/512) })
+}
+
+// Rot makes sectors of a disk unreadable until they are written again, as a disk does that remaps them (dm-dust).
+func (d *Disks) Rot(id plan.DiskID, at []storage.Bytes) error {
+	err := d.swap(id, func(one *disk) string { return fmt.Sprintf("0 %d dust %s 0 512", one.size/512, one.device) })
+	for _, place := range at {
+		if err == nil {
+			err = dmsetup("message", under(id), "0", "addbadblock", fmt.Sprintf("%d", place/512))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return dmsetup("message", under(id), "0", "enable")
+}
+
+// Rotten is how many sectors of a disk are unreadable.
+func (d *Disks) Rotten(id plan.DiskID) (n int, err error) {
+	out, err := ask("message", under(id), "0", "countbadblocks")
+	if err == nil {
+		_, err = fmt.Sscanf(out, "countbadblocks: %d", &n)
+	}
+	return n, err
 }
 
 func write(path, text string) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/poll"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
 	"github.com/holdfast-storage/holdfast/pkg/stack/live"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 	"github.com/holdfast-storage/holdfast/tests/uml/layoutdisks"
 	"github.com/holdfast-storage/holdfast/tests/uml/layoutrun"
 )
@@ -38,11 +39,25 @@ func (g *guest) fabric() (live.Devices, error) {
 			return nil, err
 		}
 	}
+	whole := "/dev/ubda"
+	if g.job.Fabric == "logged" {
+		var size storage.Bytes
+		for _, d := range g.job.Disks {
+			size += d.Size
+		}
+		var err error
+		if whole, err = layoutdisks.OpenLog(whole, "/dev/ubdb", size); err != nil {
+			return nil, err
+		}
+	}
 	for _, d := range g.job.Disks {
 		var err error
-		if g.job.Fabric == "cached" {
+		switch g.job.Fabric {
+		case "cached":
 			err = g.disks.AddCached(d.ID, d.Size)
-		} else {
+		case "logged", "sliced":
+			err = g.disks.AddSlice(d.ID, whole, d.Size)
+		default:
 			err = g.disks.AddBreakable(d.ID, d.Path, d.Size)
 		}
 		if err != nil {
@@ -67,6 +82,9 @@ func (g *guest) fault(ctx context.Context, f layoutrun.Fault) error {
 		return g.kept(ctx, f)
 	case "spare":
 		return g.spare(ctx, f)
+	case "rot":
+		g.rotten = f.Disk
+		return g.disks.Rot(f.Disk, layoutrun.RottenAt())
 	case "break":
 		if err := g.disks.Break(f.Disk); err != nil {
 			return err

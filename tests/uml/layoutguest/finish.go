@@ -40,6 +40,11 @@ func (g *guest) finish(ctx context.Context) error {
 			return err
 		}
 	}
+	if g.rotten != "" {
+		if g.report.Rotten, err = g.disks.Rotten(g.rotten); err != nil {
+			return err
+		}
+	}
 	volumes, err := g.machine.LVM.LVs(ctx, s.Volume.Group)
 	if err != nil || len(volumes) != 1 {
 		return fmt.Errorf("volumes: %v, %w", volumes, err)

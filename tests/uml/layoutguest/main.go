@@ -53,6 +53,7 @@ type guest struct {
 	disks   *layoutdisks.Disks
 	pulled  bool
 	broken  int
+	rotten  plan.DiskID
 }
 
 func run(dir string) error {
@@ -162,7 +163,11 @@ func (g *guest) begin(ctx context.Context, p plan.Plan) {
 }
 
 func (g *guest) loader(s stack.Stack) layoutload.Load {
-	return layoutload.Load{Dir: s.Volume.MountPoint, Acks: g.dir, Rate: g.job.Rate}
+	load := layoutload.Load{Dir: s.Volume.MountPoint, Acks: g.dir, Rate: g.job.Rate}
+	if g.job.Fabric == "logged" {
+		load.Acked = func(version uint64) error { return layoutdisks.Mark(fmt.Sprintf(layoutrun.MarkAck, version)) }
+	}
+	return load
 }
 
 func (g *guest) stop() error {
@@ -210,6 +215,9 @@ func (c *counted) Append(r executor.Record) error {
 		c.guest.die(n)
 	}
 	err := c.Journal.Append(r)
+	if err == nil && c.guest.job.Fabric == "logged" {
+		err = layoutdisks.Mark(fmt.Sprintf(layoutrun.MarkJournal, len(c.Records()), c.Plan().ID))
+	}
 	if k.Append == n+1 && !k.Before {
 		c.guest.die(n)
 	}

@@ -29,6 +29,8 @@ type Load struct {
 	Dir  string // in the file system under test
 	Acks string // directory outside of the guest
 	Rate int    // blocks a second
+	// Acked hears of each version that was acknowledged, before anything else is written; nil for nobody.
+	Acked func(version uint64) error
 }
 
 // ack is one acknowledged write: the block's number and its version. Versions only grow.
@@ -94,6 +96,11 @@ func (l Load) Run(ctx context.Context) (written int, err error) {
 		if err := write(data, log, b, version); err != nil {
 			return written, err
 		}
+		if l.Acked != nil {
+			if err := l.Acked(version); err != nil {
+				return written, err
+			}
+		}
 		written++
 		select {
 		case <-ctx.Done():
@@ -101,6 +108,20 @@ func (l Load) Run(ctx context.Context) (written int, err error) {
 		case <-ticker.C:
 		}
 	}
+}
+
+// Forget drops the acknowledgements of all versions after one, as if the world had ended then.
+func (l Load) Forget(after uint64) error {
+	data, err := os.ReadFile(l.log())
+	if err != nil {
+		return err
+	}
+	for at := 0; at+ackSize <= len(data); at += ackSize {
+		if binary.LittleEndian.Uint64(data[at+4:]) > after {
+			return os.Truncate(l.log(), int64(at))
+		}
+	}
+	return nil
 }
 
 // room reports whether half of the file system is free.

@@ -25,7 +25,8 @@ type Job struct {
 	Limit storage.Bytes // of md, in bytes a second; 0 for none
 	Kill  Kill
 	// Fabric is what the disks are: "" as the kernel has them, "cached" files of the host behind a cache that a crash
-	// empties, or "breakable" disks of the kernel that a table of device-mapper lies under.
+	// empties, "breakable" disks of the kernel that a table of device-mapper lies under, "sliced" parts of the kernel's first disk, or
+	// "logged" the same with every write to them in a log on its second disk (dm-log-writes).
 	Fabric string
 	Disks  []Disk
 	// Pull is the point at which a disk is pulled; it is put back when the plan has stopped.
@@ -42,11 +43,26 @@ type Disk struct {
 	Size storage.Bytes
 }
 
+// RottenAt are the places of sectors that the fault "rot" makes unreadable, in bytes: all of them in the first slice of small disks.
+func RottenAt() []storage.Bytes {
+	var list []storage.Bytes
+	for at := 20 * storage.MiB; at < 140*storage.MiB; at += 16 * storage.MiB {
+		list = append(list, at)
+	}
+	return list
+}
+
+// Marks in the log of a "logged" fabric: "ack:VERSION" after a write was acknowledged, "journal:RECORDS:PLAN" after a journal was written.
+const (
+	MarkAck     = "ack:%d"
+	MarkJournal = "journal:%d:%s"
+)
+
 // Unflushed is how much the fault "unflushed" writes, in bytes.
 const Unflushed = 4 << 20
 
-// Fault is what happens to a disk: "glitch" pulls it and puts it back, "break" lets all its requests fail, "spare" adds it to
-// an array, "unflushed" writes to it and asks to die before its cache is flushed.
+// Fault is what happens to a disk: "glitch" pulls it and puts it back, "break" lets all its requests fail, "rot" makes some of its sectors
+// unreadable until they are written, "spare" adds it to an array, "unflushed" writes to it and asks to die before its cache is flushed.
 type Fault struct {
 	Kind string
 	Disk plan.DiskID
@@ -77,6 +93,8 @@ type Report struct {
 	Took               []float64 // seconds, a plan
 	// Refilled is what a disk that came back was written, in bytes.
 	Refilled storage.Bytes
+	// Rotten is how many sectors that a fault has made unreadable are so in the end.
+	Rotten int
 	// Stopped is why a plan stopped when its disk was pulled.
 	Stopped string
 }

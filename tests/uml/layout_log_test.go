@@ -1,0 +1,163 @@
+package uml_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/holdfast-storage/holdfast/pkg/storage"
+	"github.com/holdfast-storage/holdfast/tests/uml"
+	"github.com/holdfast-storage/holdfast/tests/uml/layoutload"
+	"github.com/holdfast-storage/holdfast/tests/uml/layoutrun"
+)
+
+// TestPowerCutsAtAnyWrite logs every write of a stack's growth under load (dm-log-writes), and replays the log up to points drawn uniformly over all that
+// was written since the load began: each time the guest boots with what a power cut there leaves, all acknowledged bytes must be there, and the plans
+// must come to their end.
+func TestPowerCutsAtAnyWrite(t *testing.T) {
+	random := seed(t)
+	b := newBench(t)
+	mirrorThenFour(b)
+	b.logged()
+	b.job.Limit = 24 * storage.MiB
+	b.boot(layoutrun.Kill{})
+	b.holds()
+
+	log, err := layoutrun.OpenLog(b.machine.Disks[1].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	first := 0
+	for first < len(log.Entries) && !isMark(log.Entries[first].Mark, layoutrun.MarkAck, new(uint64)) {
+		first++
+	}
+	if first == len(log.Entries) {
+		t.Fatalf("no write is acknowledged in a log of %d entries", first)
+	}
+	cuts := 1
+	if all() {
+		cuts = 12
+	}
+	b.machine.Disks, b.job.Fabric, b.job.Limit = b.machine.Disks[:1], "sliced", 0
+	b.keepAll()
+	for range cuts {
+		cut := first + 1 + random.IntN(len(log.Entries)-first)
+		b.cutAt(log, cut, random)
+		b.boot(layoutrun.Kill{})
+		b.holds()
+	}
+}
+
+// isMark reads a mark of a form.
+func isMark(mark, form string, into ...any) bool {
+	n, err := fmt.Sscanf(mark, form, into...)
+	return err == nil && n == len(into)
+}
+
+// logged makes all disks parts of one whose writes are logged to another.
+func (b *bench) logged() {
+	b.t.Helper()
+	var size int64
+	for _, d := range b.job.Disks {
+		size += int64(d.Size)
+	}
+	b.job.Fabric, b.machine.Disks = "logged", nil
+	for name, size := range map[string]int64{"store": size, "writes": 8 << 30} {
+		b.sparse(name, size)
+	}
+	for _, name := range []string{"store", "writes"} {
+		b.machine.Disks = append(b.machine.Disks, uml.Disk{Path: filepath.Join(b.dir, name), Serial: name})
+	}
+}
+
+// sparse makes a file of zeros.
+func (b *bench) sparse(name string, size int64) {
+	b.t.Helper()
+	f, err := os.Create(filepath.Join(b.dir, name))
+	if err == nil {
+		err = errors.Join(f.Truncate(size), f.Close())
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// keepAll puts aside what a boot has left outside of its disks.
+func (b *bench) keepAll() {
+	b.t.Helper()
+	if err := os.MkdirAll(filepath.Join(b.dir, "kept"), 0o700); err != nil {
+		b.t.Fatal(err)
+	}
+	for _, name := range []string{"journals", "acks"} {
+		if err := os.Rename(filepath.Join(b.dir, name), filepath.Join(b.dir, "kept", name)); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// cutAt makes disks, journals and acknowledgements what they were when the power went.
+func (b *bench) cutAt(log *layoutrun.WriteLog, cut int, random *rand.Rand) {
+	b.t.Helper()
+	var acked uint64
+	records := map[string]int{}
+	for _, e := range log.Entries[:cut] {
+		var id string
+		var n int
+		if isMark(e.Mark, layoutrun.MarkJournal, &n, &id) {
+			records[id] = n
+		}
+		isMark(e.Mark, layoutrun.MarkAck, &acked)
+	}
+	info, err := os.Stat(b.machine.Disks[0].Path)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.sparse(filepath.Base(b.machine.Disks[0].Path), info.Size())
+	kept, lost, err := log.Replay(b.machine.Disks[0].Path, cut, random)
+	if err == nil {
+		err = b.journalsUpTo(records)
+	}
+	if err == nil {
+		err = b.acksUpTo(acked)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Logf("power cut at entry %d of %d: %d writes kept, %d lost, last acknowledged version %d, journals %v", cut, len(log.Entries), kept, lost, acked, records)
+}
+
+// journalsUpTo restores the journals with as many records as they had. What was begun after the cut has none.
+func (b *bench) journalsUpTo(records map[string]int) error {
+	dir := filepath.Join(b.dir, "journals")
+	if err := errors.Join(os.RemoveAll(dir), os.RemoveAll(filepath.Join(b.dir, "events")), os.Mkdir(dir, 0o700)); err != nil {
+		return err
+	}
+	for id, n := range records {
+		data, err := os.ReadFile(filepath.Join(b.dir, "kept", "journals", id+".journal"))
+		if err != nil {
+			return err
+		}
+		lines := bytes.SplitAfter(data, []byte("\n")) // the plan, then a record a line
+		if err := os.WriteFile(filepath.Join(dir, id+".journal"), bytes.Join(lines[:min(1+n, len(lines))], nil), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) acksUpTo(version uint64) error {
+	data, err := os.ReadFile(filepath.Join(b.dir, "kept", "acks"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, "acks"), data, 0o600); err != nil {
+		return err
+	}
+	return layoutload.Load{Acks: b.dir}.Forget(version)
+}
