@@ -13,9 +13,11 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/disk"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
+	"github.com/holdfast-storage/holdfast/pkg/layout"
 	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
+	"github.com/holdfast-storage/holdfast/pkg/stack"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -41,7 +43,7 @@ func (o *osds) Activate(_ context.Context, busy func(storage.DiskID) bool) ([]in
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.asked, o.busy = o.asked+1, nil
-	for _, id := range []storage.DiskID{"D1", "D2"} {
+	for _, id := range []storage.DiskID{"D1", "D2", storage.VolumeDisk("hf--media-data")} {
 		if busy(id) {
 			o.busy = append(o.busy, id)
 		}
@@ -83,6 +85,31 @@ func TestOSDsAreStartedOnceTheAgentMayRunAndNotBesideABegunPlan(t *testing.T) {
 				t.Errorf("busy %v, want %v", busy, c.busy)
 			}
 		})
+	}
+}
+
+func TestAnOSDOnAStackRunsThroughAllStepsButItsOwn(t *testing.T) {
+	s, _, err := stack.New("media", "6a5f3c2e-0000-4000-8000-000000000001", disks(1, 2), layout.Policy{Tolerance: 1, Reserve: storage.GiB}, stack.Volume{OSD: &stack.OSD{}}, storage.MiB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, p, err := s.Grow(layout.Change{Add: disks(3, 3)}, storage.MiB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	volume := storage.VolumeDisk("hf--media-data")
+	for i, step := range p.Steps {
+		book := ledger.Of(t.TempDir())
+		j, err := journal.Create(book.Dir, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(j.Append(executor.Record{Event: executor.StepBegun, Step: i}), j.Append(executor.Record{Event: executor.Stopped, Step: i}), j.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := slices.Contains(keeps(t, book), volume), step.Kind == stack.KindGrowOSD; got != want {
+			t.Errorf("at %s: left to the plan is %v", step.Kind, got)
+		}
 	}
 }
 
