@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,6 +84,25 @@ func (s *Scanner) scan(ctx context.Context) ([]storage.Disk, error) {
 		disks = append(disks, s.probe(k, name))
 	}
 	return disks, nil
+}
+
+// askAnew has the kernel ask SCSI disks once more for their sizes (drivers/scsi/scsi_sysfs.c, store_rescan_field): it does so by itself only where
+// the disk, or the machine that simulates it, says that it has grown. A disk that cannot be asked keeps the size that the kernel knows.
+func (s *Scanner) askAnew() error {
+	names, err := s.names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !allowed["sd"].MatchString(name) {
+			continue
+		}
+		if file, err := os.OpenFile(filepath.Join(s.cfg.Root, "sys/block", name, "device/rescan"), os.O_WRONLY, 0); err == nil {
+			_, _ = file.WriteString("1")
+			_ = file.Close()
+		}
+	}
+	return nil
 }
 
 func (s *Scanner) names() ([]string, error) {

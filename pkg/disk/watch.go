@@ -133,6 +133,9 @@ func (w *Watcher) follow(ctx context.Context, incoming <-chan Event, failed <-ch
 
 // rescan looks at all disks.
 func (w *Watcher) rescan(ctx context.Context) error {
+	if err := w.scanner.askAnew(); err != nil {
+		return err
+	}
 	disks, err := w.scanner.scan(ctx)
 	if err != nil {
 		return err

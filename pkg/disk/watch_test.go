@@ -24,6 +24,22 @@ func (c told) Next(ctx context.Context) (Event, error) {
 	}
 }
 
+func TestAFullScanHasSCSIDisksAskedForTheirSizes(t *testing.T) {
+	m := disktest.New(t)
+	m.Add(disktest.Disk{Name: "sda", Size: 1e12, WWN: "naa.50014ee200000001", Attributes: map[string]string{"device/rescan": ""}})
+	m.Add(disktest.Disk{Name: "sdb", Size: 1e12, WWN: "naa.50014ee200000002"}) // cannot be asked
+	m.Add(disktest.Disk{Name: "vda", Device: "254:0", Size: 1e12, Serial: "1", Attributes: map[string]string{"device/rescan": ""}})
+	w := NewWatcher(NewScanner(Config{Root: m.Root, Images: true}), WatcherConfig{})
+	if err := w.rescan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"sda": "1", "vda": ""} {
+		if got, err := os.ReadFile(m.Root + "/sys/block/" + name + "/device/rescan"); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestAnEventMakesOneDiskBeLookedAt(t *testing.T) {
 	m := disktest.New(t)
 	a := m.Add(disktest.Disk{Name: "sda", Size: 1e12, WWN: "naa.50014ee200000001"})

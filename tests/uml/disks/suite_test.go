@@ -170,6 +170,47 @@ func TestADiskKeepsItsIdentityUnderAnotherName(t *testing.T) {
 	}
 }
 
+// TestADiskThatGrewSilentlyIsAsked lets a SCSI disk grow that does not say so: nobody hears of it before the disk is asked, which full scans do.
+func TestADiskThatGrewSilentlyIsAsked(t *testing.T) {
+	l := newLab(t, 4)
+	file := l.dir + "/grows"
+	l.back(file, spec{size: 64 << 20})
+	loop := strings.TrimSpace(l.run("losetup", "--find", "--show", file))
+	d := l.add(spec{device: loop})
+	l.back(file, spec{size: 96 << 20})
+	l.run("losetup", "--set-capacity", loop)
+	if size := inventory(t)[d.name].Size; size != 64*storage.MiB {
+		t.Skipf("the disk has said by itself that it has %s", size)
+	}
+	grown := make(chan storage.Bytes, 64)
+	events, err := disk.OpenUevents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	w := disk.NewWatcher(disk.NewScanner(disk.Config{MinSize: 16 << 20}), disk.WatcherConfig{Every: 500 * time.Millisecond, Changed: func(i disk.Inventory) {
+		for _, one := range i.Disks {
+			if one.Name == d.name {
+				grown <- one.Size
+			}
+		}
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx, events) }()
+	for size, deadline := storage.Bytes(0), time.After(20*time.Second); size != 96*storage.MiB; {
+		select {
+		case size = <-grown:
+		case <-deadline:
+			t.Fatalf("it is known to have %s", size)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestKernelEventsAreFollowed plugs a disk in, puts device-mapper on it, and pulls it, while
 // a watcher without a scan in sight hears of it from the kernel alone.
 func TestKernelEventsAreFollowed(t *testing.T) {
