@@ -143,6 +143,9 @@ func TestForOSDsWhoseDisksHaveGrownAPlanIsProposed(t *testing.T) {
 	if list := proposals(); len(list) != 1 || list[0].Plan.Subject != "osd 2" || list[0].Status.Phase != executor.Proposed {
 		t.Errorf("%+v", list)
 	}
+	if s, err := a.Status(); err != nil || len(s.Proposed) != 1 || s.Proposed[0].What != "grow" {
+		t.Errorf("%+v, %v", s.Proposed, err)
+	}
 }
 
 // keeps has an agent, which first waits for another process to let go of the plans, look after OSDs.

@@ -169,6 +169,11 @@ func (a *Agent) Status() (agentapi.Status, error) {
 	s := agentapi.Status{
 		Version: a.Version, Node: a.Node, DataDir: a.DataDir, Term: term, MetricsURL: a.MetricsURL, Generation: i.Generation, Scanned: i.Scanned, Checks: a.checks(list),
 	}
+	for _, e := range list {
+		if e.Err == nil && e.Status.Phase == executor.Proposed {
+			s.Proposed = append(s.Proposed, agentapi.Proposal{ID: e.Plan.ID, Subject: e.Plan.Subject, What: e.Plan.What})
+		}
+	}
 	for _, d := range i.Disks {
 		if !d.Because(storage.ReasonKind) {
 			s.Disks++

@@ -53,6 +53,12 @@ func printAgent(out io.Writer, s agentapi.Status, now time.Time) {
 	if s.MetricsURL != "" {
 		fmt.Fprintf(out, "metrics: %s\n", s.MetricsURL)
 	}
+	for _, p := range s.Proposed {
+		fmt.Fprintf(out, "proposed: %s of %s: %s\n", p.ID, p.Subject, p.What)
+	}
+	if len(s.Proposed) > 0 {
+		fmt.Fprintln(out, "  see: holdfast plan show ID, then plan approve ID, or plan cancel ID")
+	}
 	for _, c := range s.Checks {
 		fmt.Fprintf(out, "\n%s (%s): %s\n", c.Code, c.Severity, c.Message)
 		if c.Action != "" {

@@ -31,6 +31,7 @@ solo=$(space solo) pair=$(space pair)
 grown 0 768M
 sfdisk --list /dev/loop0 2>&1 | grep 'backup GPT table is not on the end'
 proposed solo
+hf agent status | grep "proposed: $proposal of stack solo: take the new size of"
 plan show "$proposal"
 plan approve "$proposal" --token "$proposal"
 finished "$proposal"

@@ -115,6 +115,15 @@ type Status struct {
 	Free       int       `json:"free"`
 	MetricsURL string    `json:"metrics_url,omitempty"`
 	Checks     []Check   `json:"checks"`
+	// Proposed are the plans that wait for somebody's approval.
+	Proposed []Proposal `json:"proposed,omitempty"`
+}
+
+// Proposal is a plan that nobody has approved yet.
+type Proposal struct {
+	ID      plan.ID `json:"id"`
+	Subject string  `json:"subject"`
+	What    string  `json:"what"`
 }
 
 // Check is one thing that is wrong.

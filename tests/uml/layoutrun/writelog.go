@@ -78,12 +78,7 @@ func (l *WriteLog) Replay(to string, cut int, random *rand.Rand) (kept, lost int
 	if err != nil {
 		return 0, 0, err
 	}
-	flushed := 0
-	for i, e := range l.Entries[:cut] {
-		if e.flags&logFlush != 0 {
-			flushed = i
-		}
-	}
+	flushed := l.flushed(cut)
 	for i, e := range l.Entries[:cut] {
 		if i > flushed && e.flags&logFUA == 0 && random.IntN(2) == 0 {
 			lost++
@@ -95,6 +90,26 @@ func (l *WriteLog) Replay(to string, cut int, random *rand.Rand) (kept, lost int
 		}
 	}
 	return kept, lost, out.Close()
+}
+
+// flushed is the index of the last flush before an entry.
+func (l *WriteLog) flushed(cut int) int {
+	for i := cut - 1; i > 0; i-- {
+		if l.Entries[i].flags&logFlush != 0 {
+			return i
+		}
+	}
+	return 0
+}
+
+// Unflushed is how many writes before an entry a power cut there may lose.
+func (l *WriteLog) Unflushed(cut int) (n int) {
+	for _, e := range l.Entries[l.flushed(cut):cut] {
+		if e.flags == 0 && e.sectors > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 func (l *WriteLog) write(out *os.File, e LogEntry) error {
