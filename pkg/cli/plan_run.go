@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/machine"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
+	"github.com/holdfast-storage/holdfast/pkg/stack"
 )
 
 func planRun() *cobra.Command {
@@ -107,8 +108,21 @@ func teller(cmd *cobra.Command) func(executor.Status) {
 	}
 }
 
+// wantsAgent refuses a plan that makes or grows an OSD: this program has no library that talks to Ceph.
+func wantsAgent(p plan.Plan) error {
+	for _, s := range p.Steps {
+		if s.Kind == stack.KindMakeOSD || s.Kind == stack.KindGrowOSD {
+			return fault.New(fault.Unsupported, "plan %s is to %s, which the agent does: start it by `holdfastd agent`, then `holdfast plan propose` and `plan approve`", p.ID, s.What)
+		}
+	}
+	return nil
+}
+
 // runHere runs a plan in this process.
 func runHere(cmd *cobra.Command, k *keeper, p plan.Plan, approved bool, token string, limits machine.Limits) error {
+	if err := wantsAgent(p); err != nil {
+		return err
+	}
 	unlock, err := journal.Lock(k.machine.Ledger.Dir)
 	if err != nil {
 		return err

@@ -117,6 +117,26 @@ func TestPlansAreMadeReadAndRefused(t *testing.T) {
 	fails(t, "plan run "+stale+" --approve D1,D2"+global, "is stale")
 }
 
+func TestAPlanWithAnOSDIsForTheAgent(t *testing.T) {
+	sys, dir := fakeDisks(t, 8, 8), t.TempDir()
+	global := " --root " + sys + " --data-dir " + dir
+	made := filepath.Join(dir, "new.json")
+	fails(t, "plan new bulk --disk D1,D2 --osd"+global, "there is no cluster")
+	if err := os.WriteFile(filepath.Join(dir, "ceph.conf"), []byte("[global]\nfsid = 11111111-2222-4333-8444-555555555555\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fails(t, "plan new bulk --disk D1,D2 --osd --mount /mnt"+global, "[mount osd]")
+	fails(t, "plan new bulk --disk D1,D2 --mount /mnt --class hdd"+global, "--osd")
+	out, err := runLine(t, "plan new bulk --disk D1,D2 --osd --class hdd --out "+made+global)
+	if err != nil || !strings.Contains(out, "osd-make") || strings.Contains(out, "fs-make") {
+		t.Fatal(err, out)
+	}
+	fails(t, "plan run "+made+" --approve D1,D2"+global, "holdfastd agent")
+	if list, err := journal.List(filepath.Join(dir, "plans")); err != nil || len(list) > 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
 func writeJSON(t *testing.T, path string, v any) {
 	t.Helper()
 	data, err := json.Marshal(v)
