@@ -75,6 +75,8 @@ type Status struct {
 	// Forecast is what is left, in seconds, by the rate that was measured; by the plan's own as long as there is none.
 	Forecast int64  `json:"forecast_seconds"`
 	Error    string `json:"error,omitempty"`
+	// Ahead is the forecast by what whole steps have taken; nil before any has.
+	Ahead *Forecast `json:"ahead,omitempty"`
 }
 
 // StatusOf reads a journal. A step that was begun and begins again after a crash has the progress that was last
@@ -165,10 +167,24 @@ func (s Status) String() string {
 	if s.Progress.Rate > 0 {
 		text += fmt.Sprintf(" %s/s", s.Progress.Rate)
 	}
+	if f := s.Ahead; f != nil {
+		return fmt.Sprintf("%s, %s to go, ETA %s-%s", text, f.Left, plan.Duration(f.Low), plan.Duration(f.High))
+	}
 	if s.Forecast == 0 { // what it takes is not known, or nothing worth telling
 		return text
 	}
 	return fmt.Sprintf("%s, about %s left", text, plan.Duration(s.Forecast))
+}
+
+// WithForecast is the status with the forecast by what whole steps have taken.
+func (s Status) WithForecast(p plan.Plan, records []Record) Status {
+	if s.Phase.Final() {
+		return s
+	}
+	if f, ok := ForecastOf(p, records); ok {
+		s.Ahead, s.Forecast = &f, f.Likely
+	}
+	return s
 }
 
 // Touched reports whether any step may have changed something.
