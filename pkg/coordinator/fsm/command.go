@@ -32,8 +32,9 @@ type Body interface {
 	apply(s *State, c Command) (any, error)
 }
 
-// commandVersion is that of the encoding that this program writes; it reads all up to it.
-const commandVersion = 1
+// commandVersion is that of the encoding that this program writes; it reads all up to it. Version 2 has throttles of bytes and latency, and
+// plans that are superseded.
+const commandVersion = 2
 
 // bodies makes the body of each kind.
 var bodies = map[Kind]func() Body{
@@ -50,6 +51,7 @@ var bodies = map[Kind]func() Body{
 	"abandon":     func() Body { return &Abandon{} },
 	"lease":       func() Body { return &TakeLease{} },
 	"report-step": func() Body { return &ReportStep{} },
+	"supersede":   func() Body { return &Supersede{} },
 }
 
 // ReportNode tells a node's inventory.
@@ -118,6 +120,15 @@ type Abandon struct {
 	Plan plan.ID `json:"plan"`
 }
 
+// Supersede gives up a plan of the coordinator's whose subject has changed under it, and proposes another in its place: nil for none. It
+// is for the member that leads, once it has ended its own work on the plan.
+type Supersede struct {
+	Plan  plan.ID         `json:"plan"`
+	Why   string          `json:"why"`
+	State json.RawMessage `json:"state"` // of the subject as it is
+	By    *plan.Plan      `json:"by,omitempty"`
+}
+
 // TakeLease asks for the right to work on a plan's current step for a time. The answer is a Work.
 type TakeLease struct {
 	Plan   plan.ID       `json:"plan"`
@@ -153,6 +164,7 @@ func (*Resume) kind() Kind      { return "resume" }
 func (*Cancel) kind() Kind      { return "cancel" }
 func (*Abandon) kind() Kind     { return "abandon" }
 func (*TakeLease) kind() Kind   { return "lease" }
+func (*Supersede) kind() Kind   { return "supersede" }
 func (*ReportStep) kind() Kind  { return "report-step" }
 
 // NewCommand makes a command of this version.

@@ -84,10 +84,10 @@ func (b *SetPolicy) apply(s *State, c Command) (any, error) {
 
 func (b *SetThrottle) apply(s *State, c Command) (any, error) {
 	t := b.Throttle
-	if t.Backfills < 0 {
+	if t.Backfills < 0 || t.Bytes < 0 || t.Latency < 0 {
 		return nil, fault.New(fault.Range, "a throttle below zero: 0 is no bound")
 	}
 	s.Throttle = t
-	s.note(c, "throttle", "at most %d backfills an OSD in a wave (0: the planner's own)", t.Backfills)
+	s.note(c, "throttle", "%s", t)
 	return t, nil
 }

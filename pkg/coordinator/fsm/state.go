@@ -9,6 +9,7 @@ package fsm
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
@@ -69,8 +70,23 @@ type Policy struct {
 
 // Throttle bounds what plans may cost the cluster's clients.
 type Throttle struct {
-	// Backfills is how many shards move to or from one OSD in a wave of plans that are made from now on; 0: the planner's own.
+	// Backfills is how many shards move to or from one OSD at a time, and in a wave of plans that are made from now on; 0: the planner's own.
 	Backfills int `json:"backfills_per_osd,omitempty"`
+	// Bytes is how much is let move in a second, and Latency how long the OSDs' commits may take while more is; 0: any.
+	Bytes   storage.Bytes `json:"bytes_per_second,omitempty"`
+	Latency time.Duration `json:"commit_latency_ns,omitempty"`
+}
+
+// String says it to a person.
+func (t Throttle) String() string {
+	text := fmt.Sprintf("at most %d backfills an OSD in a wave (0: the planner's own)", t.Backfills)
+	if t.Bytes > 0 {
+		text += fmt.Sprintf(", %s a second", t.Bytes)
+	}
+	if t.Latency > 0 {
+		text += fmt.Sprintf(", while commits take up to %s", t.Latency)
+	}
+	return text
 }
 
 // Phase is where a plan is.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
@@ -52,7 +53,7 @@ func TestWriteALogOfThisVersion(t *testing.T) {
 	}
 	d := newDriver(t)
 	d.must(&fsm.SetPolicy{Name: "밤", Policy: &fsm.Policy{Spec: []byte(`{"a":1}`), Approves: []plan.Kind{"array-reshape"}}})
-	d.must(&fsm.SetThrottle{Throttle: fsm.Throttle{Backfills: 2}})
+	d.must(&fsm.SetThrottle{Throttle: fsm.Throttle{Backfills: 2, Bytes: 50 << 20, Latency: 20 * time.Millisecond}})
 	d.must(&fsm.Maintain{Node: "n1", Why: "fan"})
 	d.must(&fsm.Maintain{Node: "n1"})
 	p := sample(t, "stack 미디어", `{"disks":["A"]}`, "B")
@@ -72,19 +73,26 @@ func TestWriteALogOfThisVersion(t *testing.T) {
 	d.must(&fsm.Cancel{Plan: p.ID})
 	d.must(&fsm.Abandon{Plan: p.ID})
 	d.must(&fsm.SetPolicy{Name: "밤"})
-	if err := os.WriteFile(filepath.Join(dir, "log-v1.jsonl"), append(bytes.Join(d.log, []byte("\n")), '\n'), 0o600); err != nil {
+	old := waves(t, `{"a":1}`, "wave 1")
+	d.must(&fsm.SetSubject{Subject: "placement", State: []byte(`{"a":1}`)})
+	d.must(&fsm.Propose{Plan: old})
+	d.must(&fsm.Approve{Plan: old.ID, Token: old.Token()})
+	next := waves(t, `{"a":2}`, "another wave 1")
+	d.must(&fsm.Supersede{Plan: old.ID, Why: "osd.3 is out", State: []byte(`{"a":2}`), By: &next})
+	if err := os.WriteFile(filepath.Join(dir, "log-v2.jsonl"), append(bytes.Join(d.log, []byte("\n")), '\n'), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(encoded(t, d.s))
-	if err := os.WriteFile(filepath.Join(dir, "log-v1.sha256"), []byte(hex.EncodeToString(sum[:])+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "log-v2.sha256"), []byte(hex.EncodeToString(sum[:])+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestWhatALaterProgramWroteIsNotSkipped(t *testing.T) {
 	for line, text := range map[string]string{
-		`{"v":2,"kind":"approve","body":{}}`:           "upgrade",
-		`{"v":1,"kind":"launch","body":{}}`:            "upgrade",
+		`{"v":3,"kind":"approve","body":{}}`:           "upgrade",
+		`{"v":2,"kind":"launch","body":{}}`:            "upgrade",
+		`{"v":1,"kind":"launch","body":{}}`:            "never was",
 		`{"v":0,"kind":"approve","body":{}}`:           "never was",
 		`{"v":1,"kind":"approve","body":[]}`:           "approve",
 		`{"v":1,`:                                      "read command",
