@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/ceph/native"
 	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator"
+	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
@@ -119,6 +120,10 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 		later := &rebalance.Planner{}
 		planner = later
 		work.Go(func() error { return f.work(ctx, node, dialer, later, log) })
+		work.Go(func() error {
+			later.Guard(ctx, func() bool { _, leads := node.Leads(); return leads })
+			return nil
+		})
 	}
 	api := coordinator.New(node, node, store, planner, log).GRPC()
 	work.Go(func() error {
@@ -152,9 +157,15 @@ func (f *coordinatorFlags) work(ctx context.Context, node *raftnode.Node, dialer
 		return nil // asked to end
 	}
 	planner.Connected(cluster)
+	bounds := func() (t rebalance.Throttle) {
+		node.View(func(s *fsm.State) {
+			t = rebalance.Throttle{Backfills: s.Throttle.Backfills, Bytes: s.Throttle.Bytes, Latency: s.Throttle.Latency, Degraded: s.Limits().Degraded}
+		})
+		return t
+	}
 	worker := coordinator.Worker{
-		Log: node, Registry: rebalance.Steps(cluster), Logger: log,
-		Trouble: func(ctx context.Context) (string, error) { return rebalance.Trouble(ctx, cluster) },
+		Log: node, Registry: rebalance.Steps(cluster, bounds), Logger: log, Replanner: planner,
+		Trouble: func(ctx context.Context) (string, error) { return rebalance.Trouble(ctx, cluster, bounds().Degraded) },
 	}
 	return worker.Run(ctx)
 }

@@ -36,6 +36,7 @@ func coordinatorCommand() *cobra.Command {
 		coordinatorRestoreCommand(),
 		coordinatorPlanCommand(),
 		coordinatorRebalanceCommand(),
+		coordinatorThrottleCommand(),
 	)
 	return cmd
 }
@@ -94,6 +95,8 @@ type memberView struct {
 type coordinatorsView struct {
 	Leader  string       `json:"leader,omitempty"`
 	Members []memberView `json:"members"`
+	// Balancer is the Ceph manager's: on, off, "" where that is not known.
+	Balancer string `json:"manager_balancer,omitempty"`
 	// Spare is how many members may still fail; below zero nothing can be decided.
 	Spare int `json:"failures_to_survive"`
 }
@@ -110,6 +113,9 @@ func coordinatorStatusCommand() *cobra.Command {
 			v, err := lookAtMembers(cmd.Context(), client)
 			if err != nil {
 				return err
+			}
+			if v.Balancer != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "the Ceph manager's balancer is %s; the coordinators move data\n", v.Balancer)
 			}
 			return emit(cmd, v, v.table(), nil)
 		},
@@ -141,7 +147,7 @@ func lookAtMembers(ctx context.Context, client *coordinatorapi.Client) (*coordin
 			errs = append(errs, fmt.Errorf("%s: %w", address, err))
 			continue
 		}
-		v := &coordinatorsView{Leader: first.GetLeader().GetName()}
+		v := &coordinatorsView{Leader: first.GetLeader().GetName(), Balancer: first.GetBalancer()}
 		up := 0
 		for _, m := range first.GetMembers() {
 			view := lookAt(ctx, client, m)

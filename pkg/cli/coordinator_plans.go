@@ -16,7 +16,6 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	v1 "github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
-	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 func coordinatorPlanCommand() *cobra.Command {
@@ -159,6 +158,9 @@ func showPlan(cmd *cobra.Command, m *v1.Plan) error {
 	}
 	return emit(cmd, v, nil, func(out io.Writer) {
 		fmt.Fprint(out, v.Plan.Text())
+		if v.Phase == "" { // of a dry run
+			return
+		}
 		fmt.Fprintln(out, v.progress())
 		if v.Phase == "proposed" {
 			fmt.Fprintf(out, "next: holdfast coordinator plan approve %s --token %s\n", v.ID, v.Token)
@@ -253,43 +255,6 @@ func watchAt(ctx context.Context, c *coordinatorapi.Client, address, id string, 
 			return true, fault.New(fault.Precondition, "plan %s is %s: %s", id, v.Phase, v.progress())
 		}
 	}
-}
-
-func coordinatorRebalanceCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "rebalance", Short: "Plan to balance the pools over the OSDs, in waves; nothing moves before it is approved", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			r := &v1.PlanRebalanceRequest{}
-			prefer, _ := cmd.Flags().GetString("prefer")
-			if prefer != "bytes" && prefer != "pairs" {
-				return fault.New(fault.Invalid, "--prefer %s: bytes or pairs", prefer)
-			}
-			r.PreferPairs = prefer == "pairs"
-			r.WaveBackfills, _ = cmd.Flags().GetUint32("wave-backfills")
-			text, _ := cmd.Flags().GetString("wave-bytes")
-			size, err := storage.ParseBytes(text)
-			if err != nil {
-				return fmt.Errorf("--wave-bytes: %w", err)
-			}
-			r.WaveBytes = uint64(size)
-			return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-				m, err := coordinatorapi.Once(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
-					return api.PlanRebalance(ctx, r, o...)
-				})
-				if err != nil {
-					return err
-				}
-				return showPlan(cmd, m)
-			})
-		},
-	}
-	flags := cmd.Flags()
-	flags.String("prefer", "bytes", "bytes: move as little as can be; pairs: leave few upmaps")
-	flags.Uint32("wave-backfills", 0, "shards that move to or from one OSD in a wave (0: what the throttle says, or 8)")
-	flags.String("wave-bytes", "0", "how much moves to one OSD in a wave, such as 500GB (0: any amount)")
-	_ = cmd.RegisterFlagCompletionFunc("prefer", cobra.FixedCompletions([]string{"bytes", "pairs"}, cobra.ShellCompDirectiveNoFileComp))
-	addOutputFlag(cmd)
-	return cmd
 }
 
 // planIDs completes the ids of plans.

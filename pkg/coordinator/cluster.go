@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
@@ -30,6 +32,9 @@ func (s *Server) GetStatus(context.Context, *coordinatorv1.GetStatusRequest) (*c
 	m := &coordinatorv1.Status{
 		Name: s.members.Name(), Term: s.members.Term(), CommitIndex: s.members.CommitIndex(),
 		CertificateExpires: timestamppb.New(s.certs.Expires()),
+	}
+	if s.planner != nil {
+		m.Balancer = s.planner.Balancer()
 	}
 	if last := s.members.LastContact(); !last.IsZero() {
 		m.LastContact = timestamppb.New(last)
@@ -127,7 +132,10 @@ func (s *Server) Restore(stream grpc.ClientStreamingServer[coordinatorv1.Chunk, 
 
 // SetThrottle bounds what plans cost.
 func (s *Server) SetThrottle(ctx context.Context, r *coordinatorv1.Throttle) (*coordinatorv1.Throttle, error) {
-	t := fsm.Throttle{Backfills: int(r.GetBackfillsPerOsd())}
+	if r.GetBytesPerSecond() > math.MaxInt64 {
+		return nil, fault.New(fault.Range, "a throttle of %d bytes a second", r.GetBytesPerSecond())
+	}
+	t := fsm.Throttle{Backfills: int(r.GetBackfillsPerOsd()), Bytes: storage.Bytes(r.GetBytesPerSecond()), Latency: r.GetCommitLatency().AsDuration()}
 	if err := s.do(ctx, "", &fsm.SetThrottle{Throttle: t}, &t); err != nil {
 		return nil, err
 	}
@@ -144,7 +152,11 @@ func (s *Server) GetThrottle(ctx context.Context, _ *coordinatorv1.GetThrottleRe
 }
 
 func throttleMessage(t fsm.Throttle) *coordinatorv1.Throttle {
-	return &coordinatorv1.Throttle{BackfillsPerOsd: uint32(t.Backfills)}
+	m := &coordinatorv1.Throttle{BackfillsPerOsd: uint32(t.Backfills), BytesPerSecond: uint64(t.Bytes)}
+	if t.Latency > 0 {
+		m.CommitLatency = durationpb.New(t.Latency)
+	}
+	return m
 }
 
 // SetPolicy writes or removes a policy.

@@ -17,7 +17,6 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
-	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // Log is the members' common memory.
@@ -53,8 +52,10 @@ var (
 
 // Planner plans for the cluster as it is.
 type Planner interface {
-	// Rebalance returns a plan with the state of its subject that it was made from.
-	Rebalance(ctx context.Context, pairs bool, backfills int, bytes storage.Bytes) (plan.Plan, json.RawMessage, error)
+	// Rebalance returns a plan with the state of its subject that it was made from. backfills is the most that a wave moves to or from an OSD.
+	Rebalance(ctx context.Context, r *coordinatorv1.PlanRebalanceRequest, backfills int) (plan.Plan, json.RawMessage, error)
+	// Balancer is how the manager's balancer was found last: "on", "off", or "" where that is not known.
+	Balancer() string
 }
 
 // Server serves the API.

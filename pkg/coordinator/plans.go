@@ -47,9 +47,12 @@ func (s *Server) PlanRebalance(ctx context.Context, r *coordinatorv1.PlanRebalan
 	}); err != nil {
 		return nil, err
 	}
-	p, state, err := s.planner.Rebalance(ctx, r.GetPreferPairs(), backfills, storage.Bytes(r.GetWaveBytes()))
+	p, state, err := s.planner.Rebalance(ctx, r, backfills)
 	if err != nil {
 		return nil, err
+	}
+	if r.GetDryRun() {
+		return message(&fsm.Entry{Plan: p, By: caller(ctx).String(), At: s.now()}, true)
 	}
 	if err := s.do(ctx, "", &fsm.SetSubject{Subject: p.Subject, State: state}, nil); err != nil {
 		return nil, err
@@ -215,7 +218,7 @@ func (s *Server) news(ctx context.Context, id plan.ID, sent map[plan.ID]string) 
 
 // message is a plan as the API shows it.
 func message(e *fsm.Entry, whole bool) (*coordinatorv1.Plan, error) {
-	status, err := json.Marshal(e.Status())
+	status, err := json.Marshal(e.Status().WithForecast(e.Plan, e.Records))
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "encode status of plan %s: %w", e.Plan.ID, err)
 	}

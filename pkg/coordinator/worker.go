@@ -22,7 +22,9 @@ type Worker struct {
 	Registry executor.Registry
 	// Trouble is why no further step may begin now, "" for nothing. nil: nobody looks.
 	Trouble func(context.Context) (string, error)
-	Logger  *slog.Logger
+	// Replanner is nil where plans are not made here.
+	Replanner Replanner
+	Logger    *slog.Logger
 }
 
 const (
@@ -56,35 +58,46 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // lead looks after the plans as the leader of a term.
 func (w *Worker) lead(ctx context.Context, term uint64) error {
-	if err := errors.Join(w.guard(ctx), w.bury(ctx)); err != nil {
+	if err := errors.Join(w.renew(ctx), w.guard(ctx), w.bury(ctx)); err != nil {
 		return err
 	}
 	id, ok := w.next()
 	if !ok {
 		return nil
 	}
+	p, err := w.planOf(id)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		w.watch(ctx, cancel, term)
+		w.watch(ctx, cancel, term, p)
 	}()
-	err := w.run(ctx, id)
+	err = w.run(ctx, id)
 	cancel()
 	<-watched
 	return err
 }
 
-// watch ends the work when this member leads that term no more, and pauses plans when there is trouble.
-func (w *Worker) watch(ctx context.Context, cancel context.CancelFunc, term uint64) {
-	ticker := time.NewTicker(lookAgain)
+// watch ends the work when this member leads that term no more, or the cluster is not the one that the plan was made for, and pauses plans
+// when there is trouble.
+func (w *Worker) watch(ctx context.Context, cancel context.CancelFunc, term uint64, p plan.Plan) {
+	ticker, compare := time.NewTicker(lookAgain), time.NewTicker(staleEvery)
 	defer ticker.Stop()
+	defer compare.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-compare.C:
+			if w.stale(ctx, p) {
+				cancel()
+				return
+			}
 		}
 		if now, leads := w.Log.Leads(); !leads || now != term {
 			cancel()

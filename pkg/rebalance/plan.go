@@ -1,12 +1,11 @@
 package rebalance
 
 import (
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 
-	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
@@ -27,12 +26,16 @@ type Upmap struct {
 	PG   string     `json:"pg"`
 	From [][2]int32 `json:"from"`
 	To   [][2]int32 `json:"to"`
+	// Bytes is what moves with it, about.
+	Bytes storage.Bytes `json:"bytes,omitempty"`
 }
 
-// Options say how a cluster is to be balanced.
+// Options say how a cluster is to be changed and balanced.
 type Options struct {
 	Prefer placement.Prefer
 	Waves  placement.WaveOptions
+	// Edits are changes of the CRUSH map: what gives space first.
+	Edits []Edit
 	// Rate is what the cluster moves in a second, for the forecast; 0: 100 MiB.
 	Rate storage.Bytes
 }
@@ -40,77 +43,133 @@ type Options struct {
 // usualRate is the rate that forecasts are made with before anything was measured.
 const usualRate = 100 << 20
 
-// Plan plans to balance the cluster as it is now. The state that it was made from is the second value. fault.Precondition:
-// there is nothing to do.
-func Plan(ctx context.Context, c ceph.Cluster, o Options) (plan.Plan, State, error) {
-	now, state, err := Read(ctx, c)
-	if err != nil {
-		return plan.Plan{}, State{}, err
-	}
-	path, err := now.Edit("").Path()
-	if err != nil {
-		return plan.Plan{}, State{}, err
-	}
-	change, err := placement.PlanChange(path.Before, path.After, o.Prefer)
-	if err != nil {
-		return plan.Plan{}, State{}, err
-	}
-	waves, err := placement.PlanWaves(path, change, o.Waves)
-	if err != nil {
-		return plan.Plan{}, State{}, err
-	}
-	p, err := planOf(waves, state, o)
-	return p, state, err
-}
+// ErrNothing says that no plan is needed.
+var ErrNothing = errors.New("nothing to do: the pools are as balanced as the rules allow")
 
-func planOf(waves *placement.Waves, state State, o Options) (plan.Plan, error) {
-	parent, err := plan.Hash(state)
+// Plan plans to change and balance a cluster. state is what Read gave beside it. fault.Precondition: there is nothing to do, or data
+// has nowhere to go.
+func Plan(now placement.Cluster, state State, o Options) (plan.Plan, error) {
+	path, err := edited(now, o.Edits)
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	rate := o.Rate
-	if rate == 0 {
-		rate = usualRate
+	change, err := placement.PlanChange(path.Before, path.After, o.Prefer)
+	if err != nil {
+		return plan.Plan{}, err
 	}
-	p := plan.Plan{Parent: parent, Subject: Subject, What: "balance the pools over the OSDs"}
-	after := state
-	after.Upmaps = maps.Clone(state.Upmaps)
-	for i, s := range waves.Steps {
-		if len(s.Change) > 0 {
-			return plan.Plan{}, fault.New(fault.Unsupported, "the plan asks for changes that are not upmaps: %v", s.Change)
-		}
-		w := Wave{Moves: s.Moves}
-		for _, u := range s.Upmaps {
-			pg, to := u.PG.String(), plain(u.Pairs)
-			from := after.Upmaps[pg]
-			w.Upmaps = append(w.Upmaps, Upmap{PG: pg, From: orEmpty(from), To: to})
-			if after.Upmaps[pg] = to; len(to) == 0 {
-				delete(after.Upmaps, pg)
-			}
-		}
-		if len(w.Upmaps) == 0 {
-			continue
-		}
-		args, err := json.Marshal(w)
-		if err != nil {
-			return plan.Plan{}, fmt.Errorf("encode wave: %w", err)
-		}
-		bytes := storage.Bytes(s.Bytes)
-		p.Steps = append(p.Steps, plan.Step{
-			Kind: KindWave, What: fmt.Sprintf("wave %d of %d: %d PGs get other OSDs, %s move", i+1, len(waves.Steps), len(w.Upmaps), bytes), Executor: "coordinator",
-			Requires: []string{"their upmaps are as they were planned from"}, Sync: bytes, Passes: 1, Redundancy: 1, Forecast: int64((bytes + rate - 1) / rate), Args: args,
-		})
+	waves, err := placement.PlanWaves(path, change, o.Waves)
+	if err != nil {
+		return plan.Plan{}, err
 	}
-	if len(p.Steps) == 0 {
-		return plan.Plan{}, fault.New(fault.Precondition, "nothing to do: the pools are as balanced as the rules allow")
+	if len(waves.LeftOut) > 0 {
+		return plan.Plan{}, fault.New(fault.Precondition, "this cannot be done to its end: %s (%s): add space first, or remove less", words(waves.LeftOut), words(waves.Why))
 	}
-	if waves.HeldBack > 0 {
-		p.Notes = append(p.Notes, fmt.Sprintf("%d PGs stay where they are: no order of moves keeps the OSDs below the backfillfull ratio", waves.HeldBack))
+	m := &maker{now: now, options: o, state: state, waves: waves}
+	return m.plan(change)
+}
+
+// maker makes a plan's steps of waves.
+type maker struct {
+	now     placement.Cluster
+	options Options
+	state   State // after the steps that are made
+	waves   *placement.Waves
+	steps   []plan.Step
+}
+
+func (m *maker) plan(change *placement.Change) (plan.Plan, error) {
+	parent, err := plan.Hash(m.state)
+	if err != nil {
+		return plan.Plan{}, err
 	}
-	if p.State, err = json.Marshal(after); err != nil {
+	m.state.Upmaps = maps.Clone(m.state.Upmaps)
+	for i := range m.waves.Steps {
+		if err := m.step(i); err != nil {
+			return plan.Plan{}, err
+		}
+	}
+	if len(m.steps) == 0 {
+		return plan.Plan{}, fault.As(fault.Precondition, ErrNothing)
+	}
+	p := plan.Plan{Parent: parent, Subject: Subject, What: "balance the pools over the OSDs", Steps: m.steps, Disks: []plan.Disk{}}
+	if len(m.options.Edits) > 0 {
+		p.What = "change the OSDs of the cluster, and balance the pools over them"
+	}
+	p.Before, p.After = scaled(change.RawBefore, change.UsableBefore), scaled(change.RawAfter, change.UsableAfter)
+	p.Notes = append(p.Notes, fmt.Sprintf("usable %.2f %% of %s -> %.2f %% of %s, %.2f %% at best: %s", 100*change.UsableBefore, storage.Bytes(change.RawBefore),
+		100*change.UsableAfter, storage.Bytes(change.RawAfter), 100*change.Bound, change.LimitedBy))
+	if n := m.waves.HeldBack; n > 0 {
+		p.Notes = append(p.Notes, fmt.Sprintf("%d PGs stay where they are: no order of moves keeps the OSDs below the backfillfull ratio", n))
+	}
+	if p.State, err = json.Marshal(m.state); err != nil {
 		return plan.Plan{}, fmt.Errorf("encode state: %w", err)
 	}
 	return p.Seal(1)
+}
+
+func scaled(raw int64, part float64) storage.Bytes { return storage.Bytes(float64(raw) * part) }
+
+// step adds what a step of the waves does, if that is anything.
+func (m *maker) step(i int) error {
+	s := m.waves.Steps[i]
+	w := Wave{Moves: s.Moves, Upmaps: m.upmaps(s)}
+	bytes := storage.Bytes(s.Bytes)
+	step := plan.Step{
+		Kind: KindWave, What: fmt.Sprintf("wave %d of %d: %d PGs get other OSDs, %s move", i+1, len(m.waves.Steps), len(w.Upmaps), bytes), Executor: "coordinator",
+		Requires: []string{"their upmaps are as they were planned from"}, Sync: bytes, Passes: 1, Redundancy: 1, Forecast: m.seconds(bytes),
+	}
+	args := any(w)
+	switch {
+	case len(s.Change) > 0:
+		r := Reshape{Wave: w, Before: m.state.CRUSH}
+		first, last := split(m.now, m.options.Edits)
+		if r.Edits = first; s.Kind == placement.Finish {
+			r.Edits = last
+		}
+		var err error
+		if r.After, err = crushHash(s.After.Crush); err != nil {
+			return err
+		}
+		m.state.CRUSH = r.After
+		step.Kind, step.What = KindReshape, fmt.Sprintf("change the CRUSH map: %s; %d upmaps keep data where it is", words(s.Change), len(w.Upmaps))
+		step.Requires = []string{"the CRUSH map and the upmaps are as they were planned from"}
+		args = r
+	case len(w.Upmaps) == 0:
+		return nil
+	}
+	var err error
+	if step.Args, err = json.Marshal(args); err != nil {
+		return fmt.Errorf("encode step: %w", err)
+	}
+	m.steps = append(m.steps, step)
+	return nil
+}
+
+// upmaps are those of a step, with what they replace.
+func (m *maker) upmaps(s placement.Step) (list []Upmap) {
+	var weight int64
+	for _, u := range s.Upmaps {
+		pg, to := u.PG.String(), plain(u.Pairs)
+		list = append(list, Upmap{PG: pg, From: orEmpty(m.state.Upmaps[pg]), To: to})
+		weight += m.now.PGs[u.PG].Bytes
+		if m.state.Upmaps[pg] = to; len(to) == 0 {
+			delete(m.state.Upmaps, pg)
+		}
+	}
+	for i, u := range s.Upmaps {
+		if weight > 0 {
+			list[i].Bytes = storage.Bytes(float64(s.Bytes) * float64(m.now.PGs[u.PG].Bytes) / float64(weight))
+		}
+	}
+	return list
+}
+
+func (m *maker) seconds(bytes storage.Bytes) int64 {
+	rate := m.options.Rate
+	if rate == 0 {
+		rate = usualRate
+	}
+	return int64((bytes + rate - 1) / rate)
 }
 
 func orEmpty(pairs [][2]int32) [][2]int32 {

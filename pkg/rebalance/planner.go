@@ -7,29 +7,38 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
-	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
-	"github.com/holdfast-storage/holdfast/pkg/storage"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
 )
 
 // Planner plans for one cluster, once it is connected.
-type Planner struct{ cluster atomic.Pointer[ceph.Cluster] }
+type Planner struct {
+	cluster  atomic.Pointer[ceph.Cluster]
+	balancer atomic.Value // string
+}
 
 // Connected tells the cluster.
 func (p *Planner) Connected(c ceph.Cluster) { p.cluster.Store(&c) }
 
-// Rebalance returns a plan with the state that it was made from.
-func (p *Planner) Rebalance(ctx context.Context, pairs bool, backfills int, bytes storage.Bytes) (plan.Plan, json.RawMessage, error) {
-	o := Options{Prefer: placement.PreferBytes, Waves: placement.WaveOptions{Backfills: backfills, Bytes: int64(bytes)}}
-	if pairs {
+// Rebalance returns a plan for a request, with the state that it was made from. backfills is the most that a wave moves to or from an OSD.
+func (p *Planner) Rebalance(ctx context.Context, r *coordinatorv1.PlanRebalanceRequest, backfills int) (plan.Plan, json.RawMessage, error) {
+	o := Options{Prefer: placement.PreferBytes, Waves: placement.WaveOptions{Backfills: backfills, Bytes: int64(r.GetWaveBytes())}}
+	if r.GetPreferPairs() {
 		o.Prefer = placement.PreferPairs
 	}
-	cluster := p.cluster.Load()
-	if cluster == nil {
-		return plan.Plan{}, nil, fault.New(fault.Unavailable, "the Ceph cluster has not answered yet: the coordinator's log says why")
+	cluster, err := p.connected()
+	if err != nil {
+		return plan.Plan{}, nil, err
 	}
-	made, state, err := Plan(ctx, *cluster, o)
+	now, state, err := Read(ctx, cluster)
+	if err != nil {
+		return plan.Plan{}, nil, err
+	}
+	if o.Edits, err = editsOf(now, r.GetChanges()); err != nil {
+		return plan.Plan{}, nil, err
+	}
+	made, err := Plan(now, state, o)
 	if err != nil {
 		return plan.Plan{}, nil, err
 	}

@@ -9,8 +9,6 @@ package rebalance
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -58,24 +56,35 @@ func Read(ctx context.Context, c ceph.Cluster) (placement.Cluster, State, error)
 	if p.PGs, p.Disks, err = placement.ParsePGDump(pgs); err != nil {
 		return p, State{}, err
 	}
-	return p, stateOf(p, binary), nil
+	s, err := stateOf(p)
+	return p, s, err
 }
 
-func stateOf(p placement.Cluster, binary []byte) State {
-	sum := sha256.Sum256(binary)
-	s := State{CRUSH: hex.EncodeToString(sum[:]), OSDs: map[string]string{}, Pools: map[string]string{}, Upmaps: map[string][][2]int32{}}
-	for id, o := range p.OSDs.OSDs {
-		if o.Exists {
-			s.OSDs[fmt.Sprint("osd.", id)] = fmt.Sprint(o.Weight)
-		}
+func stateOf(p placement.Cluster) (State, error) {
+	hash, err := crushHash(p.Crush)
+	if err != nil {
+		return State{}, err
 	}
-	for _, pool := range p.OSDs.Pools {
-		s.Pools[fmt.Sprint(pool.ID)] = fmt.Sprintf("size %d, %d PGs, rule %d", pool.Size, pool.PGs, pool.Rule)
-	}
+	s := State{CRUSH: hash, Upmaps: map[string][][2]int32{}}
+	s.OSDs, s.Pools = namesOf(p.OSDs)
 	for pg, pairs := range p.OSDs.UpmapItems {
 		s.Upmaps[pg.String()] = plain(pairs)
 	}
-	return s
+	return s, nil
+}
+
+// namesOf are the OSDs' in-weights and what pools are like, by their names.
+func namesOf(m *osdmap.Map) (osds, pools map[string]string) {
+	osds, pools = map[string]string{}, map[string]string{}
+	for id, o := range m.OSDs {
+		if o.Exists {
+			osds[fmt.Sprint("osd.", id)] = fmt.Sprint(o.Weight)
+		}
+	}
+	for _, pool := range m.Pools {
+		pools[fmt.Sprint(pool.ID)] = fmt.Sprintf("size %d, %d PGs, rule %d", pool.Size, pool.PGs, pool.Rule)
+	}
+	return osds, pools
 }
 
 func plain(pairs []osdmap.Pair) [][2]int32 {
@@ -108,6 +117,8 @@ type pgs struct {
 	Settled   bool // all active+clean: nothing moves, nothing is missing
 	Misplaced int64
 	Degraded  int64
+	// Lacking is the part of all copies that are missing.
+	Lacking float64
 }
 
 // look asks the manager how the PGs are.
@@ -122,14 +133,15 @@ func look(ctx context.Context, c ceph.Cluster) (pgs, error) {
 				Name string `json:"name"`
 				Num  int    `json:"num"`
 			} `json:"num_pg_by_state"`
-			Misplaced int64 `json:"misplaced_objects"`
-			Degraded  int64 `json:"degraded_objects"`
+			Misplaced int64   `json:"misplaced_objects"`
+			Degraded  int64   `json:"degraded_objects"`
+			Lacking   float64 `json:"degraded_ratio"`
 		} `json:"pg_summary"`
 	}
 	if err := json.Unmarshal(data, &stat); err != nil || len(stat.Summary.ByState) == 0 {
 		return pgs{}, fault.New(fault.Unavailable, "read the PGs' states from %.200q: %w", data, err)
 	}
-	p := pgs{Settled: true, Misplaced: stat.Summary.Misplaced, Degraded: stat.Summary.Degraded}
+	p := pgs{Settled: true, Misplaced: stat.Summary.Misplaced, Degraded: stat.Summary.Degraded, Lacking: stat.Summary.Lacking}
 	for _, s := range stat.Summary.ByState {
 		clean := slices.Contains([]string{"active+clean", "active+clean+scrubbing", "active+clean+scrubbing+deep", "active+clean+snaptrim", "active+clean+snaptrim_wait"}, s.Name)
 		p.Settled = p.Settled && (clean || s.Num == 0)

@@ -19,9 +19,9 @@ func isPassing(err error) bool { return errors.Is(err, fault.Unavailable) }
 // full are the checks that forbid to move data, beside all errors.
 var full = []string{"OSD_NEARFULL", "OSD_BACKFILLFULL", "OSD_FULL", "POOL_NEARFULL", "POOL_BACKFILLFULL"}
 
-// Trouble is why no further wave may begin, "" for nothing: the cluster's health is an error, an OSD is nearly full, or copies are
-// missing. What a wave itself moves is misplaced, not missing.
-func Trouble(ctx context.Context, c ceph.Cluster) (string, error) {
+// Trouble is why no further wave may begin, "" for nothing: the cluster's health is an error, an OSD is nearly full, or more than a part of
+// the copies are missing, from 0 to 1. What a wave itself moves is misplaced, not missing.
+func Trouble(ctx context.Context, c ceph.Cluster, degraded float64) (string, error) {
 	data, err := c.Mon(ctx, map[string]any{"prefix": "health"}, nil)
 	if err != nil {
 		return "", err
@@ -46,7 +46,7 @@ func Trouble(ctx context.Context, c ceph.Cluster) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if now.Degraded > 0 {
+	if now.Degraded > 0 && now.Lacking > degraded {
 		return fmt.Sprintf("%d objects lack copies", now.Degraded), nil
 	}
 	return "", nil

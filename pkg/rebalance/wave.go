@@ -18,15 +18,29 @@ import (
 // lookEvery is how often the cluster is asked how far it is.
 const lookEvery = time.Second
 
-// Steps binds the kinds of this package.
-func Steps(c ceph.Cluster) executor.Registry {
-	return executor.Registry{KindWave: func(s plan.Step, report func(executor.Progress)) (executor.Step, error) {
-		w := &wave{cluster: c, bytes: s.Sync, report: report, now: time.Now}
-		if err := json.Unmarshal(s.Args, &w.Wave); err != nil {
-			return nil, fault.New(fault.Invalid, "read wave: %w", err)
-		}
-		return w, nil
-	}}
+// Steps binds the kinds of this package. bounds are asked for before each PG moves.
+func Steps(c ceph.Cluster, bounds func() Throttle) executor.Registry {
+	waveOf := func(s plan.Step, report func(executor.Progress)) *wave {
+		return newWave(c, s.Sync, report, bounds, time.Now)
+	}
+	return executor.Registry{
+		KindWave: func(s plan.Step, report func(executor.Progress)) (executor.Step, error) {
+			w := waveOf(s, report)
+			if err := json.Unmarshal(s.Args, &w.Wave); err != nil {
+				return nil, fault.New(fault.Invalid, "read wave: %w", err)
+			}
+			return w, nil
+		},
+		KindReshape: func(s plan.Step, report func(executor.Progress)) (executor.Step, error) {
+			var args Reshape
+			if err := json.Unmarshal(s.Args, &args); err != nil {
+				return nil, fault.New(fault.Invalid, "read change of the CRUSH map: %w", err)
+			}
+			w := waveOf(s, report)
+			w.Wave = args.Wave
+			return &reshape{w, args.Edits, args.Before, args.After}, nil
+		},
+	}
 }
 
 // wave does one step.
@@ -37,6 +51,16 @@ type wave struct {
 	bytes   storage.Bytes
 	report  func(executor.Progress)
 	now     func() time.Time
+	gate    *gate
+
+	most  int64     // misplaced objects, of all looks
+	since time.Time // when Do began
+}
+
+func newWave(c ceph.Cluster, bytes storage.Bytes, report func(executor.Progress), bounds func() Throttle, now func() time.Time) *wave {
+	w := &wave{cluster: c, bytes: bytes, report: report, now: now, since: now()}
+	w.gate = &gate{cluster: c, bounds: bounds, now: now, waits: w.tell, moving: map[int32]int{}}
+	return w
 }
 
 var _ executor.Step = (*wave)(nil)
@@ -84,8 +108,16 @@ func (w *wave) Do(ctx context.Context) error {
 	if err := patiently(ctx, func() error { return w.takeOver(ctx) }); err != nil {
 		return err
 	}
+	w.since = w.now()
+	all, err := upmaps(ctx, w.cluster)
 	looked := w.now()
 	for _, u := range w.Upmaps {
+		if err == nil && slices.Equal(orEmpty(all[u.PG]), u.To) {
+			continue
+		}
+		if err := w.gate.pass(ctx, u.Bytes, touched(u)); err != nil {
+			return err
+		}
 		if w.now().Sub(looked) > fresh { // this process may have stood still, and another leader gone on
 			if _, err := w.set(ctx); err != nil {
 				return err
@@ -101,6 +133,17 @@ func (w *wave) Do(ctx context.Context) error {
 		}
 	}
 	return w.settle(ctx)
+}
+
+// touched are the OSDs of a PG's changed pairs.
+func touched(u Upmap) (osds []int32) {
+	for _, pair := range slices.Concat(u.From, u.To) {
+		if slices.Contains(u.From, pair) != slices.Contains(u.To, pair) {
+			osds = append(osds, pair[0], pair[1])
+		}
+	}
+	slices.Sort(osds)
+	return slices.Compact(osds)
 }
 
 // fresh is how long a look at the map may be ago when an upmap is set.
@@ -140,18 +183,9 @@ func command(u Upmap) map[string]any {
 
 // takeOver switches the manager's balancer off: two that move PGs undo each other's work.
 func (w *wave) takeOver(ctx context.Context) error {
-	data, err := w.cluster.Mgr(ctx, map[string]any{"prefix": "balancer status"}, nil)
-	if err != nil {
+	active, err := balancerActive(ctx, w.cluster)
+	if err != nil || !active {
 		return err
-	}
-	var status struct {
-		Active bool `json:"active"`
-	}
-	if err := json.Unmarshal(data, &status); err != nil {
-		return fmt.Errorf("read the balancer's status from %.200q: %w", data, err)
-	}
-	if !status.Active {
-		return nil
 	}
 	_, err = w.cluster.Mgr(ctx, map[string]any{"prefix": "balancer off"}, nil)
 	return err
@@ -162,8 +196,7 @@ const calm = 3
 
 // settle waits until nothing moves any more, and reports how far it is.
 func (w *wave) settle(ctx context.Context) error {
-	var most int64
-	still, since := 0, w.now()
+	still := 0
 	return poll.Until(ctx, lookEvery, func() (bool, error) {
 		now, err := look(ctx, w.cluster)
 		if err != nil {
@@ -175,19 +208,18 @@ func (w *wave) settle(ctx context.Context) error {
 		if still++; !now.Settled {
 			still = 0
 		}
-		most = max(most, now.Misplaced)
-		w.tell(now, most, since)
-		return still >= calm, nil
+		w.tell(now)
+		return still >= calm && w.gate.spent(w.gate.bounds()), nil
 	})
 }
 
 // tell reports the part of the wave's bytes that the misplaced objects which are gone stand for.
-func (w *wave) tell(now pgs, most int64, since time.Time) {
+func (w *wave) tell(now pgs) {
 	p := executor.Progress{Total: w.bytes}
-	if most > 0 {
-		p.Done = storage.Bytes(float64(w.bytes) * float64(most-now.Misplaced) / float64(most))
+	if w.most = max(w.most, now.Misplaced); w.most > 0 {
+		p.Done = storage.Bytes(float64(w.bytes) * float64(w.most-now.Misplaced) / float64(w.most))
 	}
-	if took := w.now().Sub(since).Seconds(); took > 0 {
+	if took := w.now().Sub(w.since).Seconds(); took > 0 {
 		p.Rate = storage.Bytes(float64(p.Done) / took)
 	}
 	w.report(p)

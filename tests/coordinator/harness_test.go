@@ -3,7 +3,6 @@ package coordinator_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
-	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
@@ -181,19 +179,8 @@ func (c *cluster) logs() string {
 // planAt is where a plan is: its phase and its step, from 0.
 func (c *cluster) planAt(client *coordinatorapi.Client, id plan.ID) (string, int) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
-	defer cancel()
-	m, err := coordinatorapi.Call(ctx, client, func(ctx context.Context, api coordinatorv1.CoordinatorClient, o ...coordinatorapi.CallOption) (*coordinatorv1.Plan, error) {
-		return api.GetPlan(ctx, &coordinatorv1.GetPlanRequest{Id: string(id)}, o...)
-	})
-	if err != nil {
-		c.t.Fatalf("%v\n%s", err, c.logs())
-	}
-	var status executor.Status
-	if err := json.Unmarshal(m.GetStatus(), &status); err != nil {
-		c.t.Fatal(err)
-	}
-	return m.GetPhase(), status.Step
+	phase, status := c.statusOf(client, id)
+	return phase, status.Step
 }
 
 // set writes a policy whose spec is a number.

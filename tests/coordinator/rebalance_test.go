@@ -20,14 +20,15 @@ import (
 
 // coordinatorCaps are all that the coordinators' Ceph user may do.
 var coordinatorCaps = []string{
-	"mon", "allow r, allow command 'osd pg-upmap-items', allow command 'osd rm-pg-upmap-items'",
+	"mon", "allow r, allow command 'osd pg-upmap-items', allow command 'osd rm-pg-upmap-items', allow command 'osd setcrushmap', " +
+		"allow command 'osd set' with key=norebalance, allow command 'osd unset' with key=norebalance",
 	"mgr", "allow r, allow command 'balancer off'",
 }
 
 // TestARebalanceSurvivesItsLeaders moves PGs of a real cluster of mixed OSDs in waves, under load, with the leader killed twice on
 // the way: the upmaps at the end are those of the plan, and all PGs are active+clean with them.
 func TestARebalanceSurvivesItsLeaders(t *testing.T) {
-	ceph := realceph.Own(t, "/var/tmp/hf-rebalance", "--osds", "6", "--osd-size", "4GiB", "--no-csi")
+	ceph := realceph.Own(t, ownDir("rebalance"), "--osds", "6", "--osd-size", "4GiB", "--no-csi")
 	for osd, w := range []string{"1", "1", "2", "2", "3", "4"} {
 		ceph.Tool(t, "ceph", "osd", "crush", "reweight", "osd."+strconv.Itoa(osd), w)
 	}

@@ -27,6 +27,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type OSDChange_Verb int32
+
+const (
+	OSDChange_VERB_UNSPECIFIED OSDChange_Verb = 0
+	OSDChange_VERB_PLACE       OSDChange_Verb = 1 // osd gets its place below host, and its weight
+	OSDChange_VERB_DRAIN       OSDChange_Verb = 2 // all data leaves
+	OSDChange_VERB_REMOVE      OSDChange_Verb = 3 // and the CRUSH map forgets it
+)
+
+// Enum value maps for OSDChange_Verb.
+var (
+	OSDChange_Verb_name = map[int32]string{
+		0: "VERB_UNSPECIFIED",
+		1: "VERB_PLACE",
+		2: "VERB_DRAIN",
+		3: "VERB_REMOVE",
+	}
+	OSDChange_Verb_value = map[string]int32{
+		"VERB_UNSPECIFIED": 0,
+		"VERB_PLACE":       1,
+		"VERB_DRAIN":       2,
+		"VERB_REMOVE":      3,
+	}
+)
+
+func (x OSDChange_Verb) Enum() *OSDChange_Verb {
+	p := new(OSDChange_Verb)
+	*p = x
+	return p
+}
+
+func (x OSDChange_Verb) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OSDChange_Verb) Descriptor() protoreflect.EnumDescriptor {
+	return file_coordinator_proto_enumTypes[0].Descriptor()
+}
+
+func (OSDChange_Verb) Type() protoreflect.EnumType {
+	return &file_coordinator_proto_enumTypes[0]
+}
+
+func (x OSDChange_Verb) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OSDChange_Verb.Descriptor instead.
+func (OSDChange_Verb) EnumDescriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{11, 0}
+}
+
 type ChangePlanRequest_Verb int32
 
 const (
@@ -69,11 +121,11 @@ func (x ChangePlanRequest_Verb) String() string {
 }
 
 func (ChangePlanRequest_Verb) Descriptor() protoreflect.EnumDescriptor {
-	return file_coordinator_proto_enumTypes[0].Descriptor()
+	return file_coordinator_proto_enumTypes[1].Descriptor()
 }
 
 func (ChangePlanRequest_Verb) Type() protoreflect.EnumType {
-	return &file_coordinator_proto_enumTypes[0]
+	return &file_coordinator_proto_enumTypes[1]
 }
 
 func (x ChangePlanRequest_Verb) Number() protoreflect.EnumNumber {
@@ -82,7 +134,7 @@ func (x ChangePlanRequest_Verb) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangePlanRequest_Verb.Descriptor instead.
 func (ChangePlanRequest_Verb) EnumDescriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{11, 0}
+	return file_coordinator_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type GetStatusRequest struct {
@@ -184,6 +236,7 @@ type Status struct {
 	CertificateExpires *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=certificate_expires,json=certificateExpires,proto3" json:"certificate_expires,omitempty"`
 	PlansHeld          uint32                 `protobuf:"varint,8,opt,name=plans_held,json=plansHeld,proto3" json:"plans_held,omitempty"`
 	PlansOver          uint32                 `protobuf:"varint,9,opt,name=plans_over,json=plansOver,proto3" json:"plans_over,omitempty"`
+	Balancer           string                 `protobuf:"bytes,10,opt,name=balancer,proto3" json:"balancer,omitempty"` // of the manager: "on", "off", or "" where it is not known
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -279,6 +332,13 @@ func (x *Status) GetPlansOver() uint32 {
 		return x.PlansOver
 	}
 	return 0
+}
+
+func (x *Status) GetBalancer() string {
+	if x != nil {
+		return x.Balancer
+	}
+	return ""
 }
 
 type AddMemberRequest struct {
@@ -731,6 +791,8 @@ type PlanRebalanceRequest struct {
 	PreferPairs   bool                   `protobuf:"varint,1,opt,name=prefer_pairs,json=preferPairs,proto3" json:"prefer_pairs,omitempty"`       // few upmaps instead of few bytes
 	WaveBackfills uint32                 `protobuf:"varint,2,opt,name=wave_backfills,json=waveBackfills,proto3" json:"wave_backfills,omitempty"` // shards that move to or from one OSD in a wave; 0: 8, or what the throttle says
 	WaveBytes     uint64                 `protobuf:"varint,3,opt,name=wave_bytes,json=waveBytes,proto3" json:"wave_bytes,omitempty"`             // that move to one OSD in a wave; 0: any amount
+	Changes       []*OSDChange           `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`                                   // of the cluster; none: balance it as it is
+	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`                      // answer with the plan, and propose nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -786,6 +848,89 @@ func (x *PlanRebalanceRequest) GetWaveBytes() uint64 {
 	return 0
 }
 
+func (x *PlanRebalanceRequest) GetChanges() []*OSDChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *PlanRebalanceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// OSDChange is a change of OSDs that run.
+type OSDChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Verb          OSDChange_Verb         `protobuf:"varint,1,opt,name=verb,proto3,enum=holdfast.coordinator.v1.OSDChange_Verb" json:"verb,omitempty"`
+	Osd           *int32                 `protobuf:"varint,2,opt,name=osd,proto3,oneof" json:"osd,omitempty"` // unset: all OSDs of host
+	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`      // "" with osd: the one that it is below
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`   // the size that its weight stands for; 0: that of its disk
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OSDChange) Reset() {
+	*x = OSDChange{}
+	mi := &file_coordinator_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OSDChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OSDChange) ProtoMessage() {}
+
+func (x *OSDChange) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OSDChange.ProtoReflect.Descriptor instead.
+func (*OSDChange) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *OSDChange) GetVerb() OSDChange_Verb {
+	if x != nil {
+		return x.Verb
+	}
+	return OSDChange_VERB_UNSPECIFIED
+}
+
+func (x *OSDChange) GetOsd() int32 {
+	if x != nil && x.Osd != nil {
+		return *x.Osd
+	}
+	return 0
+}
+
+func (x *OSDChange) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *OSDChange) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type ChangePlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -799,7 +944,7 @@ type ChangePlanRequest struct {
 
 func (x *ChangePlanRequest) Reset() {
 	*x = ChangePlanRequest{}
-	mi := &file_coordinator_proto_msgTypes[11]
+	mi := &file_coordinator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +956,7 @@ func (x *ChangePlanRequest) String() string {
 func (*ChangePlanRequest) ProtoMessage() {}
 
 func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[11]
+	mi := &file_coordinator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +969,7 @@ func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanRequest.ProtoReflect.Descriptor instead.
 func (*ChangePlanRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{11}
+	return file_coordinator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ChangePlanRequest) GetId() string {
@@ -871,7 +1016,7 @@ type GetPlanRequest struct {
 
 func (x *GetPlanRequest) Reset() {
 	*x = GetPlanRequest{}
-	mi := &file_coordinator_proto_msgTypes[12]
+	mi := &file_coordinator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1028,7 @@ func (x *GetPlanRequest) String() string {
 func (*GetPlanRequest) ProtoMessage() {}
 
 func (x *GetPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[12]
+	mi := &file_coordinator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1041,7 @@ func (x *GetPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlanRequest.ProtoReflect.Descriptor instead.
 func (*GetPlanRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{12}
+	return file_coordinator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetPlanRequest) GetId() string {
@@ -917,7 +1062,7 @@ type ListPlansRequest struct {
 
 func (x *ListPlansRequest) Reset() {
 	*x = ListPlansRequest{}
-	mi := &file_coordinator_proto_msgTypes[13]
+	mi := &file_coordinator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1074,7 @@ func (x *ListPlansRequest) String() string {
 func (*ListPlansRequest) ProtoMessage() {}
 
 func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[13]
+	mi := &file_coordinator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1087,7 @@ func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlansRequest.ProtoReflect.Descriptor instead.
 func (*ListPlansRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{13}
+	return file_coordinator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListPlansRequest) GetPageSize() uint32 {
@@ -976,7 +1121,7 @@ type ListPlansResponse struct {
 
 func (x *ListPlansResponse) Reset() {
 	*x = ListPlansResponse{}
-	mi := &file_coordinator_proto_msgTypes[14]
+	mi := &file_coordinator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1133,7 @@ func (x *ListPlansResponse) String() string {
 func (*ListPlansResponse) ProtoMessage() {}
 
 func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[14]
+	mi := &file_coordinator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1146,7 @@ func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlansResponse.ProtoReflect.Descriptor instead.
 func (*ListPlansResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{14}
+	return file_coordinator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListPlansResponse) GetPlans() []*Plan {
@@ -1027,7 +1172,7 @@ type WatchPlansRequest struct {
 
 func (x *WatchPlansRequest) Reset() {
 	*x = WatchPlansRequest{}
-	mi := &file_coordinator_proto_msgTypes[15]
+	mi := &file_coordinator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1184,7 @@ func (x *WatchPlansRequest) String() string {
 func (*WatchPlansRequest) ProtoMessage() {}
 
 func (x *WatchPlansRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[15]
+	mi := &file_coordinator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1197,7 @@ func (x *WatchPlansRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPlansRequest.ProtoReflect.Descriptor instead.
 func (*WatchPlansRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{15}
+	return file_coordinator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchPlansRequest) GetId() string {
@@ -1064,14 +1209,16 @@ func (x *WatchPlansRequest) GetId() string {
 
 type Throttle struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
-	BackfillsPerOsd uint32                 `protobuf:"varint,1,opt,name=backfills_per_osd,json=backfillsPerOsd,proto3" json:"backfills_per_osd,omitempty"` // in a wave of plans made from now on; 0: the planner's own
+	BackfillsPerOsd uint32                 `protobuf:"varint,1,opt,name=backfills_per_osd,json=backfillsPerOsd,proto3" json:"backfills_per_osd,omitempty"` // at a time, and in a wave of plans made from now on; 0: the planner's own
+	BytesPerSecond  uint64                 `protobuf:"varint,2,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`    // 0: any amount
+	CommitLatency   *durationpb.Duration   `protobuf:"bytes,3,opt,name=commit_latency,json=commitLatency,proto3" json:"commit_latency,omitempty"`          // of the OSDs, above which nothing more is let move; 0: any
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_coordinator_proto_msgTypes[16]
+	mi := &file_coordinator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1230,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[16]
+	mi := &file_coordinator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1243,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{16}
+	return file_coordinator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Throttle) GetBackfillsPerOsd() uint32 {
@@ -1104,6 +1251,20 @@ func (x *Throttle) GetBackfillsPerOsd() uint32 {
 		return x.BackfillsPerOsd
 	}
 	return 0
+}
+
+func (x *Throttle) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *Throttle) GetCommitLatency() *durationpb.Duration {
+	if x != nil {
+		return x.CommitLatency
+	}
+	return nil
 }
 
 type GetThrottleRequest struct {
@@ -1114,7 +1275,7 @@ type GetThrottleRequest struct {
 
 func (x *GetThrottleRequest) Reset() {
 	*x = GetThrottleRequest{}
-	mi := &file_coordinator_proto_msgTypes[17]
+	mi := &file_coordinator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1287,7 @@ func (x *GetThrottleRequest) String() string {
 func (*GetThrottleRequest) ProtoMessage() {}
 
 func (x *GetThrottleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[17]
+	mi := &file_coordinator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1300,7 @@ func (x *GetThrottleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetThrottleRequest.ProtoReflect.Descriptor instead.
 func (*GetThrottleRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{17}
+	return file_coordinator_proto_rawDescGZIP(), []int{18}
 }
 
 type Policy struct {
@@ -1153,7 +1314,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_coordinator_proto_msgTypes[18]
+	mi := &file_coordinator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1326,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[18]
+	mi := &file_coordinator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1339,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{18}
+	return file_coordinator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Policy) GetName() string {
@@ -1213,7 +1374,7 @@ type SetPolicyRequest struct {
 
 func (x *SetPolicyRequest) Reset() {
 	*x = SetPolicyRequest{}
-	mi := &file_coordinator_proto_msgTypes[19]
+	mi := &file_coordinator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1386,7 @@ func (x *SetPolicyRequest) String() string {
 func (*SetPolicyRequest) ProtoMessage() {}
 
 func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[19]
+	mi := &file_coordinator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1399,7 @@ func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{19}
+	return file_coordinator_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetPolicyRequest) GetPolicy() *Policy {
@@ -1270,7 +1431,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_coordinator_proto_msgTypes[20]
+	mi := &file_coordinator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1443,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[20]
+	mi := &file_coordinator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1456,7 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{20}
+	return file_coordinator_proto_rawDescGZIP(), []int{21}
 }
 
 type ListPoliciesResponse struct {
@@ -1307,7 +1468,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_coordinator_proto_msgTypes[21]
+	mi := &file_coordinator_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1480,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[21]
+	mi := &file_coordinator_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1493,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{21}
+	return file_coordinator_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -1354,7 +1515,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_coordinator_proto_msgTypes[22]
+	mi := &file_coordinator_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1527,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[22]
+	mi := &file_coordinator_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1540,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{22}
+	return file_coordinator_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Event) GetAt() *timestamppb.Timestamp {
@@ -1420,7 +1581,7 @@ type ListHistoryRequest struct {
 
 func (x *ListHistoryRequest) Reset() {
 	*x = ListHistoryRequest{}
-	mi := &file_coordinator_proto_msgTypes[23]
+	mi := &file_coordinator_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1593,7 @@ func (x *ListHistoryRequest) String() string {
 func (*ListHistoryRequest) ProtoMessage() {}
 
 func (x *ListHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[23]
+	mi := &file_coordinator_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1606,7 @@ func (x *ListHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHistoryRequest.ProtoReflect.Descriptor instead.
 func (*ListHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{23}
+	return file_coordinator_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListHistoryRequest) GetPageSize() uint32 {
@@ -1473,7 +1634,7 @@ type ListHistoryResponse struct {
 
 func (x *ListHistoryResponse) Reset() {
 	*x = ListHistoryResponse{}
-	mi := &file_coordinator_proto_msgTypes[24]
+	mi := &file_coordinator_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1646,7 @@ func (x *ListHistoryResponse) String() string {
 func (*ListHistoryResponse) ProtoMessage() {}
 
 func (x *ListHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[24]
+	mi := &file_coordinator_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1659,7 @@ func (x *ListHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHistoryResponse.ProtoReflect.Descriptor instead.
 func (*ListHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{24}
+	return file_coordinator_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListHistoryResponse) GetEvents() []*Event {
@@ -1529,7 +1690,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_coordinator_proto_msgTypes[25]
+	mi := &file_coordinator_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1702,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[25]
+	mi := &file_coordinator_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1715,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{25}
+	return file_coordinator_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Node) GetName() string {
@@ -1608,7 +1769,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_coordinator_proto_msgTypes[26]
+	mi := &file_coordinator_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1781,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[26]
+	mi := &file_coordinator_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1794,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{26}
+	return file_coordinator_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListNodesRequest) GetInventory() bool {
@@ -1652,7 +1813,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_coordinator_proto_msgTypes[27]
+	mi := &file_coordinator_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1825,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[27]
+	mi := &file_coordinator_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1838,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{27}
+	return file_coordinator_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -1697,7 +1858,7 @@ type SetMaintenanceRequest struct {
 
 func (x *SetMaintenanceRequest) Reset() {
 	*x = SetMaintenanceRequest{}
-	mi := &file_coordinator_proto_msgTypes[28]
+	mi := &file_coordinator_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1870,7 @@ func (x *SetMaintenanceRequest) String() string {
 func (*SetMaintenanceRequest) ProtoMessage() {}
 
 func (x *SetMaintenanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[28]
+	mi := &file_coordinator_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1883,7 @@ func (x *SetMaintenanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMaintenanceRequest.ProtoReflect.Descriptor instead.
 func (*SetMaintenanceRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{28}
+	return file_coordinator_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetMaintenanceRequest) GetNode() string {
@@ -1747,7 +1908,7 @@ type SetMaintenanceResponse struct {
 
 func (x *SetMaintenanceResponse) Reset() {
 	*x = SetMaintenanceResponse{}
-	mi := &file_coordinator_proto_msgTypes[29]
+	mi := &file_coordinator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1920,7 @@ func (x *SetMaintenanceResponse) String() string {
 func (*SetMaintenanceResponse) ProtoMessage() {}
 
 func (x *SetMaintenanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[29]
+	mi := &file_coordinator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1933,7 @@ func (x *SetMaintenanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMaintenanceResponse.ProtoReflect.Descriptor instead.
 func (*SetMaintenanceResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{29}
+	return file_coordinator_proto_rawDescGZIP(), []int{30}
 }
 
 type ReportNodeRequest struct {
@@ -1786,7 +1947,7 @@ type ReportNodeRequest struct {
 
 func (x *ReportNodeRequest) Reset() {
 	*x = ReportNodeRequest{}
-	mi := &file_coordinator_proto_msgTypes[30]
+	mi := &file_coordinator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1959,7 @@ func (x *ReportNodeRequest) String() string {
 func (*ReportNodeRequest) ProtoMessage() {}
 
 func (x *ReportNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[30]
+	mi := &file_coordinator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1972,7 @@ func (x *ReportNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportNodeRequest.ProtoReflect.Descriptor instead.
 func (*ReportNodeRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{30}
+	return file_coordinator_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReportNodeRequest) GetBoot() string {
@@ -1843,7 +2004,7 @@ type ReportNodeResponse struct {
 
 func (x *ReportNodeResponse) Reset() {
 	*x = ReportNodeResponse{}
-	mi := &file_coordinator_proto_msgTypes[31]
+	mi := &file_coordinator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +2016,7 @@ func (x *ReportNodeResponse) String() string {
 func (*ReportNodeResponse) ProtoMessage() {}
 
 func (x *ReportNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[31]
+	mi := &file_coordinator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +2029,7 @@ func (x *ReportNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportNodeResponse.ProtoReflect.Descriptor instead.
 func (*ReportNodeResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{31}
+	return file_coordinator_proto_rawDescGZIP(), []int{32}
 }
 
 type SetSubjectRequest struct {
@@ -1881,7 +2042,7 @@ type SetSubjectRequest struct {
 
 func (x *SetSubjectRequest) Reset() {
 	*x = SetSubjectRequest{}
-	mi := &file_coordinator_proto_msgTypes[32]
+	mi := &file_coordinator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +2054,7 @@ func (x *SetSubjectRequest) String() string {
 func (*SetSubjectRequest) ProtoMessage() {}
 
 func (x *SetSubjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[32]
+	mi := &file_coordinator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +2067,7 @@ func (x *SetSubjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSubjectRequest.ProtoReflect.Descriptor instead.
 func (*SetSubjectRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{32}
+	return file_coordinator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SetSubjectRequest) GetSubject() string {
@@ -1932,7 +2093,7 @@ type SetSubjectResponse struct {
 
 func (x *SetSubjectResponse) Reset() {
 	*x = SetSubjectResponse{}
-	mi := &file_coordinator_proto_msgTypes[33]
+	mi := &file_coordinator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2105,7 @@ func (x *SetSubjectResponse) String() string {
 func (*SetSubjectResponse) ProtoMessage() {}
 
 func (x *SetSubjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[33]
+	mi := &file_coordinator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2118,7 @@ func (x *SetSubjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSubjectResponse.ProtoReflect.Descriptor instead.
 func (*SetSubjectResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{33}
+	return file_coordinator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SetSubjectResponse) GetHash() string {
@@ -1978,7 +2139,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_coordinator_proto_msgTypes[34]
+	mi := &file_coordinator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2151,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[34]
+	mi := &file_coordinator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2164,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{34}
+	return file_coordinator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Lease) GetHolder() string {
@@ -2037,7 +2198,7 @@ type TakeWorkRequest struct {
 
 func (x *TakeWorkRequest) Reset() {
 	*x = TakeWorkRequest{}
-	mi := &file_coordinator_proto_msgTypes[35]
+	mi := &file_coordinator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2210,7 @@ func (x *TakeWorkRequest) String() string {
 func (*TakeWorkRequest) ProtoMessage() {}
 
 func (x *TakeWorkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[35]
+	mi := &file_coordinator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2223,7 @@ func (x *TakeWorkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeWorkRequest.ProtoReflect.Descriptor instead.
 func (*TakeWorkRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{35}
+	return file_coordinator_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TakeWorkRequest) GetPlan() string {
@@ -2090,7 +2251,7 @@ type Work struct {
 
 func (x *Work) Reset() {
 	*x = Work{}
-	mi := &file_coordinator_proto_msgTypes[36]
+	mi := &file_coordinator_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2263,7 @@ func (x *Work) String() string {
 func (*Work) ProtoMessage() {}
 
 func (x *Work) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[36]
+	mi := &file_coordinator_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2276,7 @@ func (x *Work) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Work.ProtoReflect.Descriptor instead.
 func (*Work) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{36}
+	return file_coordinator_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Work) GetLease() *Lease {
@@ -2151,7 +2312,7 @@ type ReportStepRequest struct {
 
 func (x *ReportStepRequest) Reset() {
 	*x = ReportStepRequest{}
-	mi := &file_coordinator_proto_msgTypes[37]
+	mi := &file_coordinator_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2324,7 @@ func (x *ReportStepRequest) String() string {
 func (*ReportStepRequest) ProtoMessage() {}
 
 func (x *ReportStepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[37]
+	mi := &file_coordinator_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2337,7 @@ func (x *ReportStepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStepRequest.ProtoReflect.Descriptor instead.
 func (*ReportStepRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{37}
+	return file_coordinator_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReportStepRequest) GetPlan() string {
@@ -2218,7 +2379,7 @@ type Orders struct {
 
 func (x *Orders) Reset() {
 	*x = Orders{}
-	mi := &file_coordinator_proto_msgTypes[38]
+	mi := &file_coordinator_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2391,7 @@ func (x *Orders) String() string {
 func (*Orders) ProtoMessage() {}
 
 func (x *Orders) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[38]
+	mi := &file_coordinator_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2404,7 @@ func (x *Orders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Orders.ProtoReflect.Descriptor instead.
 func (*Orders) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{38}
+	return file_coordinator_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Orders) GetLease() *Lease {
@@ -2275,7 +2436,7 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x10GetStatusRequest\"6\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x91\x03\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xad\x03\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x06leader\x18\x02 \x01(\v2\x1f.holdfast.coordinator.v1.MemberR\x06leader\x12\x12\n" +
@@ -2287,7 +2448,9 @@ const file_coordinator_proto_rawDesc = "" +
 	"\n" +
 	"plans_held\x18\b \x01(\rR\tplansHeld\x12\x1d\n" +
 	"\n" +
-	"plans_over\x18\t \x01(\rR\tplansOver\"K\n" +
+	"plans_over\x18\t \x01(\rR\tplansOver\x12\x1a\n" +
+	"\bbalancer\x18\n" +
+	" \x01(\tR\bbalancer\"K\n" +
 	"\x10AddMemberRequest\x127\n" +
 	"\x06member\x18\x01 \x01(\v2\x1f.holdfast.coordinator.v1.MemberR\x06member\")\n" +
 	"\x13RemoveMemberRequest\x12\x12\n" +
@@ -2324,12 +2487,27 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x12ProposePlanRequest\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\fR\x04plan\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\tR\x03key\"\x7f\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\"\xd6\x01\n" +
 	"\x14PlanRebalanceRequest\x12!\n" +
 	"\fprefer_pairs\x18\x01 \x01(\bR\vpreferPairs\x12%\n" +
 	"\x0ewave_backfills\x18\x02 \x01(\rR\rwaveBackfills\x12\x1d\n" +
 	"\n" +
-	"wave_bytes\x18\x03 \x01(\x04R\twaveBytes\"\x96\x02\n" +
+	"wave_bytes\x18\x03 \x01(\x04R\twaveBytes\x12<\n" +
+	"\achanges\x18\x04 \x03(\v2\".holdfast.coordinator.v1.OSDChangeR\achanges\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\xe0\x01\n" +
+	"\tOSDChange\x12;\n" +
+	"\x04verb\x18\x01 \x01(\x0e2'.holdfast.coordinator.v1.OSDChange.VerbR\x04verb\x12\x15\n" +
+	"\x03osd\x18\x02 \x01(\x05H\x00R\x03osd\x88\x01\x01\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\"M\n" +
+	"\x04Verb\x12\x14\n" +
+	"\x10VERB_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"VERB_PLACE\x10\x01\x12\x0e\n" +
+	"\n" +
+	"VERB_DRAIN\x10\x02\x12\x0f\n" +
+	"\vVERB_REMOVE\x10\x03B\x06\n" +
+	"\x04_osd\"\x96\x02\n" +
 	"\x11ChangePlanRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12C\n" +
 	"\x04verb\x18\x02 \x01(\x0e2/.holdfast.coordinator.v1.ChangePlanRequest.VerbR\x04verb\x12\x14\n" +
@@ -2355,9 +2533,11 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x05plans\x18\x01 \x03(\v2\x1d.holdfast.coordinator.v1.PlanR\x05plans\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"#\n" +
 	"\x11WatchPlansRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"6\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xa2\x01\n" +
 	"\bThrottle\x12*\n" +
-	"\x11backfills_per_osd\x18\x01 \x01(\rR\x0fbackfillsPerOsd\"\x14\n" +
+	"\x11backfills_per_osd\x18\x01 \x01(\rR\x0fbackfillsPerOsd\x12(\n" +
+	"\x10bytes_per_second\x18\x02 \x01(\x04R\x0ebytesPerSecond\x12@\n" +
+	"\x0ecommit_latency\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rcommitLatency\"\x14\n" +
 	"\x12GetThrottleRequest\"L\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -2473,125 +2653,130 @@ func file_coordinator_proto_rawDescGZIP() []byte {
 	return file_coordinator_proto_rawDescData
 }
 
-var file_coordinator_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_coordinator_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_coordinator_proto_goTypes = []any{
-	(ChangePlanRequest_Verb)(0),    // 0: holdfast.coordinator.v1.ChangePlanRequest.Verb
-	(*GetStatusRequest)(nil),       // 1: holdfast.coordinator.v1.GetStatusRequest
-	(*Member)(nil),                 // 2: holdfast.coordinator.v1.Member
-	(*Status)(nil),                 // 3: holdfast.coordinator.v1.Status
-	(*AddMemberRequest)(nil),       // 4: holdfast.coordinator.v1.AddMemberRequest
-	(*RemoveMemberRequest)(nil),    // 5: holdfast.coordinator.v1.RemoveMemberRequest
-	(*TransferRequest)(nil),        // 6: holdfast.coordinator.v1.TransferRequest
-	(*BackupRequest)(nil),          // 7: holdfast.coordinator.v1.BackupRequest
-	(*Chunk)(nil),                  // 8: holdfast.coordinator.v1.Chunk
-	(*Plan)(nil),                   // 9: holdfast.coordinator.v1.Plan
-	(*ProposePlanRequest)(nil),     // 10: holdfast.coordinator.v1.ProposePlanRequest
-	(*PlanRebalanceRequest)(nil),   // 11: holdfast.coordinator.v1.PlanRebalanceRequest
-	(*ChangePlanRequest)(nil),      // 12: holdfast.coordinator.v1.ChangePlanRequest
-	(*GetPlanRequest)(nil),         // 13: holdfast.coordinator.v1.GetPlanRequest
-	(*ListPlansRequest)(nil),       // 14: holdfast.coordinator.v1.ListPlansRequest
-	(*ListPlansResponse)(nil),      // 15: holdfast.coordinator.v1.ListPlansResponse
-	(*WatchPlansRequest)(nil),      // 16: holdfast.coordinator.v1.WatchPlansRequest
-	(*Throttle)(nil),               // 17: holdfast.coordinator.v1.Throttle
-	(*GetThrottleRequest)(nil),     // 18: holdfast.coordinator.v1.GetThrottleRequest
-	(*Policy)(nil),                 // 19: holdfast.coordinator.v1.Policy
-	(*SetPolicyRequest)(nil),       // 20: holdfast.coordinator.v1.SetPolicyRequest
-	(*ListPoliciesRequest)(nil),    // 21: holdfast.coordinator.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),   // 22: holdfast.coordinator.v1.ListPoliciesResponse
-	(*Event)(nil),                  // 23: holdfast.coordinator.v1.Event
-	(*ListHistoryRequest)(nil),     // 24: holdfast.coordinator.v1.ListHistoryRequest
-	(*ListHistoryResponse)(nil),    // 25: holdfast.coordinator.v1.ListHistoryResponse
-	(*Node)(nil),                   // 26: holdfast.coordinator.v1.Node
-	(*ListNodesRequest)(nil),       // 27: holdfast.coordinator.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),      // 28: holdfast.coordinator.v1.ListNodesResponse
-	(*SetMaintenanceRequest)(nil),  // 29: holdfast.coordinator.v1.SetMaintenanceRequest
-	(*SetMaintenanceResponse)(nil), // 30: holdfast.coordinator.v1.SetMaintenanceResponse
-	(*ReportNodeRequest)(nil),      // 31: holdfast.coordinator.v1.ReportNodeRequest
-	(*ReportNodeResponse)(nil),     // 32: holdfast.coordinator.v1.ReportNodeResponse
-	(*SetSubjectRequest)(nil),      // 33: holdfast.coordinator.v1.SetSubjectRequest
-	(*SetSubjectResponse)(nil),     // 34: holdfast.coordinator.v1.SetSubjectResponse
-	(*Lease)(nil),                  // 35: holdfast.coordinator.v1.Lease
-	(*TakeWorkRequest)(nil),        // 36: holdfast.coordinator.v1.TakeWorkRequest
-	(*Work)(nil),                   // 37: holdfast.coordinator.v1.Work
-	(*ReportStepRequest)(nil),      // 38: holdfast.coordinator.v1.ReportStepRequest
-	(*Orders)(nil),                 // 39: holdfast.coordinator.v1.Orders
-	(*timestamppb.Timestamp)(nil),  // 40: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 41: google.protobuf.Duration
+	(OSDChange_Verb)(0),            // 0: holdfast.coordinator.v1.OSDChange.Verb
+	(ChangePlanRequest_Verb)(0),    // 1: holdfast.coordinator.v1.ChangePlanRequest.Verb
+	(*GetStatusRequest)(nil),       // 2: holdfast.coordinator.v1.GetStatusRequest
+	(*Member)(nil),                 // 3: holdfast.coordinator.v1.Member
+	(*Status)(nil),                 // 4: holdfast.coordinator.v1.Status
+	(*AddMemberRequest)(nil),       // 5: holdfast.coordinator.v1.AddMemberRequest
+	(*RemoveMemberRequest)(nil),    // 6: holdfast.coordinator.v1.RemoveMemberRequest
+	(*TransferRequest)(nil),        // 7: holdfast.coordinator.v1.TransferRequest
+	(*BackupRequest)(nil),          // 8: holdfast.coordinator.v1.BackupRequest
+	(*Chunk)(nil),                  // 9: holdfast.coordinator.v1.Chunk
+	(*Plan)(nil),                   // 10: holdfast.coordinator.v1.Plan
+	(*ProposePlanRequest)(nil),     // 11: holdfast.coordinator.v1.ProposePlanRequest
+	(*PlanRebalanceRequest)(nil),   // 12: holdfast.coordinator.v1.PlanRebalanceRequest
+	(*OSDChange)(nil),              // 13: holdfast.coordinator.v1.OSDChange
+	(*ChangePlanRequest)(nil),      // 14: holdfast.coordinator.v1.ChangePlanRequest
+	(*GetPlanRequest)(nil),         // 15: holdfast.coordinator.v1.GetPlanRequest
+	(*ListPlansRequest)(nil),       // 16: holdfast.coordinator.v1.ListPlansRequest
+	(*ListPlansResponse)(nil),      // 17: holdfast.coordinator.v1.ListPlansResponse
+	(*WatchPlansRequest)(nil),      // 18: holdfast.coordinator.v1.WatchPlansRequest
+	(*Throttle)(nil),               // 19: holdfast.coordinator.v1.Throttle
+	(*GetThrottleRequest)(nil),     // 20: holdfast.coordinator.v1.GetThrottleRequest
+	(*Policy)(nil),                 // 21: holdfast.coordinator.v1.Policy
+	(*SetPolicyRequest)(nil),       // 22: holdfast.coordinator.v1.SetPolicyRequest
+	(*ListPoliciesRequest)(nil),    // 23: holdfast.coordinator.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),   // 24: holdfast.coordinator.v1.ListPoliciesResponse
+	(*Event)(nil),                  // 25: holdfast.coordinator.v1.Event
+	(*ListHistoryRequest)(nil),     // 26: holdfast.coordinator.v1.ListHistoryRequest
+	(*ListHistoryResponse)(nil),    // 27: holdfast.coordinator.v1.ListHistoryResponse
+	(*Node)(nil),                   // 28: holdfast.coordinator.v1.Node
+	(*ListNodesRequest)(nil),       // 29: holdfast.coordinator.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),      // 30: holdfast.coordinator.v1.ListNodesResponse
+	(*SetMaintenanceRequest)(nil),  // 31: holdfast.coordinator.v1.SetMaintenanceRequest
+	(*SetMaintenanceResponse)(nil), // 32: holdfast.coordinator.v1.SetMaintenanceResponse
+	(*ReportNodeRequest)(nil),      // 33: holdfast.coordinator.v1.ReportNodeRequest
+	(*ReportNodeResponse)(nil),     // 34: holdfast.coordinator.v1.ReportNodeResponse
+	(*SetSubjectRequest)(nil),      // 35: holdfast.coordinator.v1.SetSubjectRequest
+	(*SetSubjectResponse)(nil),     // 36: holdfast.coordinator.v1.SetSubjectResponse
+	(*Lease)(nil),                  // 37: holdfast.coordinator.v1.Lease
+	(*TakeWorkRequest)(nil),        // 38: holdfast.coordinator.v1.TakeWorkRequest
+	(*Work)(nil),                   // 39: holdfast.coordinator.v1.Work
+	(*ReportStepRequest)(nil),      // 40: holdfast.coordinator.v1.ReportStepRequest
+	(*Orders)(nil),                 // 41: holdfast.coordinator.v1.Orders
+	(*timestamppb.Timestamp)(nil),  // 42: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 43: google.protobuf.Duration
 }
 var file_coordinator_proto_depIdxs = []int32{
-	2,  // 0: holdfast.coordinator.v1.Status.leader:type_name -> holdfast.coordinator.v1.Member
-	2,  // 1: holdfast.coordinator.v1.Status.members:type_name -> holdfast.coordinator.v1.Member
-	40, // 2: holdfast.coordinator.v1.Status.last_contact:type_name -> google.protobuf.Timestamp
-	40, // 3: holdfast.coordinator.v1.Status.certificate_expires:type_name -> google.protobuf.Timestamp
-	2,  // 4: holdfast.coordinator.v1.AddMemberRequest.member:type_name -> holdfast.coordinator.v1.Member
-	40, // 5: holdfast.coordinator.v1.Plan.proposed:type_name -> google.protobuf.Timestamp
-	40, // 6: holdfast.coordinator.v1.Plan.approved:type_name -> google.protobuf.Timestamp
-	40, // 7: holdfast.coordinator.v1.Plan.ended:type_name -> google.protobuf.Timestamp
-	0,  // 8: holdfast.coordinator.v1.ChangePlanRequest.verb:type_name -> holdfast.coordinator.v1.ChangePlanRequest.Verb
-	9,  // 9: holdfast.coordinator.v1.ListPlansResponse.plans:type_name -> holdfast.coordinator.v1.Plan
-	19, // 10: holdfast.coordinator.v1.SetPolicyRequest.policy:type_name -> holdfast.coordinator.v1.Policy
-	19, // 11: holdfast.coordinator.v1.ListPoliciesResponse.policies:type_name -> holdfast.coordinator.v1.Policy
-	40, // 12: holdfast.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	23, // 13: holdfast.coordinator.v1.ListHistoryResponse.events:type_name -> holdfast.coordinator.v1.Event
-	40, // 14: holdfast.coordinator.v1.Node.reported:type_name -> google.protobuf.Timestamp
-	26, // 15: holdfast.coordinator.v1.ListNodesResponse.nodes:type_name -> holdfast.coordinator.v1.Node
-	40, // 16: holdfast.coordinator.v1.Lease.until:type_name -> google.protobuf.Timestamp
-	41, // 17: holdfast.coordinator.v1.TakeWorkRequest.for:type_name -> google.protobuf.Duration
-	35, // 18: holdfast.coordinator.v1.Work.lease:type_name -> holdfast.coordinator.v1.Lease
-	41, // 19: holdfast.coordinator.v1.ReportStepRequest.for:type_name -> google.protobuf.Duration
-	35, // 20: holdfast.coordinator.v1.Orders.lease:type_name -> holdfast.coordinator.v1.Lease
-	1,  // 21: holdfast.coordinator.v1.Coordinator.GetStatus:input_type -> holdfast.coordinator.v1.GetStatusRequest
-	4,  // 22: holdfast.coordinator.v1.Coordinator.AddMember:input_type -> holdfast.coordinator.v1.AddMemberRequest
-	5,  // 23: holdfast.coordinator.v1.Coordinator.RemoveMember:input_type -> holdfast.coordinator.v1.RemoveMemberRequest
-	6,  // 24: holdfast.coordinator.v1.Coordinator.Transfer:input_type -> holdfast.coordinator.v1.TransferRequest
-	7,  // 25: holdfast.coordinator.v1.Coordinator.Backup:input_type -> holdfast.coordinator.v1.BackupRequest
-	8,  // 26: holdfast.coordinator.v1.Coordinator.Restore:input_type -> holdfast.coordinator.v1.Chunk
-	10, // 27: holdfast.coordinator.v1.Coordinator.ProposePlan:input_type -> holdfast.coordinator.v1.ProposePlanRequest
-	11, // 28: holdfast.coordinator.v1.Coordinator.PlanRebalance:input_type -> holdfast.coordinator.v1.PlanRebalanceRequest
-	12, // 29: holdfast.coordinator.v1.Coordinator.ChangePlan:input_type -> holdfast.coordinator.v1.ChangePlanRequest
-	13, // 30: holdfast.coordinator.v1.Coordinator.GetPlan:input_type -> holdfast.coordinator.v1.GetPlanRequest
-	14, // 31: holdfast.coordinator.v1.Coordinator.ListPlans:input_type -> holdfast.coordinator.v1.ListPlansRequest
-	16, // 32: holdfast.coordinator.v1.Coordinator.WatchPlans:input_type -> holdfast.coordinator.v1.WatchPlansRequest
-	17, // 33: holdfast.coordinator.v1.Coordinator.SetThrottle:input_type -> holdfast.coordinator.v1.Throttle
-	18, // 34: holdfast.coordinator.v1.Coordinator.GetThrottle:input_type -> holdfast.coordinator.v1.GetThrottleRequest
-	20, // 35: holdfast.coordinator.v1.Coordinator.SetPolicy:input_type -> holdfast.coordinator.v1.SetPolicyRequest
-	21, // 36: holdfast.coordinator.v1.Coordinator.ListPolicies:input_type -> holdfast.coordinator.v1.ListPoliciesRequest
-	24, // 37: holdfast.coordinator.v1.Coordinator.ListHistory:input_type -> holdfast.coordinator.v1.ListHistoryRequest
-	27, // 38: holdfast.coordinator.v1.Coordinator.ListNodes:input_type -> holdfast.coordinator.v1.ListNodesRequest
-	29, // 39: holdfast.coordinator.v1.Coordinator.SetMaintenance:input_type -> holdfast.coordinator.v1.SetMaintenanceRequest
-	31, // 40: holdfast.coordinator.v1.Coordinator.ReportNode:input_type -> holdfast.coordinator.v1.ReportNodeRequest
-	33, // 41: holdfast.coordinator.v1.Coordinator.SetSubject:input_type -> holdfast.coordinator.v1.SetSubjectRequest
-	36, // 42: holdfast.coordinator.v1.Coordinator.TakeWork:input_type -> holdfast.coordinator.v1.TakeWorkRequest
-	38, // 43: holdfast.coordinator.v1.Coordinator.ReportStep:input_type -> holdfast.coordinator.v1.ReportStepRequest
-	3,  // 44: holdfast.coordinator.v1.Coordinator.GetStatus:output_type -> holdfast.coordinator.v1.Status
-	3,  // 45: holdfast.coordinator.v1.Coordinator.AddMember:output_type -> holdfast.coordinator.v1.Status
-	3,  // 46: holdfast.coordinator.v1.Coordinator.RemoveMember:output_type -> holdfast.coordinator.v1.Status
-	3,  // 47: holdfast.coordinator.v1.Coordinator.Transfer:output_type -> holdfast.coordinator.v1.Status
-	8,  // 48: holdfast.coordinator.v1.Coordinator.Backup:output_type -> holdfast.coordinator.v1.Chunk
-	3,  // 49: holdfast.coordinator.v1.Coordinator.Restore:output_type -> holdfast.coordinator.v1.Status
-	9,  // 50: holdfast.coordinator.v1.Coordinator.ProposePlan:output_type -> holdfast.coordinator.v1.Plan
-	9,  // 51: holdfast.coordinator.v1.Coordinator.PlanRebalance:output_type -> holdfast.coordinator.v1.Plan
-	9,  // 52: holdfast.coordinator.v1.Coordinator.ChangePlan:output_type -> holdfast.coordinator.v1.Plan
-	9,  // 53: holdfast.coordinator.v1.Coordinator.GetPlan:output_type -> holdfast.coordinator.v1.Plan
-	15, // 54: holdfast.coordinator.v1.Coordinator.ListPlans:output_type -> holdfast.coordinator.v1.ListPlansResponse
-	9,  // 55: holdfast.coordinator.v1.Coordinator.WatchPlans:output_type -> holdfast.coordinator.v1.Plan
-	17, // 56: holdfast.coordinator.v1.Coordinator.SetThrottle:output_type -> holdfast.coordinator.v1.Throttle
-	17, // 57: holdfast.coordinator.v1.Coordinator.GetThrottle:output_type -> holdfast.coordinator.v1.Throttle
-	19, // 58: holdfast.coordinator.v1.Coordinator.SetPolicy:output_type -> holdfast.coordinator.v1.Policy
-	22, // 59: holdfast.coordinator.v1.Coordinator.ListPolicies:output_type -> holdfast.coordinator.v1.ListPoliciesResponse
-	25, // 60: holdfast.coordinator.v1.Coordinator.ListHistory:output_type -> holdfast.coordinator.v1.ListHistoryResponse
-	28, // 61: holdfast.coordinator.v1.Coordinator.ListNodes:output_type -> holdfast.coordinator.v1.ListNodesResponse
-	30, // 62: holdfast.coordinator.v1.Coordinator.SetMaintenance:output_type -> holdfast.coordinator.v1.SetMaintenanceResponse
-	32, // 63: holdfast.coordinator.v1.Coordinator.ReportNode:output_type -> holdfast.coordinator.v1.ReportNodeResponse
-	34, // 64: holdfast.coordinator.v1.Coordinator.SetSubject:output_type -> holdfast.coordinator.v1.SetSubjectResponse
-	37, // 65: holdfast.coordinator.v1.Coordinator.TakeWork:output_type -> holdfast.coordinator.v1.Work
-	39, // 66: holdfast.coordinator.v1.Coordinator.ReportStep:output_type -> holdfast.coordinator.v1.Orders
-	44, // [44:67] is the sub-list for method output_type
-	21, // [21:44] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	3,  // 0: holdfast.coordinator.v1.Status.leader:type_name -> holdfast.coordinator.v1.Member
+	3,  // 1: holdfast.coordinator.v1.Status.members:type_name -> holdfast.coordinator.v1.Member
+	42, // 2: holdfast.coordinator.v1.Status.last_contact:type_name -> google.protobuf.Timestamp
+	42, // 3: holdfast.coordinator.v1.Status.certificate_expires:type_name -> google.protobuf.Timestamp
+	3,  // 4: holdfast.coordinator.v1.AddMemberRequest.member:type_name -> holdfast.coordinator.v1.Member
+	42, // 5: holdfast.coordinator.v1.Plan.proposed:type_name -> google.protobuf.Timestamp
+	42, // 6: holdfast.coordinator.v1.Plan.approved:type_name -> google.protobuf.Timestamp
+	42, // 7: holdfast.coordinator.v1.Plan.ended:type_name -> google.protobuf.Timestamp
+	13, // 8: holdfast.coordinator.v1.PlanRebalanceRequest.changes:type_name -> holdfast.coordinator.v1.OSDChange
+	0,  // 9: holdfast.coordinator.v1.OSDChange.verb:type_name -> holdfast.coordinator.v1.OSDChange.Verb
+	1,  // 10: holdfast.coordinator.v1.ChangePlanRequest.verb:type_name -> holdfast.coordinator.v1.ChangePlanRequest.Verb
+	10, // 11: holdfast.coordinator.v1.ListPlansResponse.plans:type_name -> holdfast.coordinator.v1.Plan
+	43, // 12: holdfast.coordinator.v1.Throttle.commit_latency:type_name -> google.protobuf.Duration
+	21, // 13: holdfast.coordinator.v1.SetPolicyRequest.policy:type_name -> holdfast.coordinator.v1.Policy
+	21, // 14: holdfast.coordinator.v1.ListPoliciesResponse.policies:type_name -> holdfast.coordinator.v1.Policy
+	42, // 15: holdfast.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	25, // 16: holdfast.coordinator.v1.ListHistoryResponse.events:type_name -> holdfast.coordinator.v1.Event
+	42, // 17: holdfast.coordinator.v1.Node.reported:type_name -> google.protobuf.Timestamp
+	28, // 18: holdfast.coordinator.v1.ListNodesResponse.nodes:type_name -> holdfast.coordinator.v1.Node
+	42, // 19: holdfast.coordinator.v1.Lease.until:type_name -> google.protobuf.Timestamp
+	43, // 20: holdfast.coordinator.v1.TakeWorkRequest.for:type_name -> google.protobuf.Duration
+	37, // 21: holdfast.coordinator.v1.Work.lease:type_name -> holdfast.coordinator.v1.Lease
+	43, // 22: holdfast.coordinator.v1.ReportStepRequest.for:type_name -> google.protobuf.Duration
+	37, // 23: holdfast.coordinator.v1.Orders.lease:type_name -> holdfast.coordinator.v1.Lease
+	2,  // 24: holdfast.coordinator.v1.Coordinator.GetStatus:input_type -> holdfast.coordinator.v1.GetStatusRequest
+	5,  // 25: holdfast.coordinator.v1.Coordinator.AddMember:input_type -> holdfast.coordinator.v1.AddMemberRequest
+	6,  // 26: holdfast.coordinator.v1.Coordinator.RemoveMember:input_type -> holdfast.coordinator.v1.RemoveMemberRequest
+	7,  // 27: holdfast.coordinator.v1.Coordinator.Transfer:input_type -> holdfast.coordinator.v1.TransferRequest
+	8,  // 28: holdfast.coordinator.v1.Coordinator.Backup:input_type -> holdfast.coordinator.v1.BackupRequest
+	9,  // 29: holdfast.coordinator.v1.Coordinator.Restore:input_type -> holdfast.coordinator.v1.Chunk
+	11, // 30: holdfast.coordinator.v1.Coordinator.ProposePlan:input_type -> holdfast.coordinator.v1.ProposePlanRequest
+	12, // 31: holdfast.coordinator.v1.Coordinator.PlanRebalance:input_type -> holdfast.coordinator.v1.PlanRebalanceRequest
+	14, // 32: holdfast.coordinator.v1.Coordinator.ChangePlan:input_type -> holdfast.coordinator.v1.ChangePlanRequest
+	15, // 33: holdfast.coordinator.v1.Coordinator.GetPlan:input_type -> holdfast.coordinator.v1.GetPlanRequest
+	16, // 34: holdfast.coordinator.v1.Coordinator.ListPlans:input_type -> holdfast.coordinator.v1.ListPlansRequest
+	18, // 35: holdfast.coordinator.v1.Coordinator.WatchPlans:input_type -> holdfast.coordinator.v1.WatchPlansRequest
+	19, // 36: holdfast.coordinator.v1.Coordinator.SetThrottle:input_type -> holdfast.coordinator.v1.Throttle
+	20, // 37: holdfast.coordinator.v1.Coordinator.GetThrottle:input_type -> holdfast.coordinator.v1.GetThrottleRequest
+	22, // 38: holdfast.coordinator.v1.Coordinator.SetPolicy:input_type -> holdfast.coordinator.v1.SetPolicyRequest
+	23, // 39: holdfast.coordinator.v1.Coordinator.ListPolicies:input_type -> holdfast.coordinator.v1.ListPoliciesRequest
+	26, // 40: holdfast.coordinator.v1.Coordinator.ListHistory:input_type -> holdfast.coordinator.v1.ListHistoryRequest
+	29, // 41: holdfast.coordinator.v1.Coordinator.ListNodes:input_type -> holdfast.coordinator.v1.ListNodesRequest
+	31, // 42: holdfast.coordinator.v1.Coordinator.SetMaintenance:input_type -> holdfast.coordinator.v1.SetMaintenanceRequest
+	33, // 43: holdfast.coordinator.v1.Coordinator.ReportNode:input_type -> holdfast.coordinator.v1.ReportNodeRequest
+	35, // 44: holdfast.coordinator.v1.Coordinator.SetSubject:input_type -> holdfast.coordinator.v1.SetSubjectRequest
+	38, // 45: holdfast.coordinator.v1.Coordinator.TakeWork:input_type -> holdfast.coordinator.v1.TakeWorkRequest
+	40, // 46: holdfast.coordinator.v1.Coordinator.ReportStep:input_type -> holdfast.coordinator.v1.ReportStepRequest
+	4,  // 47: holdfast.coordinator.v1.Coordinator.GetStatus:output_type -> holdfast.coordinator.v1.Status
+	4,  // 48: holdfast.coordinator.v1.Coordinator.AddMember:output_type -> holdfast.coordinator.v1.Status
+	4,  // 49: holdfast.coordinator.v1.Coordinator.RemoveMember:output_type -> holdfast.coordinator.v1.Status
+	4,  // 50: holdfast.coordinator.v1.Coordinator.Transfer:output_type -> holdfast.coordinator.v1.Status
+	9,  // 51: holdfast.coordinator.v1.Coordinator.Backup:output_type -> holdfast.coordinator.v1.Chunk
+	4,  // 52: holdfast.coordinator.v1.Coordinator.Restore:output_type -> holdfast.coordinator.v1.Status
+	10, // 53: holdfast.coordinator.v1.Coordinator.ProposePlan:output_type -> holdfast.coordinator.v1.Plan
+	10, // 54: holdfast.coordinator.v1.Coordinator.PlanRebalance:output_type -> holdfast.coordinator.v1.Plan
+	10, // 55: holdfast.coordinator.v1.Coordinator.ChangePlan:output_type -> holdfast.coordinator.v1.Plan
+	10, // 56: holdfast.coordinator.v1.Coordinator.GetPlan:output_type -> holdfast.coordinator.v1.Plan
+	17, // 57: holdfast.coordinator.v1.Coordinator.ListPlans:output_type -> holdfast.coordinator.v1.ListPlansResponse
+	10, // 58: holdfast.coordinator.v1.Coordinator.WatchPlans:output_type -> holdfast.coordinator.v1.Plan
+	19, // 59: holdfast.coordinator.v1.Coordinator.SetThrottle:output_type -> holdfast.coordinator.v1.Throttle
+	19, // 60: holdfast.coordinator.v1.Coordinator.GetThrottle:output_type -> holdfast.coordinator.v1.Throttle
+	21, // 61: holdfast.coordinator.v1.Coordinator.SetPolicy:output_type -> holdfast.coordinator.v1.Policy
+	24, // 62: holdfast.coordinator.v1.Coordinator.ListPolicies:output_type -> holdfast.coordinator.v1.ListPoliciesResponse
+	27, // 63: holdfast.coordinator.v1.Coordinator.ListHistory:output_type -> holdfast.coordinator.v1.ListHistoryResponse
+	30, // 64: holdfast.coordinator.v1.Coordinator.ListNodes:output_type -> holdfast.coordinator.v1.ListNodesResponse
+	32, // 65: holdfast.coordinator.v1.Coordinator.SetMaintenance:output_type -> holdfast.coordinator.v1.SetMaintenanceResponse
+	34, // 66: holdfast.coordinator.v1.Coordinator.ReportNode:output_type -> holdfast.coordinator.v1.ReportNodeResponse
+	36, // 67: holdfast.coordinator.v1.Coordinator.SetSubject:output_type -> holdfast.coordinator.v1.SetSubjectResponse
+	39, // 68: holdfast.coordinator.v1.Coordinator.TakeWork:output_type -> holdfast.coordinator.v1.Work
+	41, // 69: holdfast.coordinator.v1.Coordinator.ReportStep:output_type -> holdfast.coordinator.v1.Orders
+	47, // [47:70] is the sub-list for method output_type
+	24, // [24:47] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_coordinator_proto_init() }
@@ -2599,13 +2784,14 @@ func file_coordinator_proto_init() {
 	if File_coordinator_proto != nil {
 		return
 	}
+	file_coordinator_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coordinator_proto_rawDesc), len(file_coordinator_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   39,
+			NumEnums:      2,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

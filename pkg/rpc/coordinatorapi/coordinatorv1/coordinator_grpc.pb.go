@@ -65,7 +65,7 @@ type CoordinatorClient interface {
 	// Restore replaces the state of all members.
 	Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Chunk, Status], error)
 	ProposePlan(ctx context.Context, in *ProposePlanRequest, opts ...grpc.CallOption) (*Plan, error)
-	// PlanRebalance proposes a plan that balances the pools over the OSDs of the cluster as it is now.
+	// PlanRebalance proposes a plan that changes the cluster's OSDs, if that is asked for, and balances the pools over them.
 	PlanRebalance(ctx context.Context, in *PlanRebalanceRequest, opts ...grpc.CallOption) (*Plan, error)
 	ChangePlan(ctx context.Context, in *ChangePlanRequest, opts ...grpc.CallOption) (*Plan, error)
 	GetPlan(ctx context.Context, in *GetPlanRequest, opts ...grpc.CallOption) (*Plan, error)
@@ -363,7 +363,7 @@ type CoordinatorServer interface {
 	// Restore replaces the state of all members.
 	Restore(grpc.ClientStreamingServer[Chunk, Status]) error
 	ProposePlan(context.Context, *ProposePlanRequest) (*Plan, error)
-	// PlanRebalance proposes a plan that balances the pools over the OSDs of the cluster as it is now.
+	// PlanRebalance proposes a plan that changes the cluster's OSDs, if that is asked for, and balances the pools over them.
 	PlanRebalance(context.Context, *PlanRebalanceRequest) (*Plan, error)
 	ChangePlan(context.Context, *ChangePlanRequest) (*Plan, error)
 	GetPlan(context.Context, *GetPlanRequest) (*Plan, error)

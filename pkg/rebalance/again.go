@@ -1,0 +1,152 @@
+package rebalance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/placement"
+	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+)
+
+// Stale says what of the OSDs and pools that a plan was made for is not so any more: an OSD that was marked out, a pool with other PGs. What
+// has come since does not matter, and upmaps are looked at by each wave.
+func (p *Planner) Stale(ctx context.Context, made plan.Plan) (string, error) {
+	if made.Subject != Subject {
+		return "", nil
+	}
+	cluster, err := p.connected()
+	if err != nil {
+		return "", err
+	}
+	var was State
+	if err := json.Unmarshal(made.State, &was); err != nil {
+		return "", fault.New(fault.Invalid, "read the state of plan %s: %w", made.ID, err)
+	}
+	dump, err := cluster.Mon(ctx, map[string]any{"prefix": "osd dump"}, nil)
+	if err != nil {
+		return "", err
+	}
+	m, err := osdmap.Parse(dump)
+	if err != nil {
+		return "", err
+	}
+	osds, pools := namesOf(m)
+	for _, each := range []struct {
+		what    string
+		was, is map[string]string
+	}{{"the in-weight of ", was.OSDs, osds}, {"pool ", was.Pools, pools}} {
+		for _, name := range slices.Sorted(maps.Keys(each.was)) {
+			is, there := each.is[name]
+			if !there {
+				is = "gone"
+			}
+			if is != each.was[name] {
+				return fmt.Sprintf("%s%s was %s and is %s", each.what, name, each.was[name], is), nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// Again plans what is left of a plan: the changes of its steps that are not verified, and balance. nil: there is nothing to do.
+func (p *Planner) Again(ctx context.Context, made plan.Plan, from, backfills int) (*plan.Plan, json.RawMessage, error) {
+	cluster, err := p.connected()
+	if err != nil {
+		return nil, nil, err
+	}
+	o := Options{Prefer: placement.PreferBytes, Waves: placement.WaveOptions{Backfills: backfills}}
+	for _, step := range made.Steps[from:] {
+		if step.Kind != KindReshape {
+			continue
+		}
+		var r Reshape
+		if err := json.Unmarshal(step.Args, &r); err != nil {
+			return nil, nil, fault.New(fault.Invalid, "read step of plan %s: %w", made.ID, err)
+		}
+		o.Edits = append(o.Edits, r.Edits...)
+	}
+	now, state, err := Read(ctx, cluster)
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := json.Marshal(state)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode state: %w", err)
+	}
+	next, err := Plan(now, state, o)
+	if errors.Is(err, ErrNothing) {
+		return nil, data, nil
+	}
+	return &next, data, err
+}
+
+func (p *Planner) connected() (ceph.Cluster, error) {
+	cluster := p.cluster.Load()
+	if cluster == nil {
+		return nil, fault.New(fault.Unavailable, "the Ceph cluster has not answered yet: the coordinator's log says why")
+	}
+	return *cluster, nil
+}
+
+// balancerEvery is how often the manager's balancer is looked at.
+const balancerEvery = 10 * time.Second
+
+// Guard keeps the manager's balancer off while leads says so, until ctx ends: two that move PGs undo each other's work.
+func (p *Planner) Guard(ctx context.Context, leads func() bool) {
+	for {
+		if cluster, err := p.connected(); err == nil {
+			p.balancer.Store(balancerState(ctx, cluster, leads()))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(balancerEvery):
+		}
+	}
+}
+
+// balancerState is "on", "off", or "" where the manager does not tell.
+func balancerState(ctx context.Context, c ceph.Cluster, own bool) string {
+	active, err := balancerActive(ctx, c)
+	if err == nil && active && own {
+		if _, err = c.Mgr(ctx, map[string]any{"prefix": "balancer off"}, nil); err == nil {
+			active, err = balancerActive(ctx, c)
+		}
+	}
+	switch {
+	case err != nil:
+		return ""
+	case active:
+		return "on"
+	default:
+		return "off"
+	}
+}
+
+func balancerActive(ctx context.Context, c ceph.Cluster) (bool, error) {
+	data, err := c.Mgr(ctx, map[string]any{"prefix": "balancer status"}, nil)
+	if err != nil {
+		return false, err
+	}
+	var status struct {
+		Active bool `json:"active"`
+	}
+	if err := json.Unmarshal(data, &status); err != nil {
+		return false, fmt.Errorf("read the balancer's status from %.200q: %w", data, err)
+	}
+	return status.Active, nil
+}
+
+// Balancer is how the manager's balancer was found last: "on", "off", or "" where that is not known.
+func (p *Planner) Balancer() string {
+	state, _ := p.balancer.Load().(string)
+	return state
+}

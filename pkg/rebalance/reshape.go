@@ -1,0 +1,205 @@
+package rebalance
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/crush"
+	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/placement"
+	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+)
+
+// KindReshape is the kind of steps that change the CRUSH map, with upmaps that keep all data where it is.
+const KindReshape plan.Kind = "crush-change"
+
+// Reshape is what such a step does.
+type Reshape struct {
+	Wave
+
+	Edits []Edit `json:"edits"`
+	// Before and After are SHA-256 of the CRUSH map.
+	Before string `json:"crush_before"`
+	After  string `json:"crush_after"`
+}
+
+// reshape does one step. The map is replaced as a whole, and only where it is the one that the plan was made from; movement is
+// forbidden until the upmaps are set.
+type reshape struct {
+	*wave
+
+	Edits         []Edit
+	Before, After string
+}
+
+var _ executor.Step = (*reshape)(nil)
+
+// Check refuses where the CRUSH map, or a PG's upmap, is neither what the plan saw nor what it wants.
+func (r *reshape) Check(ctx context.Context) (executor.State, error) {
+	now, err := r.look(ctx)
+	if err != nil {
+		return executor.Todo, err
+	}
+	switch now.hash {
+	case r.After:
+	case r.Before:
+		_, err := r.set(ctx)
+		return executor.Todo, err
+	default:
+		return executor.Todo, fault.New(fault.Precondition, "the CRUSH map is neither what the plan saw nor what it wants: somebody else changes it; plan again")
+	}
+	if now.held || r.missing(now.upmaps) > 0 {
+		return executor.Begun, nil
+	}
+	at, err := look(ctx, r.cluster)
+	if err != nil || !at.Settled {
+		return executor.Begun, err
+	}
+	return executor.Done, nil
+}
+
+// crushNow is the CRUSH map in force and what belongs to it.
+type crushNow struct {
+	cluster placement.Cluster
+	version int64
+	hash    string
+	upmaps  map[string][][2]int32
+	held    bool // norebalance is set
+}
+
+func (r *reshape) look(ctx context.Context) (now crushNow, err error) {
+	err = patiently(ctx, func() (err error) {
+		now, err = lookAtCrush(ctx, r.cluster)
+		return err
+	})
+	return now, err
+}
+
+func lookAtCrush(ctx context.Context, c ceph.Cluster) (crushNow, error) {
+	now := crushNow{upmaps: map[string][][2]int32{}}
+	dump, err := c.Mon(ctx, map[string]any{"prefix": "osd dump"}, nil)
+	if err != nil {
+		return now, err
+	}
+	if now.cluster.OSDs, err = osdmap.Parse(dump); err != nil {
+		return now, err
+	}
+	var rest struct {
+		Version int64    `json:"crush_version"`
+		Flags   []string `json:"flags_set"`
+	}
+	if err := json.Unmarshal(dump, &rest); err != nil {
+		return now, fmt.Errorf("read the version of the CRUSH map: %w", err)
+	}
+	now.version, now.held = rest.Version, slices.Contains(rest.Flags, holding)
+	for pg, pairs := range now.cluster.OSDs.UpmapItems {
+		now.upmaps[pg.String()] = plain(pairs)
+	}
+	binary, err := c.Mon(ctx, map[string]any{"prefix": "osd getcrushmap"}, nil)
+	if err != nil {
+		return now, err
+	}
+	if now.cluster.Crush, err = crush.Parse(binary); err != nil {
+		return now, err
+	}
+	now.hash, err = crushHash(now.cluster.Crush)
+	return now, err
+}
+
+// missing counts the upmaps that are not as the step leaves them.
+func (r *reshape) missing(upmaps map[string][][2]int32) (n int) {
+	for _, u := range r.Upmaps {
+		if !slices.Equal(orEmpty(upmaps[u.PG]), u.To) {
+			n++
+		}
+	}
+	return n
+}
+
+// holding is the flag under which Ceph moves nothing that is only misplaced.
+const holding = "norebalance"
+
+// Do replaces the map, sets the upmaps and waits until all PGs are where they belong.
+func (r *reshape) Do(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{r.takeOver, r.hold, r.replace, r.keep, r.letGo} {
+		if err := patiently(ctx, func() error { return step(ctx) }); err != nil {
+			return err
+		}
+	}
+	return r.settle(ctx)
+}
+
+func (r *reshape) hold(ctx context.Context) error {
+	_, err := r.cluster.Mon(ctx, map[string]any{"prefix": "osd set", "key": holding}, nil)
+	return err
+}
+
+func (r *reshape) letGo(ctx context.Context) error {
+	_, err := r.cluster.Mon(ctx, map[string]any{"prefix": "osd unset", "key": holding}, nil)
+	return err
+}
+
+// replace writes the new CRUSH map, if the one in force is still the plan's. The monitors refuse it when another has come meanwhile.
+func (r *reshape) replace(ctx context.Context) error {
+	now, err := lookAtCrush(ctx, r.cluster)
+	if err != nil || now.hash == r.After {
+		return err
+	}
+	if now.hash != r.Before {
+		return fault.New(fault.Precondition, "the CRUSH map has changed since the step was checked: plan again")
+	}
+	path, err := edited(now.cluster, r.Edits)
+	if err != nil {
+		return err
+	}
+	hash, err := crushHash(path.After.Crush)
+	if err != nil {
+		return err
+	}
+	if hash != r.After {
+		return fault.New(fault.Precondition, "this program makes another CRUSH map of the plan's changes than the one that planned them: plan again")
+	}
+	binary, err := path.After.Crush.Binary()
+	if err != nil {
+		return fmt.Errorf("encode CRUSH map: %w", err)
+	}
+	_, err = r.cluster.Mon(ctx, map[string]any{"prefix": "osd setcrushmap", "prior_version": now.version}, binary)
+	return err
+}
+
+// keep sets the upmaps.
+func (r *reshape) keep(ctx context.Context) error {
+	now, err := lookAtCrush(ctx, r.cluster)
+	if err != nil {
+		return err
+	}
+	if now.hash != r.After {
+		return fault.New(fault.Precondition, "the CRUSH map is not the one that was just written: plan again")
+	}
+	for _, u := range r.Upmaps {
+		if slices.Equal(orEmpty(now.upmaps[u.PG]), u.To) {
+			continue
+		}
+		if _, err := r.cluster.Mon(ctx, command(u), nil); err != nil {
+			return fmt.Errorf("set the upmap of PG %s: %w", u.PG, err)
+		}
+	}
+	return nil
+}
+
+// Verify finds the map and the upmaps in force.
+func (r *reshape) Verify(ctx context.Context) error {
+	now, err := r.look(ctx)
+	if err != nil {
+		return err
+	}
+	if n := r.missing(now.upmaps); n > 0 || now.hash != r.After || now.held {
+		return fault.New(fault.Precondition, "the CRUSH map is not as the step leaves it: %d of %d upmaps are missing, %s is set: %v", n, len(r.Upmaps), holding, now.held)
+	}
+	return nil
+}
