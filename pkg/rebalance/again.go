@@ -22,7 +22,7 @@ func (p *Planner) Stale(ctx context.Context, made plan.Plan) (string, error) {
 	if made.Subject != Subject {
 		return "", nil
 	}
-	cluster, err := p.connected()
+	cluster, err := p.Cluster()
 	if err != nil {
 		return "", err
 	}
@@ -58,7 +58,7 @@ func (p *Planner) Stale(ctx context.Context, made plan.Plan) (string, error) {
 
 // Again plans what is left of a plan: the changes of its steps that are not verified, and balance. nil: there is nothing to do.
 func (p *Planner) Again(ctx context.Context, made plan.Plan, from, backfills int) (*plan.Plan, json.RawMessage, error) {
-	cluster, err := p.connected()
+	cluster, err := p.Cluster()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -88,7 +88,8 @@ func (p *Planner) Again(ctx context.Context, made plan.Plan, from, backfills int
 	return &next, data, err
 }
 
-func (p *Planner) connected() (ceph.Cluster, error) {
+// Cluster is the one that is connected. fault.Unavailable: none is yet.
+func (p *Planner) Cluster() (ceph.Cluster, error) {
 	cluster := p.cluster.Load()
 	if cluster == nil {
 		return nil, fault.New(fault.Unavailable, "the Ceph cluster has not answered yet: the coordinator's log says why")
@@ -102,7 +103,7 @@ const balancerEvery = 10 * time.Second
 // Guard keeps the manager's balancer off while leads says so, until ctx ends: two that move PGs undo each other's work.
 func (p *Planner) Guard(ctx context.Context, leads func() bool) {
 	for {
-		if cluster, err := p.connected(); err == nil {
+		if cluster, err := p.Cluster(); err == nil {
 			p.balancer.Store(balancerState(ctx, cluster, leads()))
 		}
 		select {

@@ -27,7 +27,7 @@ func (p *Planner) Rebalance(ctx context.Context, r *coordinatorv1.PlanRebalanceR
 	if r.GetPreferPairs() {
 		o.Prefer = placement.PreferPairs
 	}
-	cluster, err := p.connected()
+	cluster, err := p.Cluster()
 	if err != nil {
 		return plan.Plan{}, nil, err
 	}

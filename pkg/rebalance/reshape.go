@@ -126,10 +126,16 @@ const holding = "norebalance"
 
 // Do replaces the map, sets the upmaps and waits until all PGs are where they belong.
 func (r *reshape) Do(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{r.takeOver, r.hold, r.replace, r.keep, r.letGo} {
+	for _, step := range []func(context.Context) error{r.takeOver, r.hold, r.replace} {
 		if err := patiently(ctx, func() error { return step(ctx) }); err != nil {
 			return err
 		}
+	}
+	if err := r.keep(ctx); err != nil {
+		return err
+	}
+	if err := patiently(ctx, func() error { return r.letGo(ctx) }); err != nil {
+		return err
 	}
 	return r.settle(ctx)
 }
@@ -174,7 +180,7 @@ func (r *reshape) replace(ctx context.Context) error {
 
 // keep sets the upmaps.
 func (r *reshape) keep(ctx context.Context) error {
-	now, err := lookAtCrush(ctx, r.cluster)
+	now, err := r.look(ctx)
 	if err != nil {
 		return err
 	}
@@ -185,8 +191,8 @@ func (r *reshape) keep(ctx context.Context) error {
 		if slices.Equal(orEmpty(now.upmaps[u.PG]), u.To) {
 			continue
 		}
-		if _, err := r.cluster.Mon(ctx, command(u), nil); err != nil {
-			return fmt.Errorf("set the upmap of PG %s: %w", u.PG, err)
+		if err := r.put(ctx, u); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -124,15 +124,23 @@ func (w *wave) Do(ctx context.Context) error {
 			}
 			looked = w.now()
 		}
-		err := patiently(ctx, func() error {
-			_, err := w.cluster.Mon(ctx, command(u), nil)
+		if err := w.put(ctx, u); err != nil {
 			return err
-		})
-		if err != nil {
-			return fmt.Errorf("set the upmap of PG %s: %w", u.PG, err)
 		}
 	}
 	return w.settle(ctx)
+}
+
+// put gives a PG its upmap.
+func (w *wave) put(ctx context.Context, u Upmap) error {
+	err := patiently(ctx, func() error {
+		_, err := w.cluster.Mon(ctx, command(u), nil)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("set the upmap of PG %s: %w", u.PG, err)
+	}
+	return nil
 }
 
 // touched are the OSDs of a PG's changed pairs.
