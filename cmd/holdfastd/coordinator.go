@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -21,7 +23,9 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
+	"github.com/holdfast-storage/holdfast/pkg/pools"
 	"github.com/holdfast-storage/holdfast/pkg/rebalance"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/unixhttp"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -34,6 +38,7 @@ type coordinatorFlags struct {
 	heartbeat, stall                  time.Duration
 	monitors                          []string
 	cephUser, cephKeyFile             string
+	metrics                           string
 	recover                           bool
 }
 
@@ -61,6 +66,7 @@ coordinator leads, and exits: let it be started again.`,
 	flags.DurationVar(&f.heartbeat, "heartbeat", time.Second, "how long a member waits for its leader before it stands itself")
 	flags.DurationVar(&f.stall, "stall", 3*time.Second, "how long a write may take before the disk counts as hung")
 	flags.BoolVar(&f.recover, "recover", false, "a majority is lost for ever: make this member alone the cluster, with what it has, and end; start it without this flag then")
+	flags.StringVar(&f.metrics, "metrics-listen", "", "loopback address of /metrics and /healthz, such as 127.0.0.1:9285 (default: none)")
 	flags.StringSliceVar(&f.monitors, "ceph-monitors", nil, "HOST:PORT,... of the Ceph cluster that plans are for (default: none)")
 	flags.StringVar(&f.cephUser, "ceph-user", "hf-coordinator", "Ceph user, without \"client.\"")
 	flags.StringVar(&f.cephKeyFile, "ceph-key-file", "/etc/holdfast/ceph.key", "file that holds the user's key and nothing else")
@@ -101,6 +107,13 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 		return err
 	}
 	defer func() { _ = port.Close() }()
+	var metrics net.Listener
+	if f.metrics != "" {
+		if metrics, err = unixhttp.Loopback(ctx, f.metrics); err != nil {
+			return err
+		}
+		log.Info("metrics", "address", metrics.Addr().String())
+	}
 	work, ctx := errgroup.WithContext(ctx)
 	node, err := raftnode.Start(raftnode.Config{
 		Name: f.name, Dir: f.dir, Address: f.address, Listener: port.For(certs.Raft), Certs: store, Members: f.first(),
@@ -114,18 +127,23 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 		return err
 	}
 	var planner coordinator.Planner
+	var keeper coordinator.Pools
 	if len(f.monitors) > 0 {
 		dialer := native.NewDialer()
 		defer dialer.Close()
 		later := &rebalance.Planner{}
-		planner = later
+		planner, keeper = later, &pools.Keeper{Connected: later.Cluster}
 		work.Go(func() error { return f.work(ctx, node, dialer, later, log) })
 		work.Go(func() error {
 			later.Guard(ctx, func() bool { _, leads := node.Leads(); return leads })
 			return nil
 		})
 	}
-	api := coordinator.New(node, node, store, planner, log).GRPC()
+	server := coordinator.New(node, node, store, planner, keeper, log)
+	if metrics != nil {
+		work.Go(func() error { return unixhttp.Serve(ctx, metrics, server.MetricsHandler()) })
+	}
+	api := server.GRPC()
 	work.Go(func() error {
 		store.Follow(ctx, certificateLook, func(err error) { log.Warn("new certificate not taken", obs.KeyError, err) })
 		return nil
@@ -163,8 +181,10 @@ func (f *coordinatorFlags) work(ctx context.Context, node *raftnode.Node, dialer
 		})
 		return t
 	}
+	steps := rebalance.Steps(cluster, bounds)
+	maps.Copy(steps, pools.Steps(cluster))
 	worker := coordinator.Worker{
-		Log: node, Registry: rebalance.Steps(cluster, bounds), Logger: log, Replanner: planner,
+		Log: node, Registry: steps, Logger: log, Replanner: planner,
 		Trouble: func(ctx context.Context) (string, error) { return rebalance.Trouble(ctx, cluster, bounds().Degraded) },
 	}
 	return worker.Run(ctx)

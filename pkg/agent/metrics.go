@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
-	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/unixhttp"
 	"github.com/holdfast-storage/holdfast/pkg/smart"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -175,15 +174,7 @@ func (g gauges) plan(s executor.Status, subject string) {
 
 // ListenMetrics listens on a loopback address, of which others on the network see nothing. fault.Invalid for any other.
 func ListenMetrics(ctx context.Context, address string) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(address)
-	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
-		return nil, fault.New(fault.Invalid, "address of the metrics %q: want a loopback address such as 127.0.0.1:9284", address)
-	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listen for metrics: %w", err)
-	}
-	return listener, nil
+	return unixhttp.Loopback(ctx, address)
 }
 
 // ServeMetrics answers /metrics and /healthz until ctx ends.

@@ -15,16 +15,14 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/obs/codes"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
 )
 
 func coordinatorCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "coordinator", Short: "The coordinators: who leads, members, backups, certificates"}
-	flags := cmd.PersistentFlags()
-	flags.String("certs", "/etc/holdfast/admin", "directory with your certificate, as `holdfast coordinator init` writes it")
-	flags.StringSlice("endpoints", nil, "HOST:PORT of the coordinators (default: those in the file endpoints of --certs)")
-	flags.Duration("timeout", 30*time.Second, "how long to look for a coordinator that leads")
+	addCoordinatorFlags(cmd)
 	cmd.AddCommand(
 		coordinatorInitCommand(),
 		coordinatorCertificateCommand(),
@@ -39,6 +37,14 @@ func coordinatorCommand() *cobra.Command {
 		coordinatorThrottleCommand(),
 	)
 	return cmd
+}
+
+// addCoordinatorFlags adds those that say how the coordinators are reached.
+func addCoordinatorFlags(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
+	flags.String("certs", "/etc/holdfast/admin", "directory with your certificate, as `holdfast coordinator init` writes it")
+	flags.StringSlice("endpoints", nil, "HOST:PORT of the coordinators (default: those in the file endpoints of --certs)")
+	flags.Duration("timeout", 30*time.Second, "how long to look for a coordinator that leads")
 }
 
 // endpointsFile holds the coordinators' addresses beside a person's certificate.
@@ -91,12 +97,20 @@ type memberView struct {
 	Error       string     `json:"error,omitempty"`
 }
 
+// checkView is one thing that is wrong.
+type checkView struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
 // coordinatorsView is all of them.
 type coordinatorsView struct {
 	Leader  string       `json:"leader,omitempty"`
 	Members []memberView `json:"members"`
 	// Balancer is the Ceph manager's: on, off, "" where that is not known.
 	Balancer string `json:"manager_balancer,omitempty"`
+	// Checks are what is wrong, by the codes of `holdfast explain`.
+	Checks []checkView `json:"checks"`
 	// Spare is how many members may still fail; below zero nothing can be decided.
 	Spare int `json:"failures_to_survive"`
 }
@@ -116,6 +130,9 @@ func coordinatorStatusCommand() *cobra.Command {
 			}
 			if v.Balancer != "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "the Ceph manager's balancer is %s; the coordinators move data\n", v.Balancer)
+			}
+			for _, check := range v.Checks {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s %s; see holdfast explain %s\n", check.Code, check.Message, check.Code)
 			}
 			return emit(cmd, v, v.table(), nil)
 		},
@@ -157,9 +174,23 @@ func lookAtMembers(ctx context.Context, client *coordinatorapi.Client) (*coordin
 			v.Members = append(v.Members, view)
 		}
 		v.Spare = up - (len(v.Members)/2 + 1)
+		v.judge(first)
 		return v, nil
 	}
 	return nil, fault.New(fault.Unavailable, "no coordinator answers: %w", errors.Join(errs...))
+}
+
+// judge lists what is wrong: what the first member says, and who does not answer.
+func (v *coordinatorsView) judge(first *coordinatorv1.Status) {
+	v.Checks = []checkView{}
+	for _, c := range first.GetChecks() {
+		v.Checks = append(v.Checks, checkView{c.GetCode(), c.GetMessage()})
+	}
+	for _, m := range v.Members {
+		if m.Error != "" {
+			v.Checks = append(v.Checks, checkView{string(codes.CoordinatorDown), m.Name + " does not answer"})
+		}
+	}
 }
 
 func lookAt(ctx context.Context, client *coordinatorapi.Client, m *coordinatorv1.Member) memberView {

@@ -77,6 +77,8 @@ func New(streams Streams, version string) *cobra.Command {
 		agentCommand(),
 		osdCommand(),
 		coordinatorCommand(),
+		policyCommand(),
+		poolCommand(),
 	)
 	return root
 }

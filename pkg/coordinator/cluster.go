@@ -33,6 +33,9 @@ func (s *Server) GetStatus(context.Context, *coordinatorv1.GetStatusRequest) (*c
 		Name: s.members.Name(), Term: s.members.Term(), CommitIndex: s.members.CommitIndex(),
 		CertificateExpires: timestamppb.New(s.certs.Expires()),
 	}
+	for _, c := range s.checks() {
+		m.Checks = append(m.Checks, &coordinatorv1.Check{Code: string(c.Code), Message: c.Message})
+	}
 	if s.planner != nil {
 		m.Balancer = s.planner.Balancer()
 	}
@@ -178,11 +181,13 @@ func (s *Server) SetPolicy(ctx context.Context, r *coordinatorv1.SetPolicyReques
 	return r.GetPolicy(), s.do(ctx, r.GetKey(), b, nil)
 }
 
-// ListPolicies lists all policies by name.
-func (s *Server) ListPolicies(ctx context.Context, _ *coordinatorv1.ListPoliciesRequest) (*coordinatorv1.ListPoliciesResponse, error) {
+// ListPolicies lists policies by name.
+func (s *Server) ListPolicies(ctx context.Context, r *coordinatorv1.ListPoliciesRequest) (*coordinatorv1.ListPoliciesResponse, error) {
 	answer := &coordinatorv1.ListPoliciesResponse{}
 	return answer, s.read(ctx, func(state *fsm.State) error {
-		for _, name := range slices.Sorted(maps.Keys(state.Policies)) {
+		names, next := page(slices.Sorted(maps.Keys(state.Policies)), func(name string) string { return name }, r.GetPageSize(), r.GetPageToken())
+		answer.NextPageToken = next
+		for _, name := range names {
 			m := &coordinatorv1.Policy{Name: name, Spec: slices.Clone(state.Policies[name].Spec)}
 			for _, kind := range state.Policies[name].Approves {
 				m.Approves = append(m.Approves, string(kind))

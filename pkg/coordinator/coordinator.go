@@ -38,6 +38,9 @@ type Members interface {
 	Leader() raftnode.Member
 	Term() uint64
 	CommitIndex() uint64
+	AppliedIndex() uint64
+	// State is leader, candidate, follower or shutdown.
+	State() string
 	LastContact() time.Time
 	Add(ctx context.Context, m raftnode.Member) error
 	Remove(ctx context.Context, name string) error
@@ -56,6 +59,8 @@ type Planner interface {
 	Rebalance(ctx context.Context, r *coordinatorv1.PlanRebalanceRequest, backfills int) (plan.Plan, json.RawMessage, error)
 	// Balancer is how the manager's balancer was found last: "on", "off", or "" where that is not known.
 	Balancer() string
+	// Balance is which part of the raw space can be filled, and could be at best, from 0 to 1, and when that was looked at: the zero time for never.
+	Balance() (usable, bound float64, at time.Time)
 }
 
 // Server serves the API.
@@ -66,13 +71,15 @@ type Server struct {
 	members Members
 	certs   *certs.Store
 	planner Planner
+	pools   Pools
+	limits  limiter
 	now     func() time.Time
 	logger  *slog.Logger
 }
 
-// New makes a server. planner is nil for one that knows no Ceph cluster.
-func New(log Log, members Members, store *certs.Store, planner Planner, logger *slog.Logger) *Server {
-	return &Server{log: log, members: members, certs: store, planner: planner, now: time.Now, logger: logger}
+// New makes a server. planner and pools are nil for one that knows no Ceph cluster.
+func New(log Log, members Members, store *certs.Store, planner Planner, pools Pools, logger *slog.Logger) *Server {
+	return &Server{log: log, members: members, certs: store, planner: planner, pools: pools, limits: limiter{callers: map[string]*bucket{}}, now: time.Now, logger: logger}
 }
 
 // do commits a body for whoever asks, and decodes the answer into v unless that is nil.

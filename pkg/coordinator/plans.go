@@ -38,7 +38,7 @@ const usualBackfills = 8
 // PlanRebalance makes a plan of the cluster as it is, and proposes it.
 func (s *Server) PlanRebalance(ctx context.Context, r *coordinatorv1.PlanRebalanceRequest) (*coordinatorv1.Plan, error) {
 	if s.planner == nil {
-		return nil, fault.New(fault.Unsupported, "this coordinator was started without a Ceph cluster (holdfastd coordinator --ceph-monitors)")
+		return nil, errNoCluster()
 	}
 	backfills := int(r.GetWaveBackfills())
 	if err := s.read(ctx, func(state *fsm.State) error {
@@ -51,13 +51,7 @@ func (s *Server) PlanRebalance(ctx context.Context, r *coordinatorv1.PlanRebalan
 	if err != nil {
 		return nil, err
 	}
-	if r.GetDryRun() {
-		return message(&fsm.Entry{Plan: p, By: caller(ctx).String(), At: s.now()}, true)
-	}
-	if err := s.do(ctx, "", &fsm.SetSubject{Subject: p.Subject, State: state}, nil); err != nil {
-		return nil, err
-	}
-	return s.change(ctx, "", &fsm.Propose{Plan: p})
+	return s.offer(ctx, p, state, r.GetDryRun())
 }
 
 // ChangePlan approves, pauses, resumes, cancels or abandons a plan.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
-	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 )
@@ -46,6 +45,9 @@ func (w *Worker) renew(ctx context.Context) error {
 		}
 	})
 	for _, e := range held {
+		if w.works(e.Plan.ID) {
+			continue // it ends by itself
+		}
 		if err := w.supersede(ctx, e, backfills); err != nil {
 			return fmt.Errorf("plan anew for plan %s: %w", e.Plan.ID, err)
 		}
@@ -82,15 +84,4 @@ func (w *Worker) stale(ctx context.Context, p plan.Plan) bool {
 		w.Logger.Debug("compare the cluster with the plan", obs.KeyError, err)
 	}
 	return err == nil && why != ""
-}
-
-// planOf is a plan by its id.
-func (w *Worker) planOf(id plan.ID) (p plan.Plan, err error) {
-	err = fault.New(fault.NotFound, "there is no plan %s", id)
-	w.Log.View(func(s *fsm.State) {
-		if e, ok := s.Plans[id]; ok {
-			p, err = e.Plan, nil
-		}
-	})
-	return p, err
 }

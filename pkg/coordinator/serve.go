@@ -88,8 +88,8 @@ func caller(ctx context.Context) certs.Identity {
 	return id
 }
 
-// admit learns who calls, and whether they may.
-func admit(ctx context.Context, method string) (context.Context, error) {
+// admit learns who calls, and whether they may, and so often.
+func (s *Server) admit(ctx context.Context, method string) (context.Context, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return nil, fault.New(fault.Denied, "nobody calls")
@@ -109,12 +109,15 @@ func admit(ctx context.Context, method string) (context.Context, error) {
 	if !slices.Contains(allowed, id.Role) {
 		return nil, fault.New(fault.Denied, "%s may not call %s", id, method)
 	}
+	if err := s.limits.allow(id.String(), s.now()); err != nil {
+		return nil, err
+	}
 	return context.WithValue(ctx, callerKey{}, id), nil
 }
 
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	method := path.Base(info.FullMethod)
-	ctx, err := admit(ctx, method)
+	ctx, err := s.admit(ctx, method)
 	if err != nil {
 		return nil, fault.Status(err)
 	}
@@ -141,7 +144,7 @@ func (c called) Context() context.Context { return c.ctx }
 
 func (s *Server) stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	method := path.Base(info.FullMethod)
-	ctx, err := admit(stream.Context(), method)
+	ctx, err := s.admit(stream.Context(), method)
 	if err != nil {
 		return fault.Status(err)
 	}
@@ -161,7 +164,7 @@ func (s *Server) answered(err error, trailer func(metadata.MD)) error {
 }
 
 // quiet are calls that change nothing, or too often to be told each time.
-var quiet = []string{"GetStatus", "GetPlan", "ListPlans", "WatchPlans", "GetThrottle", "ListPolicies", "ListHistory", "ListNodes", "ReportNode", "ReportStep"}
+var quiet = []string{"GetStatus", "GetPlan", "ListPlans", "WatchPlans", "GetThrottle", "ListPolicies", "ListPools", "ExplainPool", "ListHistory", "ListNodes", "ReportNode", "ReportStep"}
 
 // audit logs who did what.
 func (s *Server) audit(ctx context.Context, method string, start time.Time, err error) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
@@ -25,6 +26,10 @@ type Worker struct {
 	// Replanner is nil where plans are not made here.
 	Replanner Replanner
 	Logger    *slog.Logger
+
+	mu      sync.Mutex
+	running map[plan.ID]bool
+	runs    sync.WaitGroup
 }
 
 const (
@@ -35,6 +40,8 @@ const (
 
 // Run works until ctx ends.
 func (w *Worker) Run(ctx context.Context) error {
+	w.running = map[plan.ID]bool{}
+	defer w.runs.Wait()
 	for {
 		changed := w.Log.Changed()
 		if term, leads := w.Log.Leads(); leads {
@@ -56,19 +63,42 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
-// lead looks after the plans as the leader of a term.
+// lead looks after the plans as the leader of a term, and begins to work on those that may run: plans of different subjects beside each
+// other.
 func (w *Worker) lead(ctx context.Context, term uint64) error {
 	if err := errors.Join(w.renew(ctx), w.guard(ctx), w.bury(ctx)); err != nil {
 		return err
 	}
-	id, ok := w.next()
-	if !ok {
-		return nil
+	for _, p := range w.next() {
+		w.runs.Go(func() {
+			defer w.take(p.ID, false)
+			if err := w.work(ctx, term, p); err != nil && ctx.Err() == nil {
+				w.Logger.Warn("work of the coordinator", obs.KeyPlan, p.ID, obs.KeyError, err)
+			}
+		})
 	}
-	p, err := w.planOf(id)
-	if err != nil {
-		return err
+	return nil
+}
+
+// take notes that a plan is at work here, or is not any more.
+func (w *Worker) take(id plan.ID, on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if on {
+		w.running[id] = true
+	} else {
+		delete(w.running, id)
 	}
+}
+
+func (w *Worker) works(id plan.ID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.running[id]
+}
+
+// work does a plan's steps as long as this member leads that term and the cluster is the one that the plan was made for.
+func (w *Worker) work(ctx context.Context, term uint64, p plan.Plan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watched := make(chan struct{})
@@ -76,14 +106,13 @@ func (w *Worker) lead(ctx context.Context, term uint64) error {
 		defer close(watched)
 		w.watch(ctx, cancel, term, p)
 	}()
-	err = w.run(ctx, id)
+	err := w.run(ctx, p.ID)
 	cancel()
 	<-watched
 	return err
 }
 
-// watch ends the work when this member leads that term no more, or the cluster is not the one that the plan was made for, and pauses plans
-// when there is trouble.
+// watch ends the work when this member leads that term no more, or the cluster is not the one that the plan was made for.
 func (w *Worker) watch(ctx context.Context, cancel context.CancelFunc, term uint64, p plan.Plan) {
 	ticker, compare := time.NewTicker(lookAgain), time.NewTicker(staleEvery)
 	defer ticker.Stop()
@@ -93,34 +122,33 @@ func (w *Worker) watch(ctx context.Context, cancel context.CancelFunc, term uint
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			if now, leads := w.Log.Leads(); !leads || now != term {
+				cancel()
+				return
+			}
 		case <-compare.C:
 			if w.stale(ctx, p) {
 				cancel()
 				return
 			}
 		}
-		if now, leads := w.Log.Leads(); !leads || now != term {
-			cancel()
-			return
-		}
-		if err := w.guard(ctx); err != nil && ctx.Err() == nil {
-			w.Logger.Debug("look at the cluster's health", obs.KeyError, err)
-		}
 	}
 }
 
-// next is the first plan whose next step is for the coordinator and may begin.
-func (w *Worker) next() (id plan.ID, ok bool) {
+// next are the plans whose next step is for the coordinator and may begin, and that nobody works on here. They count as at work then.
+func (w *Worker) next() (list []plan.Plan) {
 	w.Log.View(func(s *fsm.State) {
 		for _, each := range slices.Sorted(maps.Keys(s.Plans)) {
 			e := s.Plans[each]
-			if (e.Phase == fsm.Approved || e.Phase == fsm.Running) && e.Pause == nil && !e.Cancel && e.Worker() == fsm.Coordinator {
-				id, ok = each, true
-				return
+			if (e.Phase == fsm.Approved || e.Phase == fsm.Running) && e.Pause == nil && !e.Cancel && e.Worker() == fsm.Coordinator && !w.works(each) {
+				list = append(list, e.Plan)
 			}
 		}
 	})
-	return id, ok
+	for _, p := range list {
+		w.take(p.ID, true)
+	}
+	return list
 }
 
 // bury ends plans that were to be cancelled by a worker that has died since.

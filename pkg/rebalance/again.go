@@ -103,15 +103,52 @@ const balancerEvery = 10 * time.Second
 // Guard keeps the manager's balancer off while leads says so, until ctx ends: two that move PGs undo each other's work.
 func (p *Planner) Guard(ctx context.Context, leads func() bool) {
 	for {
+		again := lookEvery
 		if cluster, err := p.Cluster(); err == nil {
+			again = balancerEvery
 			p.balancer.Store(balancerState(ctx, cluster, leads()))
+			if leads() {
+				p.weigh(ctx, cluster)
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(balancerEvery):
+		case <-time.After(again):
 		}
 	}
+}
+
+// balance is how even a cluster is.
+type balance struct {
+	usable, bound float64
+	at            time.Time
+}
+
+// balanceEvery is how often the balance is looked at: in a large cluster it takes seconds.
+const balanceEvery = 10 * time.Minute
+
+// weigh looks at the balance, now and then.
+func (p *Planner) weigh(ctx context.Context, c ceph.Cluster) {
+	if last := p.balance.Load(); last != nil && time.Since(last.at) < balanceEvery {
+		return
+	}
+	now, _, err := Read(ctx, c)
+	if err != nil {
+		return // it is not known then
+	}
+	if b, err := placement.PlanBalance(now, placement.BalanceOptions{}); err == nil {
+		p.balance.Store(&balance{b.UsableBefore, b.Bound, time.Now()})
+	}
+}
+
+// Balance is which part of the raw space can be filled, and could be at best, from 0 to 1, and when the leader looked at it last: the zero
+// time for never.
+func (p *Planner) Balance() (usable, bound float64, at time.Time) {
+	if b := p.balance.Load(); b != nil {
+		return b.usable, b.bound, b.at
+	}
+	return 0, 0, time.Time{}
 }
 
 // balancerState is "on", "off", or "" where the manager does not tell.

@@ -16,6 +16,7 @@ import (
 type Planner struct {
 	cluster  atomic.Pointer[ceph.Cluster]
 	balancer atomic.Value // string
+	balance  atomic.Pointer[balance]
 }
 
 // Connected tells the cluster.

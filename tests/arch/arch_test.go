@@ -24,7 +24,7 @@ var layers = [][]string{
 	// Services. They talk to each other over sockets, never by import.
 	{"csi/admin", "csi/controller", "csi/identity", "csi/node", "pkg/agent", "pkg/cli", "pkg/coordinator", "pkg/standalone"},
 	// Drivers, which combine adapters.
-	{"csi/attach", "csi/cephfs", "csi/imageio", "csi/rbd", "csi/registration", "pkg/ledger", "pkg/machine", "pkg/osd", "pkg/rebalance", "pkg/stack/live"},
+	{"csi/attach", "csi/cephfs", "csi/imageio", "csi/rbd", "csi/registration", "pkg/ledger", "pkg/machine", "pkg/osd", "pkg/pools", "pkg/rebalance", "pkg/stack/live"},
 	// Adapters, each of which wraps one outside thing.
 	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/certs", "pkg/command", "pkg/coordinator/raftnode", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/partition/edit", "pkg/rpc/agentapi", "pkg/rpc/coordinatorapi", "pkg/rpc/coordinatorapi/coordinatorv1", "pkg/rpc/localapi", "pkg/rpc/unixhttp", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/inside", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/transfer", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
 	// Pure: no files, no network, no clock, no chance.
@@ -76,7 +76,7 @@ var neighbours = map[string][]string{
 var outside = map[string][]string{
 	"github.com/ceph/go-ceph":             {"pkg/ceph/native"},
 	"github.com/spf13/cobra":              {"cmd/holdfast", "cmd/holdfastd", "pkg/cli"},
-	"github.com/prometheus/client_golang": {"csi/server", "pkg/agent", "pkg/standalone"},
+	"github.com/prometheus/client_golang": {"csi/server", "pkg/agent", "pkg/coordinator", "pkg/standalone"},
 	"os/exec":                             {"pkg/command", "csi/attach/keeper", "pkg/standalone", "pkg/cli"},
 	"C":                                   {"pkg/ceph/native"},
 	"github.com/hashicorp":                {"pkg/coordinator/raftnode"},

@@ -21,7 +21,9 @@ import (
 // coordinatorCaps are all that the coordinators' Ceph user may do.
 var coordinatorCaps = []string{
 	"mon", "allow r, allow command 'osd pg-upmap-items', allow command 'osd rm-pg-upmap-items', allow command 'osd setcrushmap', " +
-		"allow command 'osd set' with key=norebalance, allow command 'osd unset' with key=norebalance",
+		"allow command 'osd set' with key=norebalance, allow command 'osd unset' with key=norebalance, " +
+		"allow command 'osd crush rule create-replicated', allow command 'osd erasure-code-profile set', allow command 'osd pool create', " +
+		"allow command 'osd pool set', allow command 'osd pool application enable'",
 	"mgr", "allow r, allow command 'balancer off'",
 }
 

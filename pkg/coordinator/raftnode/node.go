@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -265,6 +266,12 @@ func (n *Node) Changed() <-chan struct{} { return n.machine.next() }
 
 // CommitIndex is the newest entry of the log that a majority has, as this member knows.
 func (n *Node) CommitIndex() uint64 { return n.raft.CommitIndex() }
+
+// AppliedIndex is the newest entry of the log that View shows.
+func (n *Node) AppliedIndex() uint64 { return n.raft.AppliedIndex() }
+
+// State is leader, candidate, follower or shutdown.
+func (n *Node) State() string { return strings.ToLower(n.raft.State().String()) }
 
 // LastContact is when this member heard of its leader; now, for the leader itself.
 func (n *Node) LastContact() time.Time {

@@ -41,6 +41,12 @@ const (
 	ArrayMismatch   Code = "HF-ARRAY-MISMATCH"
 	PlanStopped     Code = "HF-PLAN-STOPPED"
 	StackDown       Code = "HF-STACK-DOWN"
+
+	CoordinatorNoLeader Code = "HF-COORDINATOR-NO-LEADER"
+	CoordinatorDown     Code = "HF-COORDINATOR-DOWN"
+	CertificateExpires  Code = "HF-CERTIFICATE-EXPIRES"
+	BalancerOn          Code = "HF-BALANCER-ON"
+	PlanWaits           Code = "HF-PLAN-WAITS"
 )
 
 // Text explains a code to the person who meets it.

@@ -1,13 +1,16 @@
 // Package unixhttp is what the APIs on unix sockets share: HTTP over a socket, from both ends. It knows nothing of what
-// is said. Imports the standard library only.
+// is said. It imports nothing of this module but fault.
 package unixhttp
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
 // NewClient returns a client of a socket that has a connection of its own for each request.
@@ -22,6 +25,19 @@ func Transport(socket string) *http.Transport {
 	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
+}
+
+// Loopback listens on a loopback address, of which others on the network see nothing. fault.Invalid for any other.
+func Loopback(ctx context.Context, address string) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+		return nil, fault.New(fault.Invalid, "address of the metrics %q: want a loopback address such as 127.0.0.1:9284", address)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for metrics: %w", err)
+	}
+	return listener, nil
 }
 
 // grace is how long a client may take to send its headers, and calls under way to come to their end.

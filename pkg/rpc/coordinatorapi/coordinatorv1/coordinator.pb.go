@@ -76,7 +76,7 @@ func (x OSDChange_Verb) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OSDChange_Verb.Descriptor instead.
 func (OSDChange_Verb) EnumDescriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{11, 0}
+	return file_coordinator_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type ChangePlanRequest_Verb int32
@@ -134,7 +134,7 @@ func (x ChangePlanRequest_Verb) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangePlanRequest_Verb.Descriptor instead.
 func (ChangePlanRequest_Verb) EnumDescriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{12, 0}
+	return file_coordinator_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type GetStatusRequest struct {
@@ -237,6 +237,7 @@ type Status struct {
 	PlansHeld          uint32                 `protobuf:"varint,8,opt,name=plans_held,json=plansHeld,proto3" json:"plans_held,omitempty"`
 	PlansOver          uint32                 `protobuf:"varint,9,opt,name=plans_over,json=plansOver,proto3" json:"plans_over,omitempty"`
 	Balancer           string                 `protobuf:"bytes,10,opt,name=balancer,proto3" json:"balancer,omitempty"` // of the manager: "on", "off", or "" where it is not known
+	Checks             []*Check               `protobuf:"bytes,11,rep,name=checks,proto3" json:"checks,omitempty"`     // what is wrong, as the member that answers sees it
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -341,6 +342,65 @@ func (x *Status) GetBalancer() string {
 	return ""
 }
 
+func (x *Status) GetChecks() []*Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+type Check struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"` // as `holdfast explain` knows it
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_coordinator_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Check) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Check) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type AddMemberRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Member        *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
@@ -350,7 +410,7 @@ type AddMemberRequest struct {
 
 func (x *AddMemberRequest) Reset() {
 	*x = AddMemberRequest{}
-	mi := &file_coordinator_proto_msgTypes[3]
+	mi := &file_coordinator_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +422,7 @@ func (x *AddMemberRequest) String() string {
 func (*AddMemberRequest) ProtoMessage() {}
 
 func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[3]
+	mi := &file_coordinator_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +435,7 @@ func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
 func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{3}
+	return file_coordinator_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AddMemberRequest) GetMember() *Member {
@@ -394,7 +454,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_coordinator_proto_msgTypes[4]
+	mi := &file_coordinator_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +466,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[4]
+	mi := &file_coordinator_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +479,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{4}
+	return file_coordinator_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoveMemberRequest) GetName() string {
@@ -438,7 +498,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_coordinator_proto_msgTypes[5]
+	mi := &file_coordinator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +510,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[5]
+	mi := &file_coordinator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +523,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{5}
+	return file_coordinator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TransferRequest) GetTo() string {
@@ -481,7 +541,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_coordinator_proto_msgTypes[6]
+	mi := &file_coordinator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +553,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[6]
+	mi := &file_coordinator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +566,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{6}
+	return file_coordinator_proto_rawDescGZIP(), []int{7}
 }
 
 // Chunk is a part of a backup, at most 1 MiB.
@@ -519,7 +579,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_coordinator_proto_msgTypes[7]
+	mi := &file_coordinator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +591,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[7]
+	mi := &file_coordinator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +604,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{7}
+	return file_coordinator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -579,7 +639,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_coordinator_proto_msgTypes[8]
+	mi := &file_coordinator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +651,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[8]
+	mi := &file_coordinator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +664,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{8}
+	return file_coordinator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Plan) GetId() string {
@@ -737,7 +797,7 @@ type ProposePlanRequest struct {
 
 func (x *ProposePlanRequest) Reset() {
 	*x = ProposePlanRequest{}
-	mi := &file_coordinator_proto_msgTypes[9]
+	mi := &file_coordinator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +809,7 @@ func (x *ProposePlanRequest) String() string {
 func (*ProposePlanRequest) ProtoMessage() {}
 
 func (x *ProposePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[9]
+	mi := &file_coordinator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +822,7 @@ func (x *ProposePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposePlanRequest.ProtoReflect.Descriptor instead.
 func (*ProposePlanRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{9}
+	return file_coordinator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProposePlanRequest) GetPlan() []byte {
@@ -799,7 +859,7 @@ type PlanRebalanceRequest struct {
 
 func (x *PlanRebalanceRequest) Reset() {
 	*x = PlanRebalanceRequest{}
-	mi := &file_coordinator_proto_msgTypes[10]
+	mi := &file_coordinator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +871,7 @@ func (x *PlanRebalanceRequest) String() string {
 func (*PlanRebalanceRequest) ProtoMessage() {}
 
 func (x *PlanRebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[10]
+	mi := &file_coordinator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +884,7 @@ func (x *PlanRebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRebalanceRequest.ProtoReflect.Descriptor instead.
 func (*PlanRebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{10}
+	return file_coordinator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PlanRebalanceRequest) GetPreferPairs() bool {
@@ -875,7 +935,7 @@ type OSDChange struct {
 
 func (x *OSDChange) Reset() {
 	*x = OSDChange{}
-	mi := &file_coordinator_proto_msgTypes[11]
+	mi := &file_coordinator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +947,7 @@ func (x *OSDChange) String() string {
 func (*OSDChange) ProtoMessage() {}
 
 func (x *OSDChange) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[11]
+	mi := &file_coordinator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +960,7 @@ func (x *OSDChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OSDChange.ProtoReflect.Descriptor instead.
 func (*OSDChange) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{11}
+	return file_coordinator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OSDChange) GetVerb() OSDChange_Verb {
@@ -931,6 +991,399 @@ func (x *OSDChange) GetBytes() uint64 {
 	return 0
 }
 
+type PlanPoolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Policy        []byte                 `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`                // JSON: what is wanted beyond the policies of the pool, its device class and the cluster
+	Set           bool                   `protobuf:"varint,3,opt,name=set,proto3" json:"set,omitempty"`                     // the pool is there already
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // answer with the plan, and propose nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanPoolRequest) Reset() {
+	*x = PlanPoolRequest{}
+	mi := &file_coordinator_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanPoolRequest) ProtoMessage() {}
+
+func (x *PlanPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanPoolRequest.ProtoReflect.Descriptor instead.
+func (*PlanPoolRequest) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PlanPoolRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PlanPoolRequest) GetPolicy() []byte {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *PlanPoolRequest) GetSet() bool {
+	if x != nil {
+		return x.Set
+	}
+	return false
+}
+
+func (x *PlanPoolRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type Pool struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Id             int64                  `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
+	Type           string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"` // replicated or erasure
+	Size           uint32                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	MinSize        uint32                 `protobuf:"varint,5,opt,name=min_size,json=minSize,proto3" json:"min_size,omitempty"`
+	PgNum          uint32                 `protobuf:"varint,6,opt,name=pg_num,json=pgNum,proto3" json:"pg_num,omitempty"`
+	Rule           string                 `protobuf:"bytes,7,opt,name=rule,proto3" json:"rule,omitempty"`
+	FailureDomain  string                 `protobuf:"bytes,8,opt,name=failure_domain,json=failureDomain,proto3" json:"failure_domain,omitempty"`
+	DeviceClass    string                 `protobuf:"bytes,9,opt,name=device_class,json=deviceClass,proto3" json:"device_class,omitempty"`
+	StoredBytes    uint64                 `protobuf:"varint,10,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`          // before replication
+	AvailableBytes uint64                 `protobuf:"varint,11,opt,name=available_bytes,json=availableBytes,proto3" json:"available_bytes,omitempty"` // before replication
+	Applications   []string               `protobuf:"bytes,12,rep,name=applications,proto3" json:"applications,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Pool) Reset() {
+	*x = Pool{}
+	mi := &file_coordinator_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pool) ProtoMessage() {}
+
+func (x *Pool) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pool.ProtoReflect.Descriptor instead.
+func (*Pool) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Pool) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Pool) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Pool) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Pool) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Pool) GetMinSize() uint32 {
+	if x != nil {
+		return x.MinSize
+	}
+	return 0
+}
+
+func (x *Pool) GetPgNum() uint32 {
+	if x != nil {
+		return x.PgNum
+	}
+	return 0
+}
+
+func (x *Pool) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Pool) GetFailureDomain() string {
+	if x != nil {
+		return x.FailureDomain
+	}
+	return ""
+}
+
+func (x *Pool) GetDeviceClass() string {
+	if x != nil {
+		return x.DeviceClass
+	}
+	return ""
+}
+
+func (x *Pool) GetStoredBytes() uint64 {
+	if x != nil {
+		return x.StoredBytes
+	}
+	return 0
+}
+
+func (x *Pool) GetAvailableBytes() uint64 {
+	if x != nil {
+		return x.AvailableBytes
+	}
+	return 0
+}
+
+func (x *Pool) GetApplications() []string {
+	if x != nil {
+		return x.Applications
+	}
+	return nil
+}
+
+type ListPoolsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"` // 0: 100; at most 1000
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoolsRequest) Reset() {
+	*x = ListPoolsRequest{}
+	mi := &file_coordinator_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoolsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoolsRequest) ProtoMessage() {}
+
+func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
+func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListPoolsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListPoolsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListPoolsResponse has the pools by name.
+type ListPoolsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pools         []*Pool                `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoolsResponse) Reset() {
+	*x = ListPoolsResponse{}
+	mi := &file_coordinator_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoolsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoolsResponse) ProtoMessage() {}
+
+func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
+func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListPoolsResponse) GetPools() []*Pool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *ListPoolsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type ExplainPoolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainPoolRequest) Reset() {
+	*x = ExplainPoolRequest{}
+	mi := &file_coordinator_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPoolRequest) ProtoMessage() {}
+
+func (x *ExplainPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPoolRequest.ProtoReflect.Descriptor instead.
+func (*ExplainPoolRequest) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ExplainPoolRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ExplainPoolResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Explanation   []byte                 `protobuf:"bytes,1,opt,name=explanation,proto3" json:"explanation,omitempty"` // JSON
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainPoolResponse) Reset() {
+	*x = ExplainPoolResponse{}
+	mi := &file_coordinator_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPoolResponse) ProtoMessage() {}
+
+func (x *ExplainPoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPoolResponse.ProtoReflect.Descriptor instead.
+func (*ExplainPoolResponse) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ExplainPoolResponse) GetExplanation() []byte {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
+}
+
 type ChangePlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -944,7 +1397,7 @@ type ChangePlanRequest struct {
 
 func (x *ChangePlanRequest) Reset() {
 	*x = ChangePlanRequest{}
-	mi := &file_coordinator_proto_msgTypes[12]
+	mi := &file_coordinator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1409,7 @@ func (x *ChangePlanRequest) String() string {
 func (*ChangePlanRequest) ProtoMessage() {}
 
 func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[12]
+	mi := &file_coordinator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1422,7 @@ func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanRequest.ProtoReflect.Descriptor instead.
 func (*ChangePlanRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{12}
+	return file_coordinator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ChangePlanRequest) GetId() string {
@@ -1016,7 +1469,7 @@ type GetPlanRequest struct {
 
 func (x *GetPlanRequest) Reset() {
 	*x = GetPlanRequest{}
-	mi := &file_coordinator_proto_msgTypes[13]
+	mi := &file_coordinator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1481,7 @@ func (x *GetPlanRequest) String() string {
 func (*GetPlanRequest) ProtoMessage() {}
 
 func (x *GetPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[13]
+	mi := &file_coordinator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1494,7 @@ func (x *GetPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlanRequest.ProtoReflect.Descriptor instead.
 func (*GetPlanRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{13}
+	return file_coordinator_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetPlanRequest) GetId() string {
@@ -1062,7 +1515,7 @@ type ListPlansRequest struct {
 
 func (x *ListPlansRequest) Reset() {
 	*x = ListPlansRequest{}
-	mi := &file_coordinator_proto_msgTypes[14]
+	mi := &file_coordinator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1527,7 @@ func (x *ListPlansRequest) String() string {
 func (*ListPlansRequest) ProtoMessage() {}
 
 func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[14]
+	mi := &file_coordinator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1540,7 @@ func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlansRequest.ProtoReflect.Descriptor instead.
 func (*ListPlansRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{14}
+	return file_coordinator_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListPlansRequest) GetPageSize() uint32 {
@@ -1121,7 +1574,7 @@ type ListPlansResponse struct {
 
 func (x *ListPlansResponse) Reset() {
 	*x = ListPlansResponse{}
-	mi := &file_coordinator_proto_msgTypes[15]
+	mi := &file_coordinator_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1586,7 @@ func (x *ListPlansResponse) String() string {
 func (*ListPlansResponse) ProtoMessage() {}
 
 func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[15]
+	mi := &file_coordinator_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1599,7 @@ func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlansResponse.ProtoReflect.Descriptor instead.
 func (*ListPlansResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{15}
+	return file_coordinator_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListPlansResponse) GetPlans() []*Plan {
@@ -1172,7 +1625,7 @@ type WatchPlansRequest struct {
 
 func (x *WatchPlansRequest) Reset() {
 	*x = WatchPlansRequest{}
-	mi := &file_coordinator_proto_msgTypes[16]
+	mi := &file_coordinator_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1637,7 @@ func (x *WatchPlansRequest) String() string {
 func (*WatchPlansRequest) ProtoMessage() {}
 
 func (x *WatchPlansRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[16]
+	mi := &file_coordinator_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1650,7 @@ func (x *WatchPlansRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPlansRequest.ProtoReflect.Descriptor instead.
 func (*WatchPlansRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{16}
+	return file_coordinator_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchPlansRequest) GetId() string {
@@ -1218,7 +1671,7 @@ type Throttle struct {
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_coordinator_proto_msgTypes[17]
+	mi := &file_coordinator_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1683,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[17]
+	mi := &file_coordinator_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1696,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{17}
+	return file_coordinator_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Throttle) GetBackfillsPerOsd() uint32 {
@@ -1275,7 +1728,7 @@ type GetThrottleRequest struct {
 
 func (x *GetThrottleRequest) Reset() {
 	*x = GetThrottleRequest{}
-	mi := &file_coordinator_proto_msgTypes[18]
+	mi := &file_coordinator_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1740,7 @@ func (x *GetThrottleRequest) String() string {
 func (*GetThrottleRequest) ProtoMessage() {}
 
 func (x *GetThrottleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[18]
+	mi := &file_coordinator_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1753,7 @@ func (x *GetThrottleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetThrottleRequest.ProtoReflect.Descriptor instead.
 func (*GetThrottleRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{18}
+	return file_coordinator_proto_rawDescGZIP(), []int{25}
 }
 
 type Policy struct {
@@ -1314,7 +1767,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_coordinator_proto_msgTypes[19]
+	mi := &file_coordinator_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1779,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[19]
+	mi := &file_coordinator_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1792,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{19}
+	return file_coordinator_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Policy) GetName() string {
@@ -1374,7 +1827,7 @@ type SetPolicyRequest struct {
 
 func (x *SetPolicyRequest) Reset() {
 	*x = SetPolicyRequest{}
-	mi := &file_coordinator_proto_msgTypes[20]
+	mi := &file_coordinator_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1839,7 @@ func (x *SetPolicyRequest) String() string {
 func (*SetPolicyRequest) ProtoMessage() {}
 
 func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[20]
+	mi := &file_coordinator_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1852,7 @@ func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{20}
+	return file_coordinator_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetPolicyRequest) GetPolicy() *Policy {
@@ -1425,13 +1878,15 @@ func (x *SetPolicyRequest) GetKey() string {
 
 type ListPoliciesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"` // 0: 100; at most 1000
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_coordinator_proto_msgTypes[21]
+	mi := &file_coordinator_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1898,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[21]
+	mi := &file_coordinator_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,19 +1911,34 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{21}
+	return file_coordinator_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListPoliciesRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListPoliciesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
 }
 
 type ListPoliciesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Policies      []*Policy              `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_coordinator_proto_msgTypes[22]
+	mi := &file_coordinator_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1950,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[22]
+	mi := &file_coordinator_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1963,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{22}
+	return file_coordinator_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -1501,6 +1971,13 @@ func (x *ListPoliciesResponse) GetPolicies() []*Policy {
 		return x.Policies
 	}
 	return nil
+}
+
+func (x *ListPoliciesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type Event struct {
@@ -1515,7 +1992,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_coordinator_proto_msgTypes[23]
+	mi := &file_coordinator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +2004,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[23]
+	mi := &file_coordinator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +2017,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{23}
+	return file_coordinator_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Event) GetAt() *timestamppb.Timestamp {
@@ -1581,7 +2058,7 @@ type ListHistoryRequest struct {
 
 func (x *ListHistoryRequest) Reset() {
 	*x = ListHistoryRequest{}
-	mi := &file_coordinator_proto_msgTypes[24]
+	mi := &file_coordinator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +2070,7 @@ func (x *ListHistoryRequest) String() string {
 func (*ListHistoryRequest) ProtoMessage() {}
 
 func (x *ListHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[24]
+	mi := &file_coordinator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +2083,7 @@ func (x *ListHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHistoryRequest.ProtoReflect.Descriptor instead.
 func (*ListHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{24}
+	return file_coordinator_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListHistoryRequest) GetPageSize() uint32 {
@@ -1634,7 +2111,7 @@ type ListHistoryResponse struct {
 
 func (x *ListHistoryResponse) Reset() {
 	*x = ListHistoryResponse{}
-	mi := &file_coordinator_proto_msgTypes[25]
+	mi := &file_coordinator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +2123,7 @@ func (x *ListHistoryResponse) String() string {
 func (*ListHistoryResponse) ProtoMessage() {}
 
 func (x *ListHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[25]
+	mi := &file_coordinator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +2136,7 @@ func (x *ListHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHistoryResponse.ProtoReflect.Descriptor instead.
 func (*ListHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{25}
+	return file_coordinator_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListHistoryResponse) GetEvents() []*Event {
@@ -1690,7 +2167,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_coordinator_proto_msgTypes[26]
+	mi := &file_coordinator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +2179,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[26]
+	mi := &file_coordinator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +2192,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{26}
+	return file_coordinator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Node) GetName() string {
@@ -1769,7 +2246,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_coordinator_proto_msgTypes[27]
+	mi := &file_coordinator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1781,7 +2258,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[27]
+	mi := &file_coordinator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1794,7 +2271,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{27}
+	return file_coordinator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListNodesRequest) GetInventory() bool {
@@ -1813,7 +2290,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_coordinator_proto_msgTypes[28]
+	mi := &file_coordinator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +2302,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[28]
+	mi := &file_coordinator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +2315,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{28}
+	return file_coordinator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -1858,7 +2335,7 @@ type SetMaintenanceRequest struct {
 
 func (x *SetMaintenanceRequest) Reset() {
 	*x = SetMaintenanceRequest{}
-	mi := &file_coordinator_proto_msgTypes[29]
+	mi := &file_coordinator_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2347,7 @@ func (x *SetMaintenanceRequest) String() string {
 func (*SetMaintenanceRequest) ProtoMessage() {}
 
 func (x *SetMaintenanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[29]
+	mi := &file_coordinator_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2360,7 @@ func (x *SetMaintenanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMaintenanceRequest.ProtoReflect.Descriptor instead.
 func (*SetMaintenanceRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{29}
+	return file_coordinator_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SetMaintenanceRequest) GetNode() string {
@@ -1908,7 +2385,7 @@ type SetMaintenanceResponse struct {
 
 func (x *SetMaintenanceResponse) Reset() {
 	*x = SetMaintenanceResponse{}
-	mi := &file_coordinator_proto_msgTypes[30]
+	mi := &file_coordinator_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2397,7 @@ func (x *SetMaintenanceResponse) String() string {
 func (*SetMaintenanceResponse) ProtoMessage() {}
 
 func (x *SetMaintenanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[30]
+	mi := &file_coordinator_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2410,7 @@ func (x *SetMaintenanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMaintenanceResponse.ProtoReflect.Descriptor instead.
 func (*SetMaintenanceResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{30}
+	return file_coordinator_proto_rawDescGZIP(), []int{37}
 }
 
 type ReportNodeRequest struct {
@@ -1947,7 +2424,7 @@ type ReportNodeRequest struct {
 
 func (x *ReportNodeRequest) Reset() {
 	*x = ReportNodeRequest{}
-	mi := &file_coordinator_proto_msgTypes[31]
+	mi := &file_coordinator_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2436,7 @@ func (x *ReportNodeRequest) String() string {
 func (*ReportNodeRequest) ProtoMessage() {}
 
 func (x *ReportNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[31]
+	mi := &file_coordinator_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2449,7 @@ func (x *ReportNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportNodeRequest.ProtoReflect.Descriptor instead.
 func (*ReportNodeRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{31}
+	return file_coordinator_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReportNodeRequest) GetBoot() string {
@@ -2004,7 +2481,7 @@ type ReportNodeResponse struct {
 
 func (x *ReportNodeResponse) Reset() {
 	*x = ReportNodeResponse{}
-	mi := &file_coordinator_proto_msgTypes[32]
+	mi := &file_coordinator_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2493,7 @@ func (x *ReportNodeResponse) String() string {
 func (*ReportNodeResponse) ProtoMessage() {}
 
 func (x *ReportNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[32]
+	mi := &file_coordinator_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2506,7 @@ func (x *ReportNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportNodeResponse.ProtoReflect.Descriptor instead.
 func (*ReportNodeResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{32}
+	return file_coordinator_proto_rawDescGZIP(), []int{39}
 }
 
 type SetSubjectRequest struct {
@@ -2042,7 +2519,7 @@ type SetSubjectRequest struct {
 
 func (x *SetSubjectRequest) Reset() {
 	*x = SetSubjectRequest{}
-	mi := &file_coordinator_proto_msgTypes[33]
+	mi := &file_coordinator_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2531,7 @@ func (x *SetSubjectRequest) String() string {
 func (*SetSubjectRequest) ProtoMessage() {}
 
 func (x *SetSubjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[33]
+	mi := &file_coordinator_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2544,7 @@ func (x *SetSubjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSubjectRequest.ProtoReflect.Descriptor instead.
 func (*SetSubjectRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{33}
+	return file_coordinator_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetSubjectRequest) GetSubject() string {
@@ -2093,7 +2570,7 @@ type SetSubjectResponse struct {
 
 func (x *SetSubjectResponse) Reset() {
 	*x = SetSubjectResponse{}
-	mi := &file_coordinator_proto_msgTypes[34]
+	mi := &file_coordinator_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2582,7 @@ func (x *SetSubjectResponse) String() string {
 func (*SetSubjectResponse) ProtoMessage() {}
 
 func (x *SetSubjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[34]
+	mi := &file_coordinator_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2595,7 @@ func (x *SetSubjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSubjectResponse.ProtoReflect.Descriptor instead.
 func (*SetSubjectResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{34}
+	return file_coordinator_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetSubjectResponse) GetHash() string {
@@ -2139,7 +2616,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_coordinator_proto_msgTypes[35]
+	mi := &file_coordinator_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2151,7 +2628,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[35]
+	mi := &file_coordinator_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2641,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{35}
+	return file_coordinator_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Lease) GetHolder() string {
@@ -2198,7 +2675,7 @@ type TakeWorkRequest struct {
 
 func (x *TakeWorkRequest) Reset() {
 	*x = TakeWorkRequest{}
-	mi := &file_coordinator_proto_msgTypes[36]
+	mi := &file_coordinator_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2687,7 @@ func (x *TakeWorkRequest) String() string {
 func (*TakeWorkRequest) ProtoMessage() {}
 
 func (x *TakeWorkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[36]
+	mi := &file_coordinator_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2700,7 @@ func (x *TakeWorkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeWorkRequest.ProtoReflect.Descriptor instead.
 func (*TakeWorkRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{36}
+	return file_coordinator_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TakeWorkRequest) GetPlan() string {
@@ -2251,7 +2728,7 @@ type Work struct {
 
 func (x *Work) Reset() {
 	*x = Work{}
-	mi := &file_coordinator_proto_msgTypes[37]
+	mi := &file_coordinator_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2740,7 @@ func (x *Work) String() string {
 func (*Work) ProtoMessage() {}
 
 func (x *Work) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[37]
+	mi := &file_coordinator_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2753,7 @@ func (x *Work) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Work.ProtoReflect.Descriptor instead.
 func (*Work) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{37}
+	return file_coordinator_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Work) GetLease() *Lease {
@@ -2312,7 +2789,7 @@ type ReportStepRequest struct {
 
 func (x *ReportStepRequest) Reset() {
 	*x = ReportStepRequest{}
-	mi := &file_coordinator_proto_msgTypes[38]
+	mi := &file_coordinator_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2801,7 @@ func (x *ReportStepRequest) String() string {
 func (*ReportStepRequest) ProtoMessage() {}
 
 func (x *ReportStepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[38]
+	mi := &file_coordinator_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2814,7 @@ func (x *ReportStepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStepRequest.ProtoReflect.Descriptor instead.
 func (*ReportStepRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{38}
+	return file_coordinator_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReportStepRequest) GetPlan() string {
@@ -2379,7 +2856,7 @@ type Orders struct {
 
 func (x *Orders) Reset() {
 	*x = Orders{}
-	mi := &file_coordinator_proto_msgTypes[39]
+	mi := &file_coordinator_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2868,7 @@ func (x *Orders) String() string {
 func (*Orders) ProtoMessage() {}
 
 func (x *Orders) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[39]
+	mi := &file_coordinator_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2881,7 @@ func (x *Orders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Orders.ProtoReflect.Descriptor instead.
 func (*Orders) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{39}
+	return file_coordinator_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Orders) GetLease() *Lease {
@@ -2436,7 +2913,7 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x10GetStatusRequest\"6\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xad\x03\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xe5\x03\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x06leader\x18\x02 \x01(\v2\x1f.holdfast.coordinator.v1.MemberR\x06leader\x12\x12\n" +
@@ -2450,7 +2927,11 @@ const file_coordinator_proto_rawDesc = "" +
 	"\n" +
 	"plans_over\x18\t \x01(\rR\tplansOver\x12\x1a\n" +
 	"\bbalancer\x18\n" +
-	" \x01(\tR\bbalancer\"K\n" +
+	" \x01(\tR\bbalancer\x126\n" +
+	"\x06checks\x18\v \x03(\v2\x1e.holdfast.coordinator.v1.CheckR\x06checks\"5\n" +
+	"\x05Check\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"K\n" +
 	"\x10AddMemberRequest\x127\n" +
 	"\x06member\x18\x01 \x01(\v2\x1f.holdfast.coordinator.v1.MemberR\x06member\")\n" +
 	"\x13RemoveMemberRequest\x12\x12\n" +
@@ -2507,7 +2988,37 @@ const file_coordinator_proto_rawDesc = "" +
 	"\n" +
 	"VERB_DRAIN\x10\x02\x12\x0f\n" +
 	"\vVERB_REMOVE\x10\x03B\x06\n" +
-	"\x04_osd\"\x96\x02\n" +
+	"\x04_osd\"h\n" +
+	"\x0fPlanPoolRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06policy\x18\x02 \x01(\fR\x06policy\x12\x10\n" +
+	"\x03set\x18\x03 \x01(\bR\x03set\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\xd2\x02\n" +
+	"\x04Pool\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\rR\x04size\x12\x19\n" +
+	"\bmin_size\x18\x05 \x01(\rR\aminSize\x12\x15\n" +
+	"\x06pg_num\x18\x06 \x01(\rR\x05pgNum\x12\x12\n" +
+	"\x04rule\x18\a \x01(\tR\x04rule\x12%\n" +
+	"\x0efailure_domain\x18\b \x01(\tR\rfailureDomain\x12!\n" +
+	"\fdevice_class\x18\t \x01(\tR\vdeviceClass\x12!\n" +
+	"\fstored_bytes\x18\n" +
+	" \x01(\x04R\vstoredBytes\x12'\n" +
+	"\x0favailable_bytes\x18\v \x01(\x04R\x0eavailableBytes\x12\"\n" +
+	"\fapplications\x18\f \x03(\tR\fapplications\"N\n" +
+	"\x10ListPoolsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"p\n" +
+	"\x11ListPoolsResponse\x123\n" +
+	"\x05pools\x18\x01 \x03(\v2\x1d.holdfast.coordinator.v1.PoolR\x05pools\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"(\n" +
+	"\x12ExplainPoolRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"7\n" +
+	"\x13ExplainPoolResponse\x12 \n" +
+	"\vexplanation\x18\x01 \x01(\fR\vexplanation\"\x96\x02\n" +
 	"\x11ChangePlanRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12C\n" +
 	"\x04verb\x18\x02 \x01(\x0e2/.holdfast.coordinator.v1.ChangePlanRequest.VerbR\x04verb\x12\x14\n" +
@@ -2546,10 +3057,14 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x10SetPolicyRequest\x127\n" +
 	"\x06policy\x18\x01 \x01(\v2\x1f.holdfast.coordinator.v1.PolicyR\x06policy\x12\x16\n" +
 	"\x06remove\x18\x02 \x01(\bR\x06remove\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\tR\x03key\"\x15\n" +
-	"\x13ListPoliciesRequest\"S\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\"Q\n" +
+	"\x13ListPoliciesRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"{\n" +
 	"\x14ListPoliciesResponse\x12;\n" +
-	"\bpolicies\x18\x01 \x03(\v2\x1f.holdfast.coordinator.v1.PolicyR\bpolicies\"i\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x1f.holdfast.coordinator.v1.PolicyR\bpolicies\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"i\n" +
 	"\x05Event\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x10\n" +
 	"\x03who\x18\x02 \x01(\tR\x03who\x12\x12\n" +
@@ -2610,7 +3125,7 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x06Orders\x124\n" +
 	"\x05lease\x18\x01 \x01(\v2\x1e.holdfast.coordinator.v1.LeaseR\x05lease\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
-	"\x04rest\x18\x03 \x01(\tR\x04rest2\xf5\x10\n" +
+	"\x04rest\x18\x03 \x01(\tR\x04rest2\x98\x13\n" +
 	"\vCoordinator\x12W\n" +
 	"\tGetStatus\x12).holdfast.coordinator.v1.GetStatusRequest\x1a\x1f.holdfast.coordinator.v1.Status\x12W\n" +
 	"\tAddMember\x12).holdfast.coordinator.v1.AddMemberRequest\x1a\x1f.holdfast.coordinator.v1.Status\x12]\n" +
@@ -2619,7 +3134,10 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x06Backup\x12&.holdfast.coordinator.v1.BackupRequest\x1a\x1e.holdfast.coordinator.v1.Chunk0\x01\x12L\n" +
 	"\aRestore\x12\x1e.holdfast.coordinator.v1.Chunk\x1a\x1f.holdfast.coordinator.v1.Status(\x01\x12Y\n" +
 	"\vProposePlan\x12+.holdfast.coordinator.v1.ProposePlanRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12]\n" +
-	"\rPlanRebalance\x12-.holdfast.coordinator.v1.PlanRebalanceRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12W\n" +
+	"\rPlanRebalance\x12-.holdfast.coordinator.v1.PlanRebalanceRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12S\n" +
+	"\bPlanPool\x12(.holdfast.coordinator.v1.PlanPoolRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12b\n" +
+	"\tListPools\x12).holdfast.coordinator.v1.ListPoolsRequest\x1a*.holdfast.coordinator.v1.ListPoolsResponse\x12h\n" +
+	"\vExplainPool\x12+.holdfast.coordinator.v1.ExplainPoolRequest\x1a,.holdfast.coordinator.v1.ExplainPoolResponse\x12W\n" +
 	"\n" +
 	"ChangePlan\x12*.holdfast.coordinator.v1.ChangePlanRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12Q\n" +
 	"\aGetPlan\x12'.holdfast.coordinator.v1.GetPlanRequest\x1a\x1d.holdfast.coordinator.v1.Plan\x12b\n" +
@@ -2654,129 +3172,144 @@ func file_coordinator_proto_rawDescGZIP() []byte {
 }
 
 var file_coordinator_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_coordinator_proto_goTypes = []any{
 	(OSDChange_Verb)(0),            // 0: holdfast.coordinator.v1.OSDChange.Verb
 	(ChangePlanRequest_Verb)(0),    // 1: holdfast.coordinator.v1.ChangePlanRequest.Verb
 	(*GetStatusRequest)(nil),       // 2: holdfast.coordinator.v1.GetStatusRequest
 	(*Member)(nil),                 // 3: holdfast.coordinator.v1.Member
 	(*Status)(nil),                 // 4: holdfast.coordinator.v1.Status
-	(*AddMemberRequest)(nil),       // 5: holdfast.coordinator.v1.AddMemberRequest
-	(*RemoveMemberRequest)(nil),    // 6: holdfast.coordinator.v1.RemoveMemberRequest
-	(*TransferRequest)(nil),        // 7: holdfast.coordinator.v1.TransferRequest
-	(*BackupRequest)(nil),          // 8: holdfast.coordinator.v1.BackupRequest
-	(*Chunk)(nil),                  // 9: holdfast.coordinator.v1.Chunk
-	(*Plan)(nil),                   // 10: holdfast.coordinator.v1.Plan
-	(*ProposePlanRequest)(nil),     // 11: holdfast.coordinator.v1.ProposePlanRequest
-	(*PlanRebalanceRequest)(nil),   // 12: holdfast.coordinator.v1.PlanRebalanceRequest
-	(*OSDChange)(nil),              // 13: holdfast.coordinator.v1.OSDChange
-	(*ChangePlanRequest)(nil),      // 14: holdfast.coordinator.v1.ChangePlanRequest
-	(*GetPlanRequest)(nil),         // 15: holdfast.coordinator.v1.GetPlanRequest
-	(*ListPlansRequest)(nil),       // 16: holdfast.coordinator.v1.ListPlansRequest
-	(*ListPlansResponse)(nil),      // 17: holdfast.coordinator.v1.ListPlansResponse
-	(*WatchPlansRequest)(nil),      // 18: holdfast.coordinator.v1.WatchPlansRequest
-	(*Throttle)(nil),               // 19: holdfast.coordinator.v1.Throttle
-	(*GetThrottleRequest)(nil),     // 20: holdfast.coordinator.v1.GetThrottleRequest
-	(*Policy)(nil),                 // 21: holdfast.coordinator.v1.Policy
-	(*SetPolicyRequest)(nil),       // 22: holdfast.coordinator.v1.SetPolicyRequest
-	(*ListPoliciesRequest)(nil),    // 23: holdfast.coordinator.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),   // 24: holdfast.coordinator.v1.ListPoliciesResponse
-	(*Event)(nil),                  // 25: holdfast.coordinator.v1.Event
-	(*ListHistoryRequest)(nil),     // 26: holdfast.coordinator.v1.ListHistoryRequest
-	(*ListHistoryResponse)(nil),    // 27: holdfast.coordinator.v1.ListHistoryResponse
-	(*Node)(nil),                   // 28: holdfast.coordinator.v1.Node
-	(*ListNodesRequest)(nil),       // 29: holdfast.coordinator.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),      // 30: holdfast.coordinator.v1.ListNodesResponse
-	(*SetMaintenanceRequest)(nil),  // 31: holdfast.coordinator.v1.SetMaintenanceRequest
-	(*SetMaintenanceResponse)(nil), // 32: holdfast.coordinator.v1.SetMaintenanceResponse
-	(*ReportNodeRequest)(nil),      // 33: holdfast.coordinator.v1.ReportNodeRequest
-	(*ReportNodeResponse)(nil),     // 34: holdfast.coordinator.v1.ReportNodeResponse
-	(*SetSubjectRequest)(nil),      // 35: holdfast.coordinator.v1.SetSubjectRequest
-	(*SetSubjectResponse)(nil),     // 36: holdfast.coordinator.v1.SetSubjectResponse
-	(*Lease)(nil),                  // 37: holdfast.coordinator.v1.Lease
-	(*TakeWorkRequest)(nil),        // 38: holdfast.coordinator.v1.TakeWorkRequest
-	(*Work)(nil),                   // 39: holdfast.coordinator.v1.Work
-	(*ReportStepRequest)(nil),      // 40: holdfast.coordinator.v1.ReportStepRequest
-	(*Orders)(nil),                 // 41: holdfast.coordinator.v1.Orders
-	(*timestamppb.Timestamp)(nil),  // 42: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 43: google.protobuf.Duration
+	(*Check)(nil),                  // 5: holdfast.coordinator.v1.Check
+	(*AddMemberRequest)(nil),       // 6: holdfast.coordinator.v1.AddMemberRequest
+	(*RemoveMemberRequest)(nil),    // 7: holdfast.coordinator.v1.RemoveMemberRequest
+	(*TransferRequest)(nil),        // 8: holdfast.coordinator.v1.TransferRequest
+	(*BackupRequest)(nil),          // 9: holdfast.coordinator.v1.BackupRequest
+	(*Chunk)(nil),                  // 10: holdfast.coordinator.v1.Chunk
+	(*Plan)(nil),                   // 11: holdfast.coordinator.v1.Plan
+	(*ProposePlanRequest)(nil),     // 12: holdfast.coordinator.v1.ProposePlanRequest
+	(*PlanRebalanceRequest)(nil),   // 13: holdfast.coordinator.v1.PlanRebalanceRequest
+	(*OSDChange)(nil),              // 14: holdfast.coordinator.v1.OSDChange
+	(*PlanPoolRequest)(nil),        // 15: holdfast.coordinator.v1.PlanPoolRequest
+	(*Pool)(nil),                   // 16: holdfast.coordinator.v1.Pool
+	(*ListPoolsRequest)(nil),       // 17: holdfast.coordinator.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),      // 18: holdfast.coordinator.v1.ListPoolsResponse
+	(*ExplainPoolRequest)(nil),     // 19: holdfast.coordinator.v1.ExplainPoolRequest
+	(*ExplainPoolResponse)(nil),    // 20: holdfast.coordinator.v1.ExplainPoolResponse
+	(*ChangePlanRequest)(nil),      // 21: holdfast.coordinator.v1.ChangePlanRequest
+	(*GetPlanRequest)(nil),         // 22: holdfast.coordinator.v1.GetPlanRequest
+	(*ListPlansRequest)(nil),       // 23: holdfast.coordinator.v1.ListPlansRequest
+	(*ListPlansResponse)(nil),      // 24: holdfast.coordinator.v1.ListPlansResponse
+	(*WatchPlansRequest)(nil),      // 25: holdfast.coordinator.v1.WatchPlansRequest
+	(*Throttle)(nil),               // 26: holdfast.coordinator.v1.Throttle
+	(*GetThrottleRequest)(nil),     // 27: holdfast.coordinator.v1.GetThrottleRequest
+	(*Policy)(nil),                 // 28: holdfast.coordinator.v1.Policy
+	(*SetPolicyRequest)(nil),       // 29: holdfast.coordinator.v1.SetPolicyRequest
+	(*ListPoliciesRequest)(nil),    // 30: holdfast.coordinator.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),   // 31: holdfast.coordinator.v1.ListPoliciesResponse
+	(*Event)(nil),                  // 32: holdfast.coordinator.v1.Event
+	(*ListHistoryRequest)(nil),     // 33: holdfast.coordinator.v1.ListHistoryRequest
+	(*ListHistoryResponse)(nil),    // 34: holdfast.coordinator.v1.ListHistoryResponse
+	(*Node)(nil),                   // 35: holdfast.coordinator.v1.Node
+	(*ListNodesRequest)(nil),       // 36: holdfast.coordinator.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),      // 37: holdfast.coordinator.v1.ListNodesResponse
+	(*SetMaintenanceRequest)(nil),  // 38: holdfast.coordinator.v1.SetMaintenanceRequest
+	(*SetMaintenanceResponse)(nil), // 39: holdfast.coordinator.v1.SetMaintenanceResponse
+	(*ReportNodeRequest)(nil),      // 40: holdfast.coordinator.v1.ReportNodeRequest
+	(*ReportNodeResponse)(nil),     // 41: holdfast.coordinator.v1.ReportNodeResponse
+	(*SetSubjectRequest)(nil),      // 42: holdfast.coordinator.v1.SetSubjectRequest
+	(*SetSubjectResponse)(nil),     // 43: holdfast.coordinator.v1.SetSubjectResponse
+	(*Lease)(nil),                  // 44: holdfast.coordinator.v1.Lease
+	(*TakeWorkRequest)(nil),        // 45: holdfast.coordinator.v1.TakeWorkRequest
+	(*Work)(nil),                   // 46: holdfast.coordinator.v1.Work
+	(*ReportStepRequest)(nil),      // 47: holdfast.coordinator.v1.ReportStepRequest
+	(*Orders)(nil),                 // 48: holdfast.coordinator.v1.Orders
+	(*timestamppb.Timestamp)(nil),  // 49: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 50: google.protobuf.Duration
 }
 var file_coordinator_proto_depIdxs = []int32{
 	3,  // 0: holdfast.coordinator.v1.Status.leader:type_name -> holdfast.coordinator.v1.Member
 	3,  // 1: holdfast.coordinator.v1.Status.members:type_name -> holdfast.coordinator.v1.Member
-	42, // 2: holdfast.coordinator.v1.Status.last_contact:type_name -> google.protobuf.Timestamp
-	42, // 3: holdfast.coordinator.v1.Status.certificate_expires:type_name -> google.protobuf.Timestamp
-	3,  // 4: holdfast.coordinator.v1.AddMemberRequest.member:type_name -> holdfast.coordinator.v1.Member
-	42, // 5: holdfast.coordinator.v1.Plan.proposed:type_name -> google.protobuf.Timestamp
-	42, // 6: holdfast.coordinator.v1.Plan.approved:type_name -> google.protobuf.Timestamp
-	42, // 7: holdfast.coordinator.v1.Plan.ended:type_name -> google.protobuf.Timestamp
-	13, // 8: holdfast.coordinator.v1.PlanRebalanceRequest.changes:type_name -> holdfast.coordinator.v1.OSDChange
-	0,  // 9: holdfast.coordinator.v1.OSDChange.verb:type_name -> holdfast.coordinator.v1.OSDChange.Verb
-	1,  // 10: holdfast.coordinator.v1.ChangePlanRequest.verb:type_name -> holdfast.coordinator.v1.ChangePlanRequest.Verb
-	10, // 11: holdfast.coordinator.v1.ListPlansResponse.plans:type_name -> holdfast.coordinator.v1.Plan
-	43, // 12: holdfast.coordinator.v1.Throttle.commit_latency:type_name -> google.protobuf.Duration
-	21, // 13: holdfast.coordinator.v1.SetPolicyRequest.policy:type_name -> holdfast.coordinator.v1.Policy
-	21, // 14: holdfast.coordinator.v1.ListPoliciesResponse.policies:type_name -> holdfast.coordinator.v1.Policy
-	42, // 15: holdfast.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	25, // 16: holdfast.coordinator.v1.ListHistoryResponse.events:type_name -> holdfast.coordinator.v1.Event
-	42, // 17: holdfast.coordinator.v1.Node.reported:type_name -> google.protobuf.Timestamp
-	28, // 18: holdfast.coordinator.v1.ListNodesResponse.nodes:type_name -> holdfast.coordinator.v1.Node
-	42, // 19: holdfast.coordinator.v1.Lease.until:type_name -> google.protobuf.Timestamp
-	43, // 20: holdfast.coordinator.v1.TakeWorkRequest.for:type_name -> google.protobuf.Duration
-	37, // 21: holdfast.coordinator.v1.Work.lease:type_name -> holdfast.coordinator.v1.Lease
-	43, // 22: holdfast.coordinator.v1.ReportStepRequest.for:type_name -> google.protobuf.Duration
-	37, // 23: holdfast.coordinator.v1.Orders.lease:type_name -> holdfast.coordinator.v1.Lease
-	2,  // 24: holdfast.coordinator.v1.Coordinator.GetStatus:input_type -> holdfast.coordinator.v1.GetStatusRequest
-	5,  // 25: holdfast.coordinator.v1.Coordinator.AddMember:input_type -> holdfast.coordinator.v1.AddMemberRequest
-	6,  // 26: holdfast.coordinator.v1.Coordinator.RemoveMember:input_type -> holdfast.coordinator.v1.RemoveMemberRequest
-	7,  // 27: holdfast.coordinator.v1.Coordinator.Transfer:input_type -> holdfast.coordinator.v1.TransferRequest
-	8,  // 28: holdfast.coordinator.v1.Coordinator.Backup:input_type -> holdfast.coordinator.v1.BackupRequest
-	9,  // 29: holdfast.coordinator.v1.Coordinator.Restore:input_type -> holdfast.coordinator.v1.Chunk
-	11, // 30: holdfast.coordinator.v1.Coordinator.ProposePlan:input_type -> holdfast.coordinator.v1.ProposePlanRequest
-	12, // 31: holdfast.coordinator.v1.Coordinator.PlanRebalance:input_type -> holdfast.coordinator.v1.PlanRebalanceRequest
-	14, // 32: holdfast.coordinator.v1.Coordinator.ChangePlan:input_type -> holdfast.coordinator.v1.ChangePlanRequest
-	15, // 33: holdfast.coordinator.v1.Coordinator.GetPlan:input_type -> holdfast.coordinator.v1.GetPlanRequest
-	16, // 34: holdfast.coordinator.v1.Coordinator.ListPlans:input_type -> holdfast.coordinator.v1.ListPlansRequest
-	18, // 35: holdfast.coordinator.v1.Coordinator.WatchPlans:input_type -> holdfast.coordinator.v1.WatchPlansRequest
-	19, // 36: holdfast.coordinator.v1.Coordinator.SetThrottle:input_type -> holdfast.coordinator.v1.Throttle
-	20, // 37: holdfast.coordinator.v1.Coordinator.GetThrottle:input_type -> holdfast.coordinator.v1.GetThrottleRequest
-	22, // 38: holdfast.coordinator.v1.Coordinator.SetPolicy:input_type -> holdfast.coordinator.v1.SetPolicyRequest
-	23, // 39: holdfast.coordinator.v1.Coordinator.ListPolicies:input_type -> holdfast.coordinator.v1.ListPoliciesRequest
-	26, // 40: holdfast.coordinator.v1.Coordinator.ListHistory:input_type -> holdfast.coordinator.v1.ListHistoryRequest
-	29, // 41: holdfast.coordinator.v1.Coordinator.ListNodes:input_type -> holdfast.coordinator.v1.ListNodesRequest
-	31, // 42: holdfast.coordinator.v1.Coordinator.SetMaintenance:input_type -> holdfast.coordinator.v1.SetMaintenanceRequest
-	33, // 43: holdfast.coordinator.v1.Coordinator.ReportNode:input_type -> holdfast.coordinator.v1.ReportNodeRequest
-	35, // 44: holdfast.coordinator.v1.Coordinator.SetSubject:input_type -> holdfast.coordinator.v1.SetSubjectRequest
-	38, // 45: holdfast.coordinator.v1.Coordinator.TakeWork:input_type -> holdfast.coordinator.v1.TakeWorkRequest
-	40, // 46: holdfast.coordinator.v1.Coordinator.ReportStep:input_type -> holdfast.coordinator.v1.ReportStepRequest
-	4,  // 47: holdfast.coordinator.v1.Coordinator.GetStatus:output_type -> holdfast.coordinator.v1.Status
-	4,  // 48: holdfast.coordinator.v1.Coordinator.AddMember:output_type -> holdfast.coordinator.v1.Status
-	4,  // 49: holdfast.coordinator.v1.Coordinator.RemoveMember:output_type -> holdfast.coordinator.v1.Status
-	4,  // 50: holdfast.coordinator.v1.Coordinator.Transfer:output_type -> holdfast.coordinator.v1.Status
-	9,  // 51: holdfast.coordinator.v1.Coordinator.Backup:output_type -> holdfast.coordinator.v1.Chunk
-	4,  // 52: holdfast.coordinator.v1.Coordinator.Restore:output_type -> holdfast.coordinator.v1.Status
-	10, // 53: holdfast.coordinator.v1.Coordinator.ProposePlan:output_type -> holdfast.coordinator.v1.Plan
-	10, // 54: holdfast.coordinator.v1.Coordinator.PlanRebalance:output_type -> holdfast.coordinator.v1.Plan
-	10, // 55: holdfast.coordinator.v1.Coordinator.ChangePlan:output_type -> holdfast.coordinator.v1.Plan
-	10, // 56: holdfast.coordinator.v1.Coordinator.GetPlan:output_type -> holdfast.coordinator.v1.Plan
-	17, // 57: holdfast.coordinator.v1.Coordinator.ListPlans:output_type -> holdfast.coordinator.v1.ListPlansResponse
-	10, // 58: holdfast.coordinator.v1.Coordinator.WatchPlans:output_type -> holdfast.coordinator.v1.Plan
-	19, // 59: holdfast.coordinator.v1.Coordinator.SetThrottle:output_type -> holdfast.coordinator.v1.Throttle
-	19, // 60: holdfast.coordinator.v1.Coordinator.GetThrottle:output_type -> holdfast.coordinator.v1.Throttle
-	21, // 61: holdfast.coordinator.v1.Coordinator.SetPolicy:output_type -> holdfast.coordinator.v1.Policy
-	24, // 62: holdfast.coordinator.v1.Coordinator.ListPolicies:output_type -> holdfast.coordinator.v1.ListPoliciesResponse
-	27, // 63: holdfast.coordinator.v1.Coordinator.ListHistory:output_type -> holdfast.coordinator.v1.ListHistoryResponse
-	30, // 64: holdfast.coordinator.v1.Coordinator.ListNodes:output_type -> holdfast.coordinator.v1.ListNodesResponse
-	32, // 65: holdfast.coordinator.v1.Coordinator.SetMaintenance:output_type -> holdfast.coordinator.v1.SetMaintenanceResponse
-	34, // 66: holdfast.coordinator.v1.Coordinator.ReportNode:output_type -> holdfast.coordinator.v1.ReportNodeResponse
-	36, // 67: holdfast.coordinator.v1.Coordinator.SetSubject:output_type -> holdfast.coordinator.v1.SetSubjectResponse
-	39, // 68: holdfast.coordinator.v1.Coordinator.TakeWork:output_type -> holdfast.coordinator.v1.Work
-	41, // 69: holdfast.coordinator.v1.Coordinator.ReportStep:output_type -> holdfast.coordinator.v1.Orders
-	47, // [47:70] is the sub-list for method output_type
-	24, // [24:47] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	49, // 2: holdfast.coordinator.v1.Status.last_contact:type_name -> google.protobuf.Timestamp
+	49, // 3: holdfast.coordinator.v1.Status.certificate_expires:type_name -> google.protobuf.Timestamp
+	5,  // 4: holdfast.coordinator.v1.Status.checks:type_name -> holdfast.coordinator.v1.Check
+	3,  // 5: holdfast.coordinator.v1.AddMemberRequest.member:type_name -> holdfast.coordinator.v1.Member
+	49, // 6: holdfast.coordinator.v1.Plan.proposed:type_name -> google.protobuf.Timestamp
+	49, // 7: holdfast.coordinator.v1.Plan.approved:type_name -> google.protobuf.Timestamp
+	49, // 8: holdfast.coordinator.v1.Plan.ended:type_name -> google.protobuf.Timestamp
+	14, // 9: holdfast.coordinator.v1.PlanRebalanceRequest.changes:type_name -> holdfast.coordinator.v1.OSDChange
+	0,  // 10: holdfast.coordinator.v1.OSDChange.verb:type_name -> holdfast.coordinator.v1.OSDChange.Verb
+	16, // 11: holdfast.coordinator.v1.ListPoolsResponse.pools:type_name -> holdfast.coordinator.v1.Pool
+	1,  // 12: holdfast.coordinator.v1.ChangePlanRequest.verb:type_name -> holdfast.coordinator.v1.ChangePlanRequest.Verb
+	11, // 13: holdfast.coordinator.v1.ListPlansResponse.plans:type_name -> holdfast.coordinator.v1.Plan
+	50, // 14: holdfast.coordinator.v1.Throttle.commit_latency:type_name -> google.protobuf.Duration
+	28, // 15: holdfast.coordinator.v1.SetPolicyRequest.policy:type_name -> holdfast.coordinator.v1.Policy
+	28, // 16: holdfast.coordinator.v1.ListPoliciesResponse.policies:type_name -> holdfast.coordinator.v1.Policy
+	49, // 17: holdfast.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	32, // 18: holdfast.coordinator.v1.ListHistoryResponse.events:type_name -> holdfast.coordinator.v1.Event
+	49, // 19: holdfast.coordinator.v1.Node.reported:type_name -> google.protobuf.Timestamp
+	35, // 20: holdfast.coordinator.v1.ListNodesResponse.nodes:type_name -> holdfast.coordinator.v1.Node
+	49, // 21: holdfast.coordinator.v1.Lease.until:type_name -> google.protobuf.Timestamp
+	50, // 22: holdfast.coordinator.v1.TakeWorkRequest.for:type_name -> google.protobuf.Duration
+	44, // 23: holdfast.coordinator.v1.Work.lease:type_name -> holdfast.coordinator.v1.Lease
+	50, // 24: holdfast.coordinator.v1.ReportStepRequest.for:type_name -> google.protobuf.Duration
+	44, // 25: holdfast.coordinator.v1.Orders.lease:type_name -> holdfast.coordinator.v1.Lease
+	2,  // 26: holdfast.coordinator.v1.Coordinator.GetStatus:input_type -> holdfast.coordinator.v1.GetStatusRequest
+	6,  // 27: holdfast.coordinator.v1.Coordinator.AddMember:input_type -> holdfast.coordinator.v1.AddMemberRequest
+	7,  // 28: holdfast.coordinator.v1.Coordinator.RemoveMember:input_type -> holdfast.coordinator.v1.RemoveMemberRequest
+	8,  // 29: holdfast.coordinator.v1.Coordinator.Transfer:input_type -> holdfast.coordinator.v1.TransferRequest
+	9,  // 30: holdfast.coordinator.v1.Coordinator.Backup:input_type -> holdfast.coordinator.v1.BackupRequest
+	10, // 31: holdfast.coordinator.v1.Coordinator.Restore:input_type -> holdfast.coordinator.v1.Chunk
+	12, // 32: holdfast.coordinator.v1.Coordinator.ProposePlan:input_type -> holdfast.coordinator.v1.ProposePlanRequest
+	13, // 33: holdfast.coordinator.v1.Coordinator.PlanRebalance:input_type -> holdfast.coordinator.v1.PlanRebalanceRequest
+	15, // 34: holdfast.coordinator.v1.Coordinator.PlanPool:input_type -> holdfast.coordinator.v1.PlanPoolRequest
+	17, // 35: holdfast.coordinator.v1.Coordinator.ListPools:input_type -> holdfast.coordinator.v1.ListPoolsRequest
+	19, // 36: holdfast.coordinator.v1.Coordinator.ExplainPool:input_type -> holdfast.coordinator.v1.ExplainPoolRequest
+	21, // 37: holdfast.coordinator.v1.Coordinator.ChangePlan:input_type -> holdfast.coordinator.v1.ChangePlanRequest
+	22, // 38: holdfast.coordinator.v1.Coordinator.GetPlan:input_type -> holdfast.coordinator.v1.GetPlanRequest
+	23, // 39: holdfast.coordinator.v1.Coordinator.ListPlans:input_type -> holdfast.coordinator.v1.ListPlansRequest
+	25, // 40: holdfast.coordinator.v1.Coordinator.WatchPlans:input_type -> holdfast.coordinator.v1.WatchPlansRequest
+	26, // 41: holdfast.coordinator.v1.Coordinator.SetThrottle:input_type -> holdfast.coordinator.v1.Throttle
+	27, // 42: holdfast.coordinator.v1.Coordinator.GetThrottle:input_type -> holdfast.coordinator.v1.GetThrottleRequest
+	29, // 43: holdfast.coordinator.v1.Coordinator.SetPolicy:input_type -> holdfast.coordinator.v1.SetPolicyRequest
+	30, // 44: holdfast.coordinator.v1.Coordinator.ListPolicies:input_type -> holdfast.coordinator.v1.ListPoliciesRequest
+	33, // 45: holdfast.coordinator.v1.Coordinator.ListHistory:input_type -> holdfast.coordinator.v1.ListHistoryRequest
+	36, // 46: holdfast.coordinator.v1.Coordinator.ListNodes:input_type -> holdfast.coordinator.v1.ListNodesRequest
+	38, // 47: holdfast.coordinator.v1.Coordinator.SetMaintenance:input_type -> holdfast.coordinator.v1.SetMaintenanceRequest
+	40, // 48: holdfast.coordinator.v1.Coordinator.ReportNode:input_type -> holdfast.coordinator.v1.ReportNodeRequest
+	42, // 49: holdfast.coordinator.v1.Coordinator.SetSubject:input_type -> holdfast.coordinator.v1.SetSubjectRequest
+	45, // 50: holdfast.coordinator.v1.Coordinator.TakeWork:input_type -> holdfast.coordinator.v1.TakeWorkRequest
+	47, // 51: holdfast.coordinator.v1.Coordinator.ReportStep:input_type -> holdfast.coordinator.v1.ReportStepRequest
+	4,  // 52: holdfast.coordinator.v1.Coordinator.GetStatus:output_type -> holdfast.coordinator.v1.Status
+	4,  // 53: holdfast.coordinator.v1.Coordinator.AddMember:output_type -> holdfast.coordinator.v1.Status
+	4,  // 54: holdfast.coordinator.v1.Coordinator.RemoveMember:output_type -> holdfast.coordinator.v1.Status
+	4,  // 55: holdfast.coordinator.v1.Coordinator.Transfer:output_type -> holdfast.coordinator.v1.Status
+	10, // 56: holdfast.coordinator.v1.Coordinator.Backup:output_type -> holdfast.coordinator.v1.Chunk
+	4,  // 57: holdfast.coordinator.v1.Coordinator.Restore:output_type -> holdfast.coordinator.v1.Status
+	11, // 58: holdfast.coordinator.v1.Coordinator.ProposePlan:output_type -> holdfast.coordinator.v1.Plan
+	11, // 59: holdfast.coordinator.v1.Coordinator.PlanRebalance:output_type -> holdfast.coordinator.v1.Plan
+	11, // 60: holdfast.coordinator.v1.Coordinator.PlanPool:output_type -> holdfast.coordinator.v1.Plan
+	18, // 61: holdfast.coordinator.v1.Coordinator.ListPools:output_type -> holdfast.coordinator.v1.ListPoolsResponse
+	20, // 62: holdfast.coordinator.v1.Coordinator.ExplainPool:output_type -> holdfast.coordinator.v1.ExplainPoolResponse
+	11, // 63: holdfast.coordinator.v1.Coordinator.ChangePlan:output_type -> holdfast.coordinator.v1.Plan
+	11, // 64: holdfast.coordinator.v1.Coordinator.GetPlan:output_type -> holdfast.coordinator.v1.Plan
+	24, // 65: holdfast.coordinator.v1.Coordinator.ListPlans:output_type -> holdfast.coordinator.v1.ListPlansResponse
+	11, // 66: holdfast.coordinator.v1.Coordinator.WatchPlans:output_type -> holdfast.coordinator.v1.Plan
+	26, // 67: holdfast.coordinator.v1.Coordinator.SetThrottle:output_type -> holdfast.coordinator.v1.Throttle
+	26, // 68: holdfast.coordinator.v1.Coordinator.GetThrottle:output_type -> holdfast.coordinator.v1.Throttle
+	28, // 69: holdfast.coordinator.v1.Coordinator.SetPolicy:output_type -> holdfast.coordinator.v1.Policy
+	31, // 70: holdfast.coordinator.v1.Coordinator.ListPolicies:output_type -> holdfast.coordinator.v1.ListPoliciesResponse
+	34, // 71: holdfast.coordinator.v1.Coordinator.ListHistory:output_type -> holdfast.coordinator.v1.ListHistoryResponse
+	37, // 72: holdfast.coordinator.v1.Coordinator.ListNodes:output_type -> holdfast.coordinator.v1.ListNodesResponse
+	39, // 73: holdfast.coordinator.v1.Coordinator.SetMaintenance:output_type -> holdfast.coordinator.v1.SetMaintenanceResponse
+	41, // 74: holdfast.coordinator.v1.Coordinator.ReportNode:output_type -> holdfast.coordinator.v1.ReportNodeResponse
+	43, // 75: holdfast.coordinator.v1.Coordinator.SetSubject:output_type -> holdfast.coordinator.v1.SetSubjectResponse
+	46, // 76: holdfast.coordinator.v1.Coordinator.TakeWork:output_type -> holdfast.coordinator.v1.Work
+	48, // 77: holdfast.coordinator.v1.Coordinator.ReportStep:output_type -> holdfast.coordinator.v1.Orders
+	52, // [52:78] is the sub-list for method output_type
+	26, // [26:52] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_coordinator_proto_init() }
@@ -2784,14 +3317,14 @@ func file_coordinator_proto_init() {
 	if File_coordinator_proto != nil {
 		return
 	}
-	file_coordinator_proto_msgTypes[11].OneofWrappers = []any{}
+	file_coordinator_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coordinator_proto_rawDesc), len(file_coordinator_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   40,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

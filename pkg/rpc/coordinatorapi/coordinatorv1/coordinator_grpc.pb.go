@@ -31,6 +31,9 @@ const (
 	Coordinator_Restore_FullMethodName        = "/holdfast.coordinator.v1.Coordinator/Restore"
 	Coordinator_ProposePlan_FullMethodName    = "/holdfast.coordinator.v1.Coordinator/ProposePlan"
 	Coordinator_PlanRebalance_FullMethodName  = "/holdfast.coordinator.v1.Coordinator/PlanRebalance"
+	Coordinator_PlanPool_FullMethodName       = "/holdfast.coordinator.v1.Coordinator/PlanPool"
+	Coordinator_ListPools_FullMethodName      = "/holdfast.coordinator.v1.Coordinator/ListPools"
+	Coordinator_ExplainPool_FullMethodName    = "/holdfast.coordinator.v1.Coordinator/ExplainPool"
 	Coordinator_ChangePlan_FullMethodName     = "/holdfast.coordinator.v1.Coordinator/ChangePlan"
 	Coordinator_GetPlan_FullMethodName        = "/holdfast.coordinator.v1.Coordinator/GetPlan"
 	Coordinator_ListPlans_FullMethodName      = "/holdfast.coordinator.v1.Coordinator/ListPlans"
@@ -67,6 +70,10 @@ type CoordinatorClient interface {
 	ProposePlan(ctx context.Context, in *ProposePlanRequest, opts ...grpc.CallOption) (*Plan, error)
 	// PlanRebalance proposes a plan that changes the cluster's OSDs, if that is asked for, and balances the pools over them.
 	PlanRebalance(ctx context.Context, in *PlanRebalanceRequest, opts ...grpc.CallOption) (*Plan, error)
+	// PlanPool proposes a plan that makes a pool, or sets one, as its policies want it.
+	PlanPool(ctx context.Context, in *PlanPoolRequest, opts ...grpc.CallOption) (*Plan, error)
+	ListPools(ctx context.Context, in *ListPoolsRequest, opts ...grpc.CallOption) (*ListPoolsResponse, error)
+	ExplainPool(ctx context.Context, in *ExplainPoolRequest, opts ...grpc.CallOption) (*ExplainPoolResponse, error)
 	ChangePlan(ctx context.Context, in *ChangePlanRequest, opts ...grpc.CallOption) (*Plan, error)
 	GetPlan(ctx context.Context, in *GetPlanRequest, opts ...grpc.CallOption) (*Plan, error)
 	ListPlans(ctx context.Context, in *ListPlansRequest, opts ...grpc.CallOption) (*ListPlansResponse, error)
@@ -181,6 +188,36 @@ func (c *coordinatorClient) PlanRebalance(ctx context.Context, in *PlanRebalance
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Plan)
 	err := c.cc.Invoke(ctx, Coordinator_PlanRebalance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *coordinatorClient) PlanPool(ctx context.Context, in *PlanPoolRequest, opts ...grpc.CallOption) (*Plan, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Plan)
+	err := c.cc.Invoke(ctx, Coordinator_PlanPool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *coordinatorClient) ListPools(ctx context.Context, in *ListPoolsRequest, opts ...grpc.CallOption) (*ListPoolsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPoolsResponse)
+	err := c.cc.Invoke(ctx, Coordinator_ListPools_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *coordinatorClient) ExplainPool(ctx context.Context, in *ExplainPoolRequest, opts ...grpc.CallOption) (*ExplainPoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainPoolResponse)
+	err := c.cc.Invoke(ctx, Coordinator_ExplainPool_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -365,6 +402,10 @@ type CoordinatorServer interface {
 	ProposePlan(context.Context, *ProposePlanRequest) (*Plan, error)
 	// PlanRebalance proposes a plan that changes the cluster's OSDs, if that is asked for, and balances the pools over them.
 	PlanRebalance(context.Context, *PlanRebalanceRequest) (*Plan, error)
+	// PlanPool proposes a plan that makes a pool, or sets one, as its policies want it.
+	PlanPool(context.Context, *PlanPoolRequest) (*Plan, error)
+	ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error)
+	ExplainPool(context.Context, *ExplainPoolRequest) (*ExplainPoolResponse, error)
 	ChangePlan(context.Context, *ChangePlanRequest) (*Plan, error)
 	GetPlan(context.Context, *GetPlanRequest) (*Plan, error)
 	ListPlans(context.Context, *ListPlansRequest) (*ListPlansResponse, error)
@@ -416,6 +457,15 @@ func (UnimplementedCoordinatorServer) ProposePlan(context.Context, *ProposePlanR
 }
 func (UnimplementedCoordinatorServer) PlanRebalance(context.Context, *PlanRebalanceRequest) (*Plan, error) {
 	return nil, status.Error(codes.Unimplemented, "method PlanRebalance not implemented")
+}
+func (UnimplementedCoordinatorServer) PlanPool(context.Context, *PlanPoolRequest) (*Plan, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanPool not implemented")
+}
+func (UnimplementedCoordinatorServer) ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPools not implemented")
+}
+func (UnimplementedCoordinatorServer) ExplainPool(context.Context, *ExplainPoolRequest) (*ExplainPoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainPool not implemented")
 }
 func (UnimplementedCoordinatorServer) ChangePlan(context.Context, *ChangePlanRequest) (*Plan, error) {
 	return nil, status.Error(codes.Unimplemented, "method ChangePlan not implemented")
@@ -605,6 +655,60 @@ func _Coordinator_PlanRebalance_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CoordinatorServer).PlanRebalance(ctx, req.(*PlanRebalanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Coordinator_PlanPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanPoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordinatorServer).PlanPool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coordinator_PlanPool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordinatorServer).PlanPool(ctx, req.(*PlanPoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Coordinator_ListPools_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPoolsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordinatorServer).ListPools(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coordinator_ListPools_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordinatorServer).ListPools(ctx, req.(*ListPoolsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Coordinator_ExplainPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainPoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordinatorServer).ExplainPool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coordinator_ExplainPool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordinatorServer).ExplainPool(ctx, req.(*ExplainPoolRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -902,6 +1006,18 @@ var Coordinator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "PlanRebalance",
 			Handler:    _Coordinator_PlanRebalance_Handler,
+		},
+		{
+			MethodName: "PlanPool",
+			Handler:    _Coordinator_PlanPool_Handler,
+		},
+		{
+			MethodName: "ListPools",
+			Handler:    _Coordinator_ListPools_Handler,
+		},
+		{
+			MethodName: "ExplainPool",
+			Handler:    _Coordinator_ExplainPool_Handler,
 		},
 		{
 			MethodName: "ChangePlan",
