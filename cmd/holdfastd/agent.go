@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,17 +15,22 @@ import (
 
 	"github.com/holdfast-storage/holdfast/csi/server"
 	"github.com/holdfast-storage/holdfast/pkg/agent"
+	"github.com/holdfast-storage/holdfast/pkg/agent/uplink"
 	"github.com/holdfast-storage/holdfast/pkg/ceph/native"
+	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
 	"github.com/holdfast-storage/holdfast/pkg/disk"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/machine"
 	"github.com/holdfast-storage/holdfast/pkg/md"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	"github.com/holdfast-storage/holdfast/pkg/smart"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -41,6 +47,8 @@ type agentFlags struct {
 	latency, rescan                                     time.Duration
 	healthEvery, scrubEvery                             time.Duration
 	disks                                               disk.Config
+	certs                                               string
+	coordinators                                        []string
 }
 
 func agentCommand() *cobra.Command {
@@ -64,6 +72,8 @@ func agentCommand() *cobra.Command {
 	flags.DurationVar(&f.healthEvery, "health-every", time.Hour, "how often disks are asked for their health by smartctl (a disk that sleeps is not woken); 0: never")
 	flags.DurationVar(&f.scrubEvery, "scrub-every", 30*24*time.Hour, "how often each array of a stack compares its copies or parity; 0: never")
 	flags.StringVar(&f.minSize, "min-size", disk.DefaultMinSize.String(), "smaller disks are not free")
+	flags.StringSliceVar(&f.coordinators, "coordinators", nil, "HOST:PORT,... of the coordinators, which give the orders then (default: none: orders come over the socket)")
+	flags.StringVar(&f.certs, "certs", "/etc/holdfast/certs", "with --coordinators: directory with ca.crt, tls.crt and tls.key of agent/NODE; followed when they change")
 	flags.StringVar(&f.disks.Root, "root", "/", "root directory of the machine; in a container, where the host's is mounted")
 	flags.StringArrayVar(&f.disks.Asked, "device", nil, "a loop or UML device that counts as a disk, for tests")
 	_ = flags.MarkHidden("device")
@@ -77,6 +87,10 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	}
 	log = log.With(obs.KeyDaemon, "agent")
 	limits, err := f.read()
+	if err != nil {
+		return err
+	}
+	store, err := f.identity()
 	if err != nil {
 		return err
 	}
@@ -103,7 +117,7 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	monitor := f.monitor(book, watcher, log)
 	a = agent.New(agent.Config{
 		Version: version, Node: f.node, DataDir: f.dataDir, MetricsURL: "http://" + metrics.Addr().String() + "/metrics",
-		Ledger: book, OSDs: osds, Inventory: watcher.Inventory, Log: log, Problems: func() []agentapi.Check { return monitor.Sight().Checks() },
+		Coordinated: store != nil, Ledger: book, OSDs: osds, Inventory: watcher.Inventory, Log: log, Problems: func() []agentapi.Check { return monitor.Sight().Checks() },
 		Worker: &machine.Machine{Ledger: book, Devices: machine.NewDisks(f.disks), Limits: limits, More: osds.Registry()},
 	})
 	monitor.Looked = a.Propose
@@ -114,7 +128,65 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	group.Go(func() error { return monitor.Run(ctx) })
 	group.Go(func() error { return a.ServeMetrics(ctx, metrics, monitor.Sight) })
 	group.Go(func() error { return watchDisks(ctx, watcher, log) })
+	if store != nil {
+		client := coordinatorapi.New(store, f.coordinators)
+		defer client.Close()
+		up := uplink.New(uplink.Config{
+			Node: f.node, Client: client, Agent: a, Records: recordsOf(book), Withdraw: func(id plan.ID) error { return journal.Withdraw(book.Dir, id) },
+			State: stateOf(book, osds), Inventory: watcher.Inventory, Log: log,
+		})
+		group.Go(func() error { return up.Run(ctx) })
+		group.Go(func() error {
+			store.Follow(ctx, certificateLook, func(err error) { log.Warn("new certificate not taken", obs.KeyError, err) })
+			return nil
+		})
+	}
 	return group.Wait()
+}
+
+// identity opens the certificate by which coordinators know this node; nil without --coordinators.
+func (f *agentFlags) identity() (*certs.Store, error) {
+	if len(f.coordinators) == 0 {
+		return nil, nil
+	}
+	store, err := certs.Open(f.certs)
+	if err != nil {
+		return nil, err
+	}
+	if want := (certs.Identity{Role: certs.Agent, Name: f.node}); store.Identity() != want {
+		return nil, fmt.Errorf("the certificate in %s is for %s, and this is %s: --node-id says the node's name", f.certs, store.Identity(), want)
+	}
+	return store, nil
+}
+
+// recordsOf reads journals.
+func recordsOf(book ledger.Ledger) func(plan.ID) ([]executor.Record, error) {
+	return func(id plan.ID) ([]executor.Record, error) {
+		e, err := journal.Read(book.Dir, id)
+		if errors.Is(err, fault.NotFound) {
+			return nil, nil
+		}
+		return e.Records, err
+	}
+}
+
+// stateOf looks at what plans are for.
+func stateOf(book ledger.Ledger, osds *machine.OSDs) func(context.Context, plan.Plan) (json.RawMessage, error) {
+	return func(ctx context.Context, p plan.Plan) (json.RawMessage, error) {
+		var now any
+		var err error
+		if kind, _ := ledger.Subject(p); kind == ledger.Stacks {
+			now, err = book.Now(p)
+		} else {
+			ctx, cancel := context.WithTimeout(ctx, askWithin)
+			defer cancel()
+			now, err = osds.Now(ctx, p)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(now)
+	}
 }
 
 // read checks what the flags say.

@@ -45,8 +45,10 @@ type Config struct {
 	// Problems are what others found wrong; nil for none.
 	Problems   func() []agentapi.Check
 	MetricsURL string
-	Log        *slog.Logger
-	Now        func() time.Time
+	// Coordinated: coordinators give the orders, and nobody at this machine does.
+	Coordinated bool
+	Log         *slog.Logger
+	Now         func() time.Time
 }
 
 // Agent is the agent of a node.
@@ -99,7 +101,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	retry := time.NewTicker(retryEvery)
 	defer retry.Stop()
 	for ctx.Err() == nil {
-		changed := a.changed()
+		changed := a.Changed()
 		if now := a.Inventory().Generation; now != disks {
 			disks = now
 			a.retry(ctx)
@@ -233,8 +235,8 @@ func (a *Agent) set(change func()) {
 	a.wake = make(chan struct{})
 }
 
-// changed is closed at the next change.
-func (a *Agent) changed() <-chan struct{} {
+// Changed is closed at the next change.
+func (a *Agent) Changed() <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.wake

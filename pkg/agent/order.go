@@ -30,32 +30,12 @@ type Order struct {
 	Token string // names what is at stake
 }
 
-// Source gives orders beside the socket of this machine: a coordinator. An order may come twice.
-type Source interface {
-	// Next waits for an order. answer is called once, with what has become of the plan. The error ends the following.
-	Next(ctx context.Context) (o Order, answer func(agentapi.Plan, error), err error)
-}
-
-// Follow takes orders of a source until ctx ends.
-func (a *Agent) Follow(ctx context.Context, source Source) error {
-	for {
-		o, answer, err := source.Next(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("wait for orders: %w", err)
-		}
-		answer(a.Take(ctx, o))
-	}
-}
-
 // Take carries an order out. fault.Aborted for a term that is older than the newest one seen here; else errors as of package
 // ledger.
 func (a *Agent) Take(ctx context.Context, o Order) (agentapi.Plan, error) {
 	a.orders.Lock()
 	defer a.orders.Unlock()
-	if err := a.terms.accept(o.Term); err != nil {
+	if err := a.mayOrder(o); err != nil {
 		return agentapi.Plan{}, err
 	}
 	if !a.mayRun() {
@@ -75,6 +55,20 @@ func (a *Agent) Take(ctx context.Context, o Order) (agentapi.Plan, error) {
 	}
 	return a.view(e), nil
 }
+
+// mayOrder refuses who may not give an order. Anybody at this machine may propose: that does nothing.
+func (a *Agent) mayOrder(o Order) error {
+	if o.Term == 0 && o.Do == agentapi.Propose {
+		return nil
+	}
+	if o.Term == 0 && a.Coordinated {
+		return fault.New(fault.Aborted, "this node takes orders of the coordinators: give them there (holdfast plan --certs DIR, with a person's certificate)")
+	}
+	return a.terms.accept(o.Term)
+}
+
+// Term is the newest term that this node has seen; 0 if there never was a coordinator.
+func (a *Agent) Term() (uint64, error) { return a.terms.newest() }
 
 // take does the verb and leaves the whole id in o.
 func (a *Agent) take(ctx context.Context, o *Order) error {

@@ -71,7 +71,7 @@ func (a *Agent) KeepOSDs(ctx context.Context) error {
 // awaitRun waits until the agent may run plans; false if ctx ends before.
 func (a *Agent) awaitRun(ctx context.Context) bool {
 	for {
-		changed := a.changed()
+		changed := a.Changed()
 		if a.mayRun() {
 			return true
 		}

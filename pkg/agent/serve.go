@@ -31,7 +31,7 @@ func (a *Agent) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+agentapi.PathStatus, handle(a, func(*http.Request) (agentapi.Status, error) { return a.Status() }))
 	mux.HandleFunc("GET "+agentapi.PathInventory, handle(a, a.inventory))
-	mux.HandleFunc("GET "+agentapi.PathPlans, handle(a, a.plans))
+	mux.HandleFunc("GET "+agentapi.PathPlans, handle(a, func(*http.Request) ([]agentapi.Plan, error) { return a.Plans() }))
 	mux.HandleFunc("POST "+agentapi.PathPlans, handle(a, a.propose))
 	mux.HandleFunc("GET "+agentapi.PathPlans+"/{id}/"+agentapi.PathWatch, a.watch)
 	mux.HandleFunc("POST "+agentapi.PathPlans+"/{id}/{verb}", handle(a, a.verb))
@@ -73,7 +73,8 @@ func (a *Agent) inventory(*http.Request) (agentapi.Inventory, error) {
 	return agentapi.Inventory{Generation: i.Generation, Scanned: i.Scanned, Disks: i.Disks}, nil
 }
 
-func (a *Agent) plans(*http.Request) ([]agentapi.Plan, error) {
+// Plans lists all plans: those that were approved, the oldest first, then the proposals.
+func (a *Agent) Plans() ([]agentapi.Plan, error) {
 	list, err := a.Ledger.List()
 	plans := make([]agentapi.Plan, 0, len(list))
 	for _, e := range list {
@@ -123,7 +124,7 @@ func (a *Agent) verb(r *http.Request) (agentapi.Plan, error) {
 func (a *Agent) watch(w http.ResponseWriter, r *http.Request) {
 	encoder, control := json.NewEncoder(w), http.NewResponseController(w)
 	for last := ""; ; {
-		changed := a.changed()
+		changed := a.Changed()
 		e, err := a.Ledger.Find(plan.ID(r.PathValue("id")))
 		if err != nil && last == "" {
 			a.fail(w, r, err)

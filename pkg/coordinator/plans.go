@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
@@ -20,7 +22,7 @@ import (
 // mostPlan is the largest plan, in bytes.
 const mostPlan = 4 << 20
 
-// ProposePlan takes a plan in.
+// ProposePlan takes a plan in. An agent proposes for its own node alone.
 func (s *Server) ProposePlan(ctx context.Context, r *coordinatorv1.ProposePlanRequest) (*coordinatorv1.Plan, error) {
 	if len(r.GetPlan()) > mostPlan {
 		return nil, fault.New(fault.Range, "a plan of %d bytes: %d are possible", len(r.GetPlan()), mostPlan)
@@ -29,7 +31,21 @@ func (s *Server) ProposePlan(ctx context.Context, r *coordinatorv1.ProposePlanRe
 	if err != nil {
 		return nil, err
 	}
-	return s.change(ctx, r.GetKey(), &fsm.Propose{Plan: p, Node: storage.NodeID(r.GetNode())})
+	node := r.GetNode()
+	if who := caller(ctx); who.Role == certs.Agent {
+		if node != who.Name || slices.ContainsFunc(p.Steps, func(step plan.Step) bool { return step.Executor == fsm.Coordinator }) {
+			return nil, fault.New(fault.Denied, "%s may propose plans for the disks of %s alone", who, who.Name)
+		}
+	}
+	return s.change(ctx, r.GetKey(), &fsm.Propose{Plan: p, Node: storage.NodeID(node), Subject: onNode(p.Subject, node)})
+}
+
+// onNode is the name that a node's subject has among those of all nodes, such as "stack media on n1"; "" if it has that already.
+func onNode(subject, node string) string {
+	if node == "" || strings.HasSuffix(subject, " on "+node) {
+		return ""
+	}
+	return subject + " on " + node
 }
 
 // usualBackfills is how many shards move to or from one OSD in a wave, unless somebody says otherwise.
@@ -97,13 +113,18 @@ func (s *Server) change(ctx context.Context, key string, b fsm.Body) (*coordinat
 func (s *Server) GetPlan(ctx context.Context, r *coordinatorv1.GetPlanRequest) (m *coordinatorv1.Plan, err error) {
 	err = s.read(ctx, func(state *fsm.State) error {
 		e, ok := state.Plans[plan.ID(r.GetId())]
-		if !ok {
+		if !ok || !concerns(caller(ctx), e) {
 			return fault.New(fault.NotFound, "there is no plan %s", r.GetId())
 		}
 		m, err = message(e, true)
 		return err
 	})
 	return m, err
+}
+
+// concerns reports whether somebody may know of a plan: agents know of those of their own nodes.
+func concerns(who certs.Identity, e *fsm.Entry) bool {
+	return who.Role != certs.Agent || string(e.Node) == who.Name
 }
 
 // The sizes of a page.
@@ -122,7 +143,7 @@ func (s *Server) ListPlans(ctx context.Context, r *coordinatorv1.ListPlansReques
 	err := s.read(ctx, func(state *fsm.State) error {
 		for _, id := range slices.Sorted(maps.Keys(state.Plans)) {
 			e := state.Plans[id]
-			if string(id) <= r.GetPageToken() || e.Over() && !r.GetOver() {
+			if string(id) <= r.GetPageToken() || e.Over() && !r.GetOver() || !concerns(caller(ctx), e) {
 				continue
 			}
 			if len(answer.Plans) == pageSize(r.GetPageSize()) {
@@ -186,14 +207,14 @@ func after(ctx context.Context, d time.Duration) <-chan struct{} {
 func (s *Server) news(ctx context.Context, id plan.ID, sent map[plan.ID]string) (list []*coordinatorv1.Plan, over bool, err error) {
 	err = s.read(ctx, func(state *fsm.State) error {
 		if e, ok := state.Plans[id]; id != "" {
-			if !ok {
+			if !ok || !concerns(caller(ctx), e) {
 				return fault.New(fault.NotFound, "there is no plan %s", id)
 			}
 			over = e.Over()
 		}
 		for _, key := range slices.Sorted(maps.Keys(state.Plans)) {
 			e := state.Plans[key]
-			if id != "" && key != id || id == "" && e.Over() && sent[key] == "" {
+			if id != "" && key != id || id == "" && e.Over() && sent[key] == "" || !concerns(caller(ctx), e) {
 				continue
 			}
 			m, err := message(e, false)
@@ -218,7 +239,7 @@ func message(e *fsm.Entry, whole bool) (*coordinatorv1.Plan, error) {
 	}
 	m := &coordinatorv1.Plan{
 		Id: string(e.Plan.ID), Node: string(e.Node), Phase: string(e.Phase), ProposedBy: e.By, Proposed: timestamppb.New(e.At),
-		Cancelling: e.Cancel, Worker: e.Worker(), Status: status, Token: e.Plan.Token(), Subject: e.Plan.Subject, What: e.Plan.What,
+		Cancelling: e.Cancel, Worker: e.Worker(), Status: status, Token: e.Plan.Token(), Subject: e.Subject(), What: e.Plan.What,
 	}
 	if e.Approval != nil {
 		m.ApprovedBy, m.Approved = e.Approval.By, timestamppb.New(e.Approval.At)

@@ -30,14 +30,15 @@ const largest = 16 << 20
 
 // rights says who may call what, beside persons and the operator, who may call all but what is for agents.
 var rights = map[string][]certs.Role{
-	"GetStatus":  {certs.Coordinator, certs.Agent, certs.Admin, certs.Operator},
-	"GetPlan":    {certs.Agent, certs.Admin, certs.Operator},
-	"ListPlans":  {certs.Agent, certs.Admin, certs.Operator},
-	"WatchPlans": {certs.Agent, certs.Admin, certs.Operator},
-	"ReportNode": {certs.Agent},
-	"SetSubject": {certs.Agent, certs.Admin, certs.Operator},
-	"TakeWork":   {certs.Agent},
-	"ReportStep": {certs.Agent},
+	"GetStatus":   {certs.Coordinator, certs.Agent, certs.Admin, certs.Operator},
+	"ProposePlan": {certs.Agent, certs.Admin, certs.Operator},
+	"GetPlan":     {certs.Agent, certs.Admin, certs.Operator},
+	"ListPlans":   {certs.Agent, certs.Admin, certs.Operator},
+	"WatchPlans":  {certs.Agent, certs.Admin, certs.Operator},
+	"ReportNode":  {certs.Agent},
+	"SetSubject":  {certs.Agent, certs.Admin, certs.Operator},
+	"TakeWork":    {certs.Agent},
+	"ReportStep":  {certs.Agent},
 }
 
 var persons = []certs.Role{certs.Admin, certs.Operator}

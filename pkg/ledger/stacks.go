@@ -102,24 +102,30 @@ func leads(e journal.Entry) (stack.Stack, bool, error) {
 	return s, true, err
 }
 
-// freshStack refuses a stack's plan that was made from another state than the one that there is.
-func (l Ledger) freshStack(p plan.Plan) error {
+// Now is what the stack of a plan is like, which the hash of is the plan's parent if the plan is fresh.
+func (l Ledger) Now(p plan.Plan) (stack.Stack, error) {
 	after, err := stack.Parse(p.State)
 	if err != nil {
-		return err
+		return stack.Stack{}, err
 	}
 	now, there, err := l.Stack(after.Name)
+	if err == nil && !there {
+		now = stack.Stack{Name: after.Name, UUID: after.UUID, Volume: after.Volume}
+	}
+	return now, err
+}
+
+// freshStack refuses a stack's plan that was made from another state than the one that there is.
+func (l Ledger) freshStack(p plan.Plan) error {
+	now, err := l.Now(p)
 	if err != nil {
 		return err
-	}
-	if !there {
-		now = stack.Stack{Name: after.Name, UUID: after.UUID, Volume: after.Volume}
 	}
 	parent, err := plan.Hash(now)
 	if err != nil || parent == p.Parent {
 		return err
 	}
-	return fault.New(fault.Precondition, "plan %s is stale: stack %s has changed since: %s: plan again", p.ID, after.Name, difference(p, now))
+	return fault.New(fault.Precondition, "plan %s is stale: stack %s has changed since: %s: plan again", p.ID, now.Name, difference(p, now))
 }
 
 // difference says what a stack has become since a plan was made of it.

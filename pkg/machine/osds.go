@@ -118,6 +118,16 @@ func (o *OSDs) Fresh(ctx context.Context, p plan.Plan) error {
 	return n.Fresh(ctx, p)
 }
 
+// Now is what the disks and OSDs of a plan are like.
+func (o *OSDs) Now(ctx context.Context, p plan.Plan) (osd.Situation, error) {
+	n, err := o.node(ctx)
+	if err != nil {
+		return osd.Situation{}, err
+	}
+	_, now, err := n.Now(ctx, p)
+	return now, err
+}
+
 // Plan plans what is asked for.
 func (o *OSDs) Plan(ctx context.Context, r agentapi.OSDRequest) (plan.Plan, error) {
 	n, err := o.node(ctx)

@@ -52,11 +52,10 @@ func (n *Node) look(ctx context.Context, disks []storage.DiskID, osds []int) (Si
 	return s, nil
 }
 
-// Fresh refuses a plan whose disks or OSDs are not any more what it was made from: fault.Precondition with the difference.
-func (n *Node) Fresh(ctx context.Context, p plan.Plan) error {
-	var before Situation
+// Now finds what a plan was made from, and what there is of that now.
+func (n *Node) Now(ctx context.Context, p plan.Plan) (before, now Situation, err error) {
 	if err := json.Unmarshal(p.State, &before); err != nil {
-		return fault.New(fault.Invalid, "read what the plan was made from: %w", err)
+		return before, now, fault.New(fault.Invalid, "read what the plan was made from: %w", err)
 	}
 	var disks []storage.DiskID
 	var osds []int
@@ -66,7 +65,13 @@ func (n *Node) Fresh(ctx context.Context, p plan.Plan) error {
 	for _, o := range before.OSDs {
 		osds = append(osds, o.ID)
 	}
-	now, err := n.look(ctx, disks, osds)
+	now, err = n.look(ctx, disks, osds)
+	return before, now, err
+}
+
+// Fresh refuses a plan whose disks or OSDs are not any more what it was made from: fault.Precondition with the difference.
+func (n *Node) Fresh(ctx context.Context, p plan.Plan) error {
+	before, now, err := n.Now(ctx, p)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ const module = "github.com/holdfast-storage/holdfast/"
 var layers = [][]string{
 	{"cmd/holdfast", "cmd/holdfastd"},
 	// Services. They talk to each other over sockets, never by import.
-	{"csi/admin", "csi/controller", "csi/identity", "csi/node", "pkg/agent", "pkg/cli", "pkg/coordinator", "pkg/standalone"},
+	{"csi/admin", "csi/controller", "csi/identity", "csi/node", "pkg/agent", "pkg/agent/uplink", "pkg/cli", "pkg/coordinator", "pkg/standalone"},
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/imageio", "csi/rbd", "csi/registration", "pkg/ledger", "pkg/machine", "pkg/osd", "pkg/pools", "pkg/rebalance", "pkg/stack/live"},
 	// Adapters, each of which wraps one outside thing.
@@ -44,6 +44,7 @@ var neighbours = map[string][]string{
 	"pkg/ceph":    {"csi/clustermap", "csi/fence", "csi/journal", "csi/record", "pkg/ceph/native"},
 	"csi/kms":     {"csi/clustermap", "csi/record"},
 	"csi/journal": {"csi/clustermap", "csi/record"},
+	"pkg/agent":   {"pkg/agent/uplink"},
 	"pkg/command": {"*"},
 	"pkg/obs":     {"*"},
 	"pkg/keylock": {"pkg/flight"},

@@ -32,8 +32,8 @@ type Body interface {
 	apply(s *State, c Command) (any, error)
 }
 
-// commandVersion is that of the encoding that this program writes; it reads all up to it. Version 2 has throttles of bytes and latency, and
-// plans that are superseded.
+// commandVersion is that of the encoding that this program writes; it reads all up to it. Version 2 has throttles of bytes and latency,
+// plans that are superseded, and what nodes report.
 const commandVersion = 2
 
 // bodies makes the body of each kind.
@@ -89,6 +89,8 @@ type SetThrottle struct {
 type Propose struct {
 	Plan plan.Plan      `json:"plan"`
 	Node storage.NodeID `json:"node,omitempty"`
+	// Subject is the plan's among those of all nodes; "" if its own name is that (since version 2).
+	Subject string `json:"subject,omitempty"`
 }
 
 // Approve allows a plan. Token is plan.Token: what a person must have read.

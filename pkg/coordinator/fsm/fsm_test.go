@@ -398,3 +398,25 @@ func restored(t testing.TB, s *fsm.State) *fsm.State {
 	}
 	return again
 }
+
+// TestSubjectsOfNodesAreKeptApart: two nodes have a subject of one name each, and a plan that says no state afterwards leaves none.
+func TestSubjectsOfNodesAreKeptApart(t *testing.T) {
+	d := newDriver(t)
+	d.must(&fsm.ReportNode{Node: "n2", Boot: "b", Generation: 1, Inventory: []byte(`{}`)})
+	before := `{"disks":["A","B"]}` // as sample says that it is afterwards
+	d.must(&fsm.SetSubject{Subject: "osd 3 on n1", State: []byte(before)})
+	d.must(&fsm.SetSubject{Subject: "osd 3 on n2", State: []byte(before)})
+	p, other := sample(t, "osd 3", before, "B"), sample(t, "osd 3", before, "C")
+	d.refused(fault.Precondition, "nothing is known of osd 3 on n9", &fsm.Propose{Plan: p, Node: "n1", Subject: "osd 3 on n9"})
+	d.must(&fsm.Propose{Plan: p, Node: "n1", Subject: "osd 3 on n1"})
+	d.must(&fsm.Propose{Plan: other, Node: "n2", Subject: "osd 3 on n2"})
+	d.must(&fsm.Approve{Plan: p.ID, Token: "B"})
+	d.must(&fsm.Approve{Plan: other.ID, Token: "C"})
+	w := d.lease(p.ID, "n1")
+	d.step(p.ID, w.Lease.Term, 0, executor.StepVerified)
+	w = d.lease(p.ID, fsm.Coordinator)
+	d.step(p.ID, w.Lease.Term, 1, executor.StepVerified)
+	if _, known := d.s.Subjects["osd 3 on n1"]; known || d.phase(p.ID) != fsm.Completed || d.s.Subjects["osd 3 on n2"].Hash == "" {
+		t.Fatalf("%s: %v", d.phase(p.ID), d.s.Subjects)
+	}
+}

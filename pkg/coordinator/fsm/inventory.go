@@ -59,7 +59,7 @@ func (b *SetSubject) apply(s *State, c Command) (any, error) {
 		return known, nil
 	}
 	for _, e := range s.Plans { // one at most is held
-		if e.Plan.Subject == b.Subject && e.Held() && executor.Touched(e.Records) {
+		if e.Subject() == b.Subject && e.Held() && executor.Touched(e.Records) {
 			return nil, fault.New(fault.Busy, "plan %s is at work on %s: its state is told by that", e.Plan.ID, b.Subject)
 		}
 	}

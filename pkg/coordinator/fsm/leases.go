@@ -149,7 +149,11 @@ func (s *State) complete(c Command, e *Entry) {
 	if err != nil { // it has been JSON since it was proposed
 		return
 	}
-	s.Subjects[e.Plan.Subject] = Subject{State: state, Hash: hash}
+	if e.On != "" && hash == e.Plan.Parent { // it says what there was before alone: what there is now must be told anew
+		delete(s.Subjects, e.Subject())
+	} else {
+		s.Subjects[e.Subject()] = Subject{State: state, Hash: hash}
+	}
 	s.note(c, string(e.Plan.ID), "completed")
 }
 

@@ -32,12 +32,13 @@ func (b *Propose) apply(s *State, c Command) (any, error) {
 	if s.proposals() >= mostProposals {
 		return nil, fault.New(fault.Precondition, "%d plans wait for approval: cancel those that nobody wants", mostProposals)
 	}
-	if err := s.fresh(p, s.Subjects[p.Subject].State); err != nil {
+	e := &Entry{Plan: p, Node: b.Node, On: b.Subject, Phase: Proposed, By: c.Who, At: c.At}
+	e.Saw = s.Subjects[e.Subject()].State
+	if err := s.fresh(e); err != nil {
 		return nil, err
 	}
-	e := &Entry{Plan: p, Node: b.Node, Saw: s.Subjects[p.Subject].State, Phase: Proposed, By: c.Who, At: c.At}
 	s.Plans[p.ID] = e
-	s.note(c, string(p.ID), "proposed: %s: %s", p.Subject, p.What)
+	s.note(c, string(p.ID), "proposed: %s: %s", e.Subject(), p.What)
 	if name := s.allowing(p); name != "" && s.conflict(e) == nil {
 		e.Approval, e.Phase = &Approval{By: "policy " + name, At: c.At}, Approved
 		s.note(c, string(p.ID), "approved by policy %s", name)
@@ -83,23 +84,23 @@ func (s *State) proposable(b *Propose) error {
 			return fault.New(fault.NotFound, "plan %s: no agent of node %q has reported", b.Plan.ID, b.Node)
 		}
 	}
-	if _, ok := s.Subjects[b.Plan.Subject]; !ok {
-		return fault.New(fault.Precondition, "plan %s: nothing is known of %s: its state must be told first", b.Plan.ID, b.Plan.Subject)
+	if on := cmp.Or(b.Subject, b.Plan.Subject); s.Subjects[on].Hash == "" {
+		return fault.New(fault.Precondition, "plan %s: nothing is known of %s: its state must be told first", b.Plan.ID, on)
 	}
 	return nil
 }
 
 // fresh refuses a plan whose subject is not as it was when the plan was made, with the difference.
-func (s *State) fresh(p plan.Plan, saw []byte) error {
-	now := s.Subjects[p.Subject]
-	if now.Hash == p.Parent {
+func (s *State) fresh(e *Entry) error {
+	now := s.Subjects[e.Subject()]
+	if now.Hash == e.Plan.Parent {
 		return nil
 	}
 	text := "it was made from a state that is not known here"
-	if lines := Difference(saw, now.State); len(lines) > 0 {
+	if lines := Difference(e.Saw, now.State); len(lines) > 0 {
 		text = strings.Join(lines, "; ")
 	}
-	return fault.New(fault.Precondition, "plan %s is stale: %s has changed since it was made (%s): make a new plan", p.ID, p.Subject, text)
+	return fault.New(fault.Precondition, "plan %s is stale: %s has changed since it was made (%s): make a new plan", e.Plan.ID, e.Subject(), text)
 }
 
 // allowing is the first policy by name that lets a plan run without a person, "" for none.
@@ -123,8 +124,8 @@ func (s *State) conflict(e *Entry) error {
 		if other == e || !other.Held() {
 			continue
 		}
-		if other.Plan.Subject == e.Plan.Subject {
-			return fault.New(fault.Busy, "plan %s is %s for %s, too: let it end, or cancel it", id, other.Phase, e.Plan.Subject)
+		if other.Subject() == e.Subject() {
+			return fault.New(fault.Busy, "plan %s is %s for %s, too: let it end, or cancel it", id, other.Phase, e.Subject())
 		}
 		for _, d := range e.Plan.Disks {
 			if slices.ContainsFunc(other.Plan.Disks, func(o plan.Disk) bool { return o.ID == d.ID }) {
@@ -149,7 +150,7 @@ func (b *Approve) apply(s *State, c Command) (any, error) {
 	if e.Phase != Proposed {
 		return nil, fault.New(fault.Precondition, "plan %s is %s: propose it anew", b.Plan, e.Phase)
 	}
-	if err := s.fresh(e.Plan, e.Saw); err != nil {
+	if err := s.fresh(e); err != nil {
 		return nil, err
 	}
 	if err := s.conflict(e); err != nil {
@@ -235,7 +236,7 @@ func (b *Abandon) apply(s *State, c Command) (any, error) {
 		return nil, fault.New(fault.Busy, "%s works on plan %s now: cancel it first, it ends before its next step", e.Lease.Holder, b.Plan)
 	}
 	if executor.Touched(e.Records) { // what the subject is like now must be told anew
-		delete(s.Subjects, e.Plan.Subject)
+		delete(s.Subjects, e.Subject())
 	}
 	s.end(e, Abandoned)
 	s.note(c, string(b.Plan), "abandoned at step %d of %d", e.Status().Step+1, len(e.Plan.Steps))

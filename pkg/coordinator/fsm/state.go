@@ -8,6 +8,7 @@
 package fsm
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -108,6 +109,8 @@ type Entry struct {
 	Plan plan.Plan `json:"plan"`
 	// Node runs the steps whose executor is "node".
 	Node storage.NodeID `json:"node,omitempty"`
+	// On is the plan's subject among those of all nodes; "" if its own name is that.
+	On string `json:"on,omitempty"`
 	// Saw is the subject's state that it was computed from, for the difference when that has changed.
 	Saw      json.RawMessage `json:"saw,omitempty"`
 	Phase    Phase           `json:"phase"`
@@ -141,6 +144,9 @@ type Lease struct {
 	Term   uint64    `json:"term"`
 	Until  time.Time `json:"until"`
 }
+
+// Subject is what the plan changes, by its name among those of all nodes.
+func (e *Entry) Subject() string { return cmp.Or(e.On, e.Plan.Subject) }
 
 // Status is how far the plan has come.
 func (e *Entry) Status() executor.Status { return executor.StatusOf(e.Plan, e.Records) }

@@ -79,6 +79,10 @@ func TestWriteALogOfThisVersion(t *testing.T) {
 	d.must(&fsm.Approve{Plan: old.ID, Token: old.Token()})
 	next := waves(t, `{"a":2}`, "another wave 1")
 	d.must(&fsm.Supersede{Plan: old.ID, Why: "osd.3 is out", State: []byte(`{"a":2}`), By: &next})
+	d.must(&fsm.ReportNode{Node: "n2", Boot: "b", Generation: 1, Inventory: []byte(`{}`)})
+	d.must(&fsm.SetSubject{Subject: "stack 미디어 on n2", State: []byte(`{"disks":["C"]}`)})
+	q := sample(t, "stack 미디어", `{"disks":["C"]}`, "D")
+	d.must(&fsm.Propose{Plan: q, Node: "n2", Subject: "stack 미디어 on n2"})
 	if err := os.WriteFile(filepath.Join(dir, "log-v2.jsonl"), append(bytes.Join(d.log, []byte("\n")), '\n'), 0o600); err != nil {
 		t.Fatal(err)
 	}
