@@ -43,6 +43,7 @@ func standaloneCommand() *cobra.Command {
 	flags.StringVar(&f.osdSize, "osd-size", "", "size of each OSD's file")
 	flags.StringArrayVar(&f.options.Disks, "disk", nil, "by-id or by-path name of a blank disk to use instead of files (repeatable)")
 	flags.IntVar(&f.options.Mons, "mons", 0, "number of monitors of a new cluster")
+	flags.IntVar(&f.options.Coordinators, "coordinators", 0, "number of coordinators of a new cluster")
 	flags.StringVar(&f.options.Listen, "listen", "", "loopback address of metrics and health checks")
 	flags.StringVar(&f.options.CephAddr, "ceph-addr", "", "IP address of Ceph's daemons")
 	flags.IntVar(&f.options.PortBase, "port-base", 0, "first of the ports that a new cluster takes")

@@ -168,7 +168,7 @@ func (a *Agent) Status() (agentapi.Status, error) {
 	}
 	i := a.Inventory()
 	s := agentapi.Status{
-		Version: a.Version, Node: a.Node, DataDir: a.DataDir, Term: term, MetricsURL: a.MetricsURL, Generation: i.Generation, Scanned: i.Scanned, Checks: a.checks(list),
+		Version: a.Version, Node: a.Node, DataDir: a.DataDir, Term: term, Coordinated: a.Coordinated, MetricsURL: a.MetricsURL, Generation: i.Generation, Scanned: i.Scanned, Checks: a.checks(list),
 	}
 	for _, e := range list {
 		if e.Err == nil && e.Status.Phase == executor.Proposed {

@@ -47,8 +47,11 @@ func printAgent(out io.Writer, s agentapi.Status, now time.Time) {
 	default:
 		fmt.Fprintln(out, "plan:    none runs")
 	}
-	if s.Term > 0 {
-		fmt.Fprintf(out, "orders:  of the coordinator, term %d\n", s.Term)
+	switch {
+	case s.Coordinated && s.Term > 0:
+		fmt.Fprintf(out, "orders:  of the coordinators, the newest of term %d\n", s.Term)
+	case s.Coordinated:
+		fmt.Fprintln(out, "orders:  of the coordinators")
 	}
 	if s.MetricsURL != "" {
 		fmt.Fprintf(out, "metrics: %s\n", s.MetricsURL)

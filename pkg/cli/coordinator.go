@@ -47,9 +47,6 @@ func addCoordinatorFlags(cmd *cobra.Command) {
 	flags.Duration("timeout", 30*time.Second, "how long to look for a coordinator that leads")
 }
 
-// endpointsFile holds the coordinators' addresses beside a person's certificate.
-const endpointsFile = "endpoints"
-
 // coordinators connects to them by the command's flags.
 func coordinators(cmd *cobra.Command) (*coordinatorapi.Client, error) {
 	dir, _ := cmd.Flags().GetString("certs")
@@ -62,7 +59,7 @@ func coordinators(cmd *cobra.Command) (*coordinatorapi.Client, error) {
 	}
 	addresses, _ := cmd.Flags().GetStringSlice("endpoints")
 	if len(addresses) == 0 {
-		data, err := os.ReadFile(filepath.Join(dir, endpointsFile))
+		data, err := os.ReadFile(filepath.Join(dir, coordinatorapi.EndpointsFile))
 		if err != nil {
 			return nil, fmt.Errorf("where are the coordinators? --endpoints is not given: %w", err)
 		}

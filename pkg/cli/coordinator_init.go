@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 )
 
 // The places below the directory that init makes.
@@ -62,7 +63,7 @@ func runCoordinatorInit(cmd *cobra.Command, args []string) error {
 	if err := issue(ca, certs.Identity{Role: certs.Admin, Name: "admin"}, filepath.Join(dir, adminDir)); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, adminDir, endpointsFile), []byte(strings.Join(addresses, "\n")+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, adminDir, coordinatorapi.EndpointsFile), []byte(strings.Join(addresses, "\n")+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write addresses: %w", err)
 	}
 	out := cmd.ErrOrStderr()

@@ -23,6 +23,7 @@ var upFlags = [...]struct{ name, value, usage string }{
 	{"osds", "N", "number of OSDs, each on a sparse file (default 3)"},
 	{"osd-size", "SIZE", "size of each OSD's file (default 4GiB)"},
 	{"mons", "N", "number of monitors: 1, 3 or 5 (default 1)"},
+	{"coordinators", "N", "number of coordinators, which decide on plans: 1, 3 or 5 (default 1)"},
 	{"listen", "HOST:PORT", "loopback address of metrics and health checks (default: a free port of 127.0.0.1)"},
 	{"ceph-addr", "IP", "address that Ceph's daemons listen on (default 127.0.0.1)"},
 	{"port-base", "PORT", "first of the ports that the cluster takes (default: found by itself)"},
@@ -32,8 +33,8 @@ func upCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the single-machine cluster, making it the first time",
-		Long: `Starts a whole cluster on this machine: Ceph's monitor, manager, OSDs and MDS, and the CSI
-services for volumes, all below --data-dir. The first time it is made; later the same data comes back,
+		Long: `Starts a whole cluster on this machine: Ceph's monitor, manager, OSDs and MDS, the CSI
+services for volumes and the coordinator of plans, all below --data-dir. The first time it is made; later the same data comes back,
 also after a crash. Options of the cluster are fixed by the first "up" and can be left out afterwards.`,
 		Example: `  holdfast up
   holdfast up --data-dir /srv/hf --osds 3 --osd-size 20GiB

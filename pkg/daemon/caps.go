@@ -23,6 +23,9 @@ const (
 	Node        = "client.hf-csi-node"
 )
 
+// Coordinator is the Ceph user of the coordinators.
+const Coordinator = "client.hf-coordinator"
+
 // MonCaps, MgrCaps, OSDCaps and MDSCaps are what the daemons themselves may do: the
 // capabilities of Ceph's own manual deployment guide.
 func monCaps() Caps { return Caps{"mon": "allow *"} }
@@ -90,6 +93,15 @@ func NodeCaps(filesystem string, rbdPools ...string) Caps {
 		"mon": "profile rbd, allow r fsname=" + filesystem,
 		"osd": strings.Join(append(osd, "allow rw tag cephfs data="+filesystem, "allow rw pool="+PoolRecords+" namespace="+NamespaceNotes), ", "),
 		"mds": fmt.Sprintf("allow rw fsname=%[1]s path=/volumes, allow r fsname=%[1]s", filesystem),
+	}
+}
+
+// CoordinatorCaps are what the coordinators need: to look, to move PGs, and to keep the manager from moving them.
+func CoordinatorCaps() Caps {
+	return Caps{
+		"mon": "allow r, allow command 'osd pg-upmap-items', allow command 'osd rm-pg-upmap-items', allow command 'osd setcrushmap', " +
+			"allow command 'osd set' with key=norebalance, allow command 'osd unset' with key=norebalance",
+		"mgr": "allow r, allow command 'balancer off'",
 	}
 }
 

@@ -3,6 +3,7 @@ package standalone
 import (
 	"context"
 	"path/filepath"
+	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
@@ -12,11 +13,18 @@ import (
 const childAgent = "agent"
 
 // agentCommand has no port of its own choice for the metrics: several clusters may be on one machine.
+// Its node is called as the certificate says.
 func (s *Supervisor) agentCommand() command.Cmd {
-	return command.Cmd{Name: s.tools.Executable, Args: []string{"agent", "--data-dir", s.dir, "--metrics-listen", "127.0.0.1:0"}}
+	return command.Cmd{Name: s.tools.Executable, Args: []string{
+		"agent", "--data-dir", s.dir, "--metrics-listen", "127.0.0.1:0", "--node-id", s.state.NodeName,
+		"--coordinators", strings.Join(s.coordinatorAddresses(), ","), "--certs", s.coordinatorDir(agentDir),
+	}}
 }
 
-func (s *Supervisor) startAgent(context.Context) error {
+func (s *Supervisor) startAgent(ctx context.Context) error {
+	if err := s.retire(ctx, childAgent, s.agentCommand()); err != nil {
+		return err
+	}
 	_, err := s.keep(childAgent, s.agentCommand())
 	return err
 }

@@ -30,6 +30,7 @@ func (s *Supervisor) steps() []step {
 	list := []step{
 		{name: "keys", check: s.keysMade, do: s.makeKeys},
 		{name: "configuration", check: never, do: s.writeConfig},
+		{name: "coordinators", check: never, do: s.startCoordinators},
 		{name: "monitors", check: never, do: s.startMons, verify: s.awaitMons},
 		{name: "OSD stores", check: s.osdsMade, do: s.makeOSDs},
 		{name: "daemons", check: never, do: s.startDaemons, verify: s.awaitOSDs},
@@ -37,6 +38,7 @@ func (s *Supervisor) steps() []step {
 		{name: "file system", check: never, do: s.makeFilesystem, verify: s.awaitMDS},
 		{name: "manager", check: never, do: s.makeGroup},
 		{name: "users", check: never, do: s.ensureUsers},
+		{name: "leader", check: never, do: s.giveKey, verify: s.awaitLeader},
 		// Also without the CSI services: then they run elsewhere, in Kubernetes say.
 		{name: "CSI files", check: never, do: s.writeCSIFiles},
 	}

@@ -108,6 +108,7 @@ func (s *Supervisor) stopOrder() [][]*child {
 	}
 	order := [][]*child{
 		{get(childAgent, s.agentCommand())}, // it starts OSDs
+		s.coordinatorChildren(get),
 		{get(childCSI, s.csiCommand())},
 		{get(childAttach, s.attachCommand())},
 	}

@@ -45,12 +45,15 @@ func found(o Options) (*State, error) {
 	for i := range o.Mons {
 		s.Mons = append(s.Mons, MonState{ID: daemon.MonRef(i).ID, V2: base + 2*i, V1: base + 2*i + 1})
 	}
-	s.PortLow, s.PortHigh = base+2*o.Mons+1, base+size-1
+	s.PortLow, s.PortHigh = base+2*o.Mons+1, base+size-1-o.Coordinators
 	if host, port, _ := net.SplitHostPort(o.Listen); port == "0" {
 		s.Listen = net.JoinHostPort(host, strconv.Itoa(base+2*o.Mons))
 	}
-	return s, nil
+	return s, s.giveCoordinators(o.Coordinators)
 }
+
+// quorums are the numbers of which a majority can decide, and more would be of no use.
+var quorums = []int{1, 3, 5}
 
 func (o *Options) setDefaults() error {
 	if len(o.Disks) > 0 && o.OSDs > 0 {
@@ -59,6 +62,7 @@ func (o *Options) setDefaults() error {
 	set(&o.OSDs, DefaultOSDs)
 	set(&o.OSDSize, DefaultOSDSize)
 	set(&o.Mons, DefaultMons)
+	set(&o.Coordinators, DefaultCoordinators)
 	set(&o.CephAddr, DefaultAddress)
 	set(&o.Listen, DefaultAddress+":0")
 	if o.CSI == nil {
@@ -68,8 +72,10 @@ func (o *Options) setDefaults() error {
 	switch {
 	case o.OSDs < 1 || o.OSDs > maxOSDs || len(o.Disks) > maxOSDs:
 		return fault.New(fault.Invalid, "--osds %d: want 1 to %d", max(o.OSDs, len(o.Disks)), maxOSDs)
-	case o.Mons != 1 && o.Mons != 3 && o.Mons != 5:
+	case !slices.Contains(quorums, o.Mons):
 		return fault.New(fault.Invalid, "--mons %d: want 1, 3 or 5, so that a majority can decide", o.Mons)
+	case !slices.Contains(quorums, o.Coordinators):
+		return fault.New(fault.Invalid, "--coordinators %d: want 1, 3 or 5, so that a majority can decide", o.Coordinators)
 	case o.OSDSize < MinOSDSize:
 		return fault.New(fault.Invalid, "--osd-size %s: want at least %s", o.OSDSize, MinOSDSize)
 	case net.ParseIP(o.CephAddr) == nil:
@@ -106,6 +112,10 @@ func (s *State) adjust(o Options) error {
 		return mismatch("--osd-size", o.OSDSize, s.OSDSize)
 	case o.Mons != 0 && o.Mons != len(s.Mons):
 		return mismatch("--mons", o.Mons, len(s.Mons))
+	case o.Coordinators != 0 && len(s.Coordinators) > 0 && o.Coordinators != len(s.Coordinators):
+		return mismatch("--coordinators", o.Coordinators, len(s.Coordinators))
+	case o.Coordinators != 0 && !slices.Contains(quorums, o.Coordinators):
+		return fault.New(fault.Invalid, "--coordinators %d: want 1, 3 or 5, so that a majority can decide", o.Coordinators)
 	case o.CephAddr != "" && o.CephAddr != s.Address:
 		return mismatch("--ceph-addr", o.CephAddr, s.Address)
 	case len(o.Disks) > 0 && !slices.Equal(o.Disks, disks):
@@ -133,7 +143,8 @@ func (s *State) adjust(o Options) error {
 	if o.Agent != nil {
 		s.Agent = *o.Agent
 	}
-	return nil
+	set(&o.Coordinators, DefaultCoordinators)
+	return s.giveCoordinators(o.Coordinators)
 }
 
 // establish loads the state of the directory, or founds a cluster and puts it on stable

@@ -17,17 +17,18 @@ import (
 // Options are what the person who runs `holdfast up` asks for. A zero value means "not
 // said": the default at the first `up`, what the cluster has from then on.
 type Options struct {
-	DataDir  string
-	OSDs     int           // default 3; 1 to 32
-	OSDSize  storage.Bytes // of each OSD's file; default 4 GiB, at least 1 GiB
-	Disks    []string      // by-id or by-path names: OSDs on raw disks instead of files
-	Mons     int           // default 1; 1, 3 or 5
-	Listen   string        // of metrics and health checks; default: a free port on 127.0.0.1
-	CephAddr string        // the IP of Ceph's daemons; default 127.0.0.1
-	PortBase int           // where the search for free ports begins; default: by the directory's name
-	CSI      *bool         // whether the CSI services run; default true
-	Agent    *bool         // whether the agent runs, which makes OSDs of disks and storage stacks; default false
-	Stop     bool          // only to stop what runs: nothing is checked, nothing founded
+	DataDir      string
+	OSDs         int           // default 3; 1 to 32
+	OSDSize      storage.Bytes // of each OSD's file; default 4 GiB, at least 1 GiB
+	Disks        []string      // by-id or by-path names: OSDs on raw disks instead of files
+	Mons         int           // default 1; 1, 3 or 5
+	Coordinators int           // default 1; 1, 3 or 5
+	Listen       string        // of metrics and health checks; default: a free port on 127.0.0.1
+	CephAddr     string        // the IP of Ceph's daemons; default 127.0.0.1
+	PortBase     int           // where the search for free ports begins; default: by the directory's name
+	CSI          *bool         // whether the CSI services run; default true
+	Agent        *bool         // whether the agent runs, which makes OSDs of disks and storage stacks; default false
+	Stop         bool          // only to stop what runs: nothing is checked, nothing founded
 }
 
 // Tools is what the supervisor works with.
@@ -43,6 +44,7 @@ const (
 	DefaultOSDs           = 3
 	DefaultOSDSize        = 4 * storage.GiB
 	DefaultMons           = 1
+	DefaultCoordinators   = 1
 	DefaultAddress        = "127.0.0.1"
 	MinOSDSize            = storage.GiB
 	maxOSDs               = 32

@@ -25,9 +25,11 @@ type State struct {
 	PortHigh int           `json:"port_high"`
 	OSDs     []OSDState    `json:"osds"`
 	OSDSize  storage.Bytes `json:"osd_size_bytes"`
-	Agent    bool          `json:"agent,omitempty"`  // the agent runs beside
-	Formed   bool          `json:"formed"`           // bring-up came to its end once
-	Wiping   bool          `json:"wiping,omitempty"` // `down --wipe` has begun
+	Agent    bool          `json:"agent,omitempty"` // the agent runs beside
+	// Coordinators decide on plans; none in a cluster of before there were any, until its next `up`.
+	Coordinators []CoordinatorState `json:"coordinators,omitempty"`
+	Formed       bool               `json:"formed"`           // bring-up came to its end once
+	Wiping       bool               `json:"wiping,omitempty"` // `down --wipe` has begun
 }
 
 // MonState is a monitor's name and ports.

@@ -102,6 +102,14 @@ func (s *Supervisor) checkWorld() error {
 			}
 		}
 	}
+	for _, c := range s.state.Coordinators {
+		if _, err := find(s.recordOf(childCoordinator(c)), s.coordinatorCommand(c)); err == nil {
+			continue
+		}
+		if err := checkPort(s.state.Address, c.Port); err != nil {
+			return fmt.Errorf("coordinator %s: %w; the address of a coordinator cannot change: stop what has the port, then run `holdfast up` again", c.Name, err)
+		}
+	}
 	return nil
 }
 
@@ -130,6 +138,7 @@ func (s *Supervisor) Run(ctx context.Context, report func(localapi.Event) error)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.bringUp(working) })
 	wg.Go(func() { s.watch.run(working) })
+	wg.Go(func() { s.renew(working) })
 	wg.Go(func() { _ = s.Follow(working, report) })
 	var request *localapi.DownRequest
 	select {

@@ -59,7 +59,7 @@ func (s *Supervisor) wipe() error {
 
 // ownEntries are the names that Holdfast makes in the directory.
 func (s *Supervisor) ownEntries() map[string]bool {
-	names := map[string]bool{"csi": true, "mounts": true} // mounts: staging places of the volume commands
+	names := map[string]bool{"csi": true, "mounts": true, filepath.Base(localapi.CoordinatorDir(s.dir)): true} // mounts: staging places of the volume commands
 	for _, path := range []string{s.paths.Conf(), s.paths.Keys(), s.paths.Log(), s.paths.Crash(), s.paths.Run()} {
 		names[filepath.Base(path)] = true
 	}

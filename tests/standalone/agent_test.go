@@ -20,6 +20,9 @@ func TestTheAgentBesideACluster(t *testing.T) {
 	if out := c.must("osd", "list", "-o", "json"); !strings.Contains(out, "[") {
 		t.Error(out)
 	}
+	if out := c.must("agent", "status", "-o", "json"); !strings.Contains(out, `"coordinated": true`) {
+		t.Errorf("the agent takes orders over its socket: %s", out)
+	}
 	pid := daemonNamed(st, "agent").PID
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)

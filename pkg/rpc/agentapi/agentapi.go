@@ -106,6 +106,8 @@ type Status struct {
 	DataDir string `json:"data_dir"`
 	// Term is the highest of those who gave orders; 0 as long as only this machine has.
 	Term uint64 `json:"term"`
+	// Coordinated: coordinators give the orders, and the socket takes none.
+	Coordinated bool `json:"coordinated,omitempty"`
 	// Waiting is why no plan runs though one might, "" if nothing is in the way.
 	Waiting    string    `json:"waiting,omitempty"`
 	Running    plan.ID   `json:"running,omitempty"`

@@ -20,6 +20,9 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
 )
 
+// EndpointsFile is the name of the file that holds the coordinators' addresses, a line each, beside a person's certificate.
+const EndpointsFile = "endpoints"
+
 // LeaderTrailer is the trailer in which a member that does not lead tells the leader's address.
 const LeaderTrailer = "holdfast-leader"
 

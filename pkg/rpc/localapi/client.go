@@ -35,6 +35,12 @@ type Identity struct {
 	CSI     bool   `json:"csi"`
 }
 
+// CoordinatorDir is the directory of the coordinators of the cluster in dir; AdminDir holds a person's certificate below it.
+func CoordinatorDir(dir string) string { return filepath.Join(dir, "coordinator") }
+
+// AdminDir is the name of the directory with a person's certificate.
+const AdminDir = "admin"
+
 // IdentityKind marks a cluster.json as Holdfast's.
 const IdentityKind = "holdfast-standalone"
 
