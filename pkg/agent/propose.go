@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/layout"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
@@ -86,10 +87,26 @@ func (a *Agent) Propose(s Sight) {
 				a.Log.Warn("no replacement can be proposed", obs.KeyDisk, disk, obs.KeyName, name, obs.KeyError, err)
 			}
 		}
-		if err := a.proposeOne(name, func(now stack.Stack) (plan.Plan, bool, error) { return Enlargement(now, s.Inventory.Disks) }); err != nil {
+		if err := a.proposeOne(name, func(now stack.Stack) (plan.Plan, bool, error) { return a.enlarge(now, s.Inventory.Disks) }); err != nil {
 			a.Log.Warn("the growth of disks cannot be used", obs.KeyName, name, obs.KeyError, err)
 		}
 	}
+}
+
+// enlarge is Enlargement, in place of what was proposed for the stack before: its disks have grown once more since, or somebody else has used it.
+func (a *Agent) enlarge(s stack.Stack, disks []storage.Disk) (plan.Plan, bool, error) {
+	p, ok, err := Enlargement(s, disks)
+	if err != nil {
+		return p, false, err
+	}
+	a.mu.Lock()
+	before := a.growths[s.Name]
+	a.growths[s.Name] = p.ID
+	a.mu.Unlock()
+	if before != "" && before != p.ID {
+		err = journal.Withdraw(a.Ledger.Dir, before)
+	}
+	return p, ok, err
 }
 
 func (s Sight) stackNames() []string {

@@ -22,6 +22,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/md"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
 	"github.com/holdfast-storage/holdfast/pkg/smart"
 	"github.com/holdfast-storage/holdfast/pkg/stack"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -109,6 +110,32 @@ func TestAStackUsesWhatItsDisksHaveGrownBy(t *testing.T) {
 		}
 		if ok && (p.After-p.Before != 4*storage.GiB-stack.Extent || len(p.Of(plan.Take)) > 0 || p.Steps[0].Kind != stack.KindDiskGrow) {
 			t.Errorf("%s: from %d to %d\n%s", name, p.Before, p.After, p.Text())
+		}
+	}
+}
+
+func TestWhatIsProposedFollowsTheSizesOfDisks(t *testing.T) {
+	dir := t.TempDir()
+	s, p := made(t, "media")
+	record(t, ledger.Of(dir), p)
+	l := begin(t, dir)
+	for _, size := range []storage.Bytes{12, 12, 16, 8} {
+		sight := agent.Sight{Arrays: []agent.ArraySight{{Stack: "media"}}, Inventory: disk.Inventory{Generation: 1, Disks: []storage.Disk{
+			{ID: "D1", Size: size * storage.GiB, Reasons: []storage.Reason{{Code: storage.ReasonHeld}}}, {ID: "D2", Size: size * storage.GiB, Reasons: []storage.Reason{{Code: storage.ReasonHeld}}},
+		}}}
+		l.Propose(sight)
+		status, err := l.client.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []agentapi.Proposal{}
+		if q, ok, err := agent.Enlargement(s, sight.Inventory.Disks); ok {
+			want = append(want, agentapi.Proposal{ID: q.ID, Subject: q.Subject, What: q.What})
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(status.Proposed, want) {
+			t.Errorf("disks of %d GiB: %v, want %v", size, status.Proposed, want)
 		}
 	}
 }
