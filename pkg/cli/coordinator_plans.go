@@ -157,7 +157,11 @@ func showPlan(cmd *cobra.Command, m *v1.Plan) error {
 		return err
 	}
 	return emit(cmd, v, nil, func(out io.Writer) {
-		fmt.Fprint(out, v.Plan.Text())
+		if v.Plan == nil {
+			fmt.Fprintf(out, "plan %s: %s: %s; it is over for long, and its steps are forgotten\n", v.ID, v.Subject, v.What)
+		} else {
+			fmt.Fprint(out, v.Plan.Text())
+		}
 		if v.Phase == "" { // of a dry run
 			return
 		}

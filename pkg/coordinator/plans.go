@@ -250,7 +250,7 @@ func message(e *fsm.Entry, whole bool) (*coordinatorv1.Plan, error) {
 	if !e.Ended.IsZero() {
 		m.Ended = timestamppb.New(e.Ended)
 	}
-	if whole {
+	if whole && !e.Trimmed {
 		if m.Plan, err = json.Marshal(e.Plan); err != nil {
 			return nil, fault.New(fault.Invalid, "encode plan %s: %w", e.Plan.ID, err)
 		}

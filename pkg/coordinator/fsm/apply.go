@@ -14,6 +14,7 @@ const (
 	keepHistory = 10_000 // events
 	keepAnswers = 4096   // answers by key
 	keepOver    = 1000   // plans that are over
+	keepWhole   = 20     // of those, with all that their steps needed
 
 	mostProposals = 1000 // plans that wait for approval
 	maxBody       = 8 << 20

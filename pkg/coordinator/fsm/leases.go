@@ -21,7 +21,7 @@ func (b *TakeLease) apply(s *State, c Command) (any, error) {
 		return nil, err
 	}
 	if e.Cancel && !s.worked(e) { // whoever was to end it has died
-		s.end(e, Cancelled)
+		s.end(c, e, Cancelled)
 		s.note(c, string(b.Plan), "cancelled; its worker is gone")
 	}
 	if err := s.workable(e, b.Holder); err != nil {
@@ -126,14 +126,14 @@ func (s *State) follow(c Command, e *Entry, r executor.Record) {
 		e.Phase, e.Lease = Stopped, nil
 		s.note(c, string(e.Plan.ID), "stopped: %s", r.Error)
 	case r.Event == executor.Cancelled:
-		s.end(e, Cancelled)
+		s.end(c, e, Cancelled)
 		s.note(c, string(e.Plan.ID), "cancelled before step %d of %d", r.Step+1, len(e.Plan.Steps))
 	case r.Event != executor.StepVerified:
 		e.Phase = Running
 	case at >= len(e.Plan.Steps):
 		s.complete(c, e)
 	case e.Cancel:
-		s.end(e, Cancelled)
+		s.end(c, e, Cancelled)
 		s.note(c, string(e.Plan.ID), "cancelled before step %d of %d", at+1, len(e.Plan.Steps))
 	case e.Pause != nil || e.workerOf(at) != e.Lease.Holder:
 		e.Lease = nil
@@ -142,7 +142,7 @@ func (s *State) follow(c Command, e *Entry, r executor.Record) {
 
 // complete ends a plan whose steps are all verified: its subject is now as it said.
 func (s *State) complete(c Command, e *Entry) {
-	s.end(e, Completed)
+	s.end(c, e, Completed)
 	e.Records = append(e.Records, executor.Record{Event: executor.Completed, Step: len(e.Plan.Steps), At: c.At})
 	state := e.Plan.State
 	hash, err := plan.Hash(state)

@@ -216,7 +216,7 @@ func (b *Cancel) apply(s *State, c Command) (any, error) {
 		e.Cancel = true
 		s.note(c, string(b.Plan), "to be cancelled before its next step")
 	default:
-		s.end(e, Cancelled)
+		s.end(c, e, Cancelled)
 		s.note(c, string(b.Plan), "cancelled")
 	}
 	return e.changed(), nil
@@ -238,7 +238,7 @@ func (b *Abandon) apply(s *State, c Command) (any, error) {
 	if executor.Touched(e.Records) { // what the subject is like now must be told anew
 		delete(s.Subjects, e.Subject())
 	}
-	s.end(e, Abandoned)
+	s.end(c, e, Abandoned)
 	s.note(c, string(b.Plan), "abandoned at step %d of %d", e.Status().Step+1, len(e.Plan.Steps))
 	return e.changed(), nil
 }
@@ -246,8 +246,8 @@ func (b *Abandon) apply(s *State, c Command) (any, error) {
 // worked reports whether somebody may be at work on the plan.
 func (s *State) worked(e *Entry) bool { return e.Lease != nil && e.Lease.Until.After(s.Clock) }
 
-// end closes a plan and forgets the oldest of those that are over.
-func (s *State) end(e *Entry, phase Phase) {
+// end closes a plan, and forgets the oldest of those that are over: of those beyond the last few what their steps needed, then all.
+func (s *State) end(c Command, e *Entry, phase Phase) {
 	e.Phase, e.Ended, e.Lease, e.Pause, e.Cancel = phase, s.Clock, nil, nil, false
 	var over []*Entry
 	for _, o := range s.Plans {
@@ -255,13 +255,30 @@ func (s *State) end(e *Entry, phase Phase) {
 			over = append(over, o)
 		}
 	}
-	if len(over) <= keepOver {
+	if len(over) <= keepWhole {
 		return
 	}
 	slices.SortFunc(over, func(a, b *Entry) int {
 		return cmp.Or(a.Ended.Compare(b.Ended), cmp.Compare(a.Plan.ID, b.Plan.ID))
 	})
-	for _, o := range over[:len(over)-keepOver] {
+	if c.Version >= 2 {
+		for _, o := range over[:len(over)-keepWhole] {
+			o.trim()
+		}
+	}
+	for _, o := range over[:max(0, len(over)-keepOver)] {
 		delete(s.Plans, o.Plan.ID)
+	}
+}
+
+// trim leaves of a plan what history tells: what it was to do, not how.
+func (e *Entry) trim() {
+	if e.Trimmed {
+		return
+	}
+	e.Trimmed, e.Saw, e.Plan.State = true, nil, nil
+	e.Plan.Steps = slices.Clone(e.Plan.Steps)
+	for i := range e.Plan.Steps {
+		e.Plan.Steps[i].Args = nil
 	}
 }

@@ -123,6 +123,8 @@ type Entry struct {
 	// Records are those of its run, with no progress but the last.
 	Records []executor.Record `json:"records,omitempty"`
 	Ended   time.Time         `json:"ended,omitzero"`
+	// Trimmed: the plan is over for long, and what its steps needed is forgotten. Its ID is still that of the whole.
+	Trimmed bool `json:"trimmed,omitempty"`
 }
 
 // Approval is who allowed a plan.

@@ -19,7 +19,7 @@ func (b *Supersede) apply(s *State, c Command) (any, error) {
 	if err := s.replaceable(e, b, hash); err != nil {
 		return nil, err
 	}
-	s.end(e, Abandoned)
+	s.end(c, e, Abandoned)
 	s.Subjects[e.Plan.Subject] = Subject{State: bytes.Clone(b.State), Hash: hash}
 	if b.By == nil {
 		s.note(c, string(b.Plan), "given up at step %d of %d, with nothing left to do: %s", e.Status().Step+1, len(e.Plan.Steps), b.Why)
