@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +55,7 @@ func (f *rebalanceFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-		m, err := coordinatorapi.Once(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
+		m, err := planned(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
 			return api.PlanRebalance(ctx, r, o...)
 		})
 		if err != nil {
@@ -61,6 +63,21 @@ func (f *rebalanceFlags) run(cmd *cobra.Command) error {
 		}
 		return showPlan(cmd, m)
 	})
+}
+
+// planned asks the leader for a plan, again when another leads or the Ceph cluster does not answer: the same state gives the same plan.
+func planned(ctx context.Context, c *coordinatorapi.Client, call func(context.Context, v1.CoordinatorClient, ...coordinatorapi.CallOption) (*v1.Plan, error)) (*v1.Plan, error) {
+	for {
+		m, err := coordinatorapi.Once(ctx, c, call)
+		if !errors.Is(err, fault.Unavailable) || ctx.Err() != nil {
+			return m, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(watchAgain):
+		}
+	}
 }
 
 func (f *rebalanceFlags) request() (*v1.PlanRebalanceRequest, error) {

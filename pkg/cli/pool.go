@@ -207,7 +207,7 @@ func (f *poolFlags) run(cmd *cobra.Command, name string, set bool) error {
 	}
 	var m *v1.Plan
 	err = withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) (err error) {
-		m, err = coordinatorapi.Once(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
+		m, err = planned(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
 			return api.PlanPool(ctx, r, o...)
 		})
 		return err
