@@ -1,0 +1,170 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/holdfast-storage/holdfast/pkg/certs"
+	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
+	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
+	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/obs/codes"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
+)
+
+// alone is a cluster of one member.
+type alone struct{ leader string }
+
+func (alone) Name() string { return "c1" }
+func (alone) Members() ([]raftnode.Member, error) {
+	return []raftnode.Member{{Name: "c1", Address: "a:1"}}, nil
+}
+func (a alone) Leader() raftnode.Member                     { return raftnode.Member{Name: a.leader, Address: "a:1"} }
+func (alone) Term() uint64                                  { return 3 }
+func (alone) CommitIndex() uint64                           { return 20 }
+func (alone) AppliedIndex() uint64                          { return 17 }
+func (alone) State() string                                 { return "leader" }
+func (alone) LastContact() time.Time                        { return time.Now() }
+func (alone) Add(context.Context, raftnode.Member) error    { return nil }
+func (alone) Remove(context.Context, string) error          { return nil }
+func (alone) Transfer(context.Context, string) error        { return nil }
+func (alone) Restore(context.Context, []byte, string) error { return nil }
+
+// serverOn is a server of that member on a log.
+func serverOn(t testing.TB, m *memory, leader string) *Server {
+	t.Helper()
+	ca, err := certs.NewCA("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := ca.Issue(certs.Identity{Role: certs.Coordinator, Name: "c1"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "c1")
+	trusted, err := certs.Trust(dir, ca.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := certs.Write(dir, trusted, pair); err != nil {
+		t.Fatal(err)
+	}
+	store, err := certs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(m, alone{leader}, store, nil, nil, slog.New(slog.DiscardHandler))
+}
+
+func TestMetricsTellOfRaftAndPlans(t *testing.T) {
+	m := newMemory()
+	p := approved(t, m, "placement", 3)
+	a, err := m.Apply(t.Context(), fsm.NewCommand(fsm.Coordinator, "", time.Now(), &fsm.TakeLease{Plan: p.ID, Holder: fsm.Coordinator, For: time.Minute}))
+	var work fsm.Work
+	if err = errors.Join(err, a.Read(&work)); err != nil {
+		t.Fatal(err)
+	}
+	m.do(t, &fsm.ReportStep{Plan: p.ID, Holder: fsm.Coordinator, Term: work.Lease.Term, Record: executor.Record{Event: executor.StepBegun}})
+	answer := httptest.NewRecorder()
+	serverOn(t, m, "c1").MetricsHandler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	text := answer.Body.String()
+	for _, line := range []string{
+		`holdfast_raft_state{state="leader"} 1`, `holdfast_raft_state{state="follower"} 0`, "holdfast_raft_term 3", "holdfast_raft_commit_index 20",
+		"holdfast_raft_apply_lag_entries 3", `holdfast_plans{state="running"} 1`, `holdfast_plans{state="proposed"} 0`,
+		fmt.Sprintf(`holdfast_plan_left_bytes{plan=%q,subject="placement"} 0`, p.ID),
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("no %q in:\n%s", line, text)
+		}
+	}
+}
+
+func TestChecksNameWhatIsWrong(t *testing.T) {
+	m := newMemory()
+	p := approved(t, m, "placement", 3)
+	if _, err := m.Apply(t.Context(), fsm.NewCommand(fsm.Coordinator, "", time.Now(), &fsm.PausePlan{Plan: p.ID, Why: "OSD_NEARFULL"})); err != nil {
+		t.Fatal(err)
+	}
+	s := serverOn(t, m, "")
+	status, err := s.GetStatus(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range status.GetChecks() {
+		got = append(got, c.GetCode())
+		if _, ok := codes.Explain(codes.Code(c.GetCode())); !ok {
+			t.Errorf("%s is not explained", c.GetCode())
+		}
+	}
+	if text := strings.Join(got, " "); text != "HF-COORDINATOR-NO-LEADER HF-PLAN-WAITS" {
+		t.Errorf("the checks are %s", text)
+	}
+	s.now = func() time.Time { return time.Now().AddDate(20, 0, 0) }
+	if list := s.checks(); list[1].Code != codes.CertificateExpires {
+		t.Errorf("in twenty years: %v", list)
+	}
+}
+
+// FuzzRequests: whatever a caller sends to whatever method, it gets an answer, and the state can be written and read.
+func FuzzRequests(f *testing.F) {
+	for i, r := range []proto.Message{
+		&coordinatorv1.SetPolicyRequest{Policy: &coordinatorv1.Policy{Name: "cluster", Spec: []byte(`{"failures":1}`), Approves: []string{"upmap-wave"}}},
+		&coordinatorv1.ChangePlanRequest{Id: "x", Verb: coordinatorv1.ChangePlanRequest_VERB_PAUSE, Why: "w"},
+		&coordinatorv1.Throttle{BackfillsPerOsd: 3, BytesPerSecond: 1 << 63},
+		&coordinatorv1.ListPlansRequest{PageSize: 3, PageToken: "a", Over: true},
+		&coordinatorv1.ListHistoryRequest{PageToken: "-1"},
+		&coordinatorv1.ReportNodeRequest{Boot: "b", Generation: 2, Inventory: []byte(`{}`)},
+		&coordinatorv1.SetSubjectRequest{Subject: "placement", State: []byte(`{"a":1}`)},
+		&coordinatorv1.ReportStepRequest{Plan: "x", Term: 1, Record: []byte(`{"event":"begun"}`)},
+		&coordinatorv1.ProposePlanRequest{Plan: []byte(`{"version":1}`)},
+		&coordinatorv1.PlanPoolRequest{Name: "vms", Policy: []byte(`{}`)},
+	} {
+		data, err := proto.Marshal(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for method := range coordinatorv1.Coordinator_ServiceDesc.Methods {
+			f.Add(uint8(method), data, i%2 == 0)
+		}
+	}
+	m := newMemory()
+	s := serverOn(f, m, "c1")
+	f.Fuzz(func(t *testing.T, method uint8, data []byte, agent bool) {
+		m.mu.Lock()
+		m.state = fsm.New()
+		m.mu.Unlock()
+		id := certs.Identity{Role: certs.Admin, Name: "minji"}
+		if agent {
+			id = certs.Identity{Role: certs.Agent, Name: "n1"}
+		}
+		ctx := context.WithValue(t.Context(), callerKey{}, id)
+		methods := coordinatorv1.Coordinator_ServiceDesc.Methods
+		for range 2 { // again: it is remembered, or refused
+			_, _ = methods[int(method)%len(methods)].Handler(s, ctx, func(v any) error {
+				r, ok := v.(proto.Message)
+				if !ok {
+					t.Fatalf("%T", v)
+				}
+				return proto.Unmarshal(data, r)
+			}, nil)
+		}
+		encoded, err := m.state.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fsm.DecodeState(encoded); err != nil {
+			t.Fatalf("%v: %s", err, encoded)
+		}
+	})
+}
