@@ -22,6 +22,9 @@ import (
 // TestAPlanIsMadeAnewWhenAnOSDFails: in the middle of a throttled plan an OSD stops for good. The plan waits while copies are made anew,
 // is superseded by one of the cluster as it is then, which a policy approves, and that one ends.
 func TestAPlanIsMadeAnewWhenAnOSDFails(t *testing.T) {
+	if os.Getenv("HOLDFAST_REBALANCE") == "" {
+		t.Skip("takes minutes: `make test-rebalance` runs it")
+	}
 	ceph := realceph.Own(t, ownDir("failure"), "--osds", "6", "--osd-size", "4GiB", "--no-csi")
 	mixedHosts(t, ceph)
 	ceph.Tool(t, "ceph", "config", "set", "osd", "osd_heartbeat_grace", "6")

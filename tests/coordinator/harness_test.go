@@ -22,25 +22,35 @@ import (
 
 // cluster is coordinators of the test's own.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	names   []string
 	address map[string]string
 	data    map[string]string // where a member's log lies
 	extra   []string          // more arguments of the members
 	running map[string]*exec.Cmd
+	network *network // where members are, nil for this machine's own
 }
 
 const bin = "../../bin"
 
 // start makes a cluster of processes. data may say where members keep their logs.
-func start(t *testing.T, size int, data map[string]string, extra ...string) *cluster {
+func start(t testing.TB, size int, data map[string]string, extra ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: t.TempDir(), address: map[string]string{}, data: map[string]string{}, extra: extra, running: map[string]*exec.Cmd{}}
+	return startIn(t, nil, size, data, extra...)
+}
+
+// startIn makes it in a network of the test's own.
+func startIn(t testing.TB, n *network, size int, data map[string]string, extra ...string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, dir: t.TempDir(), address: map[string]string{}, data: map[string]string{}, extra: extra, running: map[string]*exec.Cmd{}, network: n}
 	args := []string{"coordinator", "init", filepath.Join(c.dir, "init")}
 	for i := range size {
 		name := fmt.Sprint("c", i+1)
-		c.names, c.address[name] = append(c.names, name), freeAddress(t)
+		c.names = append(c.names, name)
+		if c.address[name] = n.address(i); n == nil {
+			c.address[name] = freeAddress(t)
+		}
 		c.data[name] = filepath.Join(c.dir, name)
 		if dir := data[name]; dir != "" {
 			c.data[name] = dir
@@ -60,7 +70,7 @@ func start(t *testing.T, size int, data map[string]string, extra ...string) *clu
 	return c
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -111,7 +121,9 @@ func (c *cluster) run(name string) {
 	}
 	defer log.Close()
 	args := []string{"coordinator", "--certs", c.certs(name), "--dir", c.data[name], "--address", c.address[name], "--members", strings.Join(members, ",")}
-	cmd := exec.Command(filepath.Join(bin, "holdfastd"), append(args, c.extra...)...)
+	args = append([]string{filepath.Join(bin, "holdfastd")}, append(args, c.extra...)...)
+	args = append(c.network.within(name), args...)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)

@@ -35,7 +35,7 @@ func newStallingDisk(t *testing.T) *stallingDisk {
 	return d
 }
 
-func run(t *testing.T, name string, args ...string) string {
+func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
 	if err != nil {
@@ -44,12 +44,12 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-func (d *stallingDisk) hang(t *testing.T) {
+func (d *stallingDisk) hang(t testing.TB) {
 	t.Helper()
 	run(t, "fsfreeze", "-f", d.dir)
 }
 
-func (d *stallingDisk) goOn(t *testing.T) {
+func (d *stallingDisk) goOn(t testing.TB) {
 	t.Helper()
 	run(t, "fsfreeze", "-u", d.dir)
 }
