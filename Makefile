@@ -12,7 +12,7 @@ TOOLS   := $(CURDIR)/.work/bin
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
-.PHONY: help deps build generate lint vuln test-unit test conformance test-layouts test-crash test-fuzz test-sim soak bench demo demo-kube image clean
+.PHONY: help deps build generate lint vuln test-unit test conformance test-layouts test-crash test-fuzz test-sim test-rebalance soak bench demo demo-kube image clean
 
 ##@ Use
 demo: build ## bring a cluster up on this machine, make volumes, use them
@@ -72,11 +72,15 @@ test-fuzz: ## compare FUZZ_MAPPINGS CRUSH mappings (10 million) with crushtool's
 	@tests/deps.sh run
 	HOLDFAST_CRUSH_MAPPINGS=$(or $(FUZZ_MAPPINGS),10000000) HOLDFAST_CRUSH_SEED=$(or $(FUZZ_SEED),1000) go test -count=1 -v -timeout 2h -run TestMappings ./pkg/crush
 	HOLDFAST_OSDMAPS=$(or $(FUZZ_OSDMAPS),400) HOLDFAST_PLACEMENT_CLUSTERS=100 go test -count=1 -v -timeout 2h -run 'TestMappings|Unseen|Waves|Twelve|Changes' ./pkg/placement/...
-	for what in crush.FuzzParse placement/osdmap.FuzzParse vdisk/vdi.FuzzImage vdisk/vmdk.FuzzDisk vdisk/vmdk.FuzzCOWD partition/edit.FuzzRead vdisk/inside.FuzzReadGroup coordinator/fsm.FuzzCommand certs.FuzzToken; do \
+	for what in crush.FuzzParse placement/osdmap.FuzzParse vdisk/vdi.FuzzImage vdisk/vmdk.FuzzDisk vdisk/vmdk.FuzzCOWD partition/edit.FuzzRead vdisk/inside.FuzzReadGroup cli.FuzzPolicies coordinator.FuzzRequests coordinator/fsm.FuzzCommand certs.FuzzToken; do \
 	  go test -run '^$$' -fuzz "$${what#*.}\$$" -fuzztime $(or $(FUZZ_TIME),1m) -fuzzminimizetime 1x -parallel 1 "./pkg/$${what%.*}" || exit 1; done
 
 test-sim: ## coordinators' rules under simulated faults: SIM_SEEDS (20000) seeds
 	HOLDFAST_SIM_SEEDS=$(or $(SIM_SEEDS),20000) go test -count=1 -v -timeout 1h -run Simul ./pkg/coordinator/fsm
+
+test-rebalance: build ## changes of a real cluster by coordinators in many small waves, an OSD that fails in the middle, 60 faults under porcupine (as root)
+	@tests/deps.sh test
+	HOLDFAST_REBALANCE=all HOLDFAST_WAVE_BACKFILLS=2 HOLDFAST_FAULTS=60 go test -count=1 -v -timeout 2h -run 'Changes|Anew|Histories' ./tests/coordinator
 
 soak: build ## whole lives of SOAK_VOLUMES volumes (1000) under random kills; SOAK_SEED repeats a run (as root)
 	@tests/deps.sh test
@@ -89,6 +93,8 @@ bench: build ## ratios to bare librbd and the manager, of disk images to cp and 
 	go test -run '^$$' -benchtime 1x -timeout 1h -bench 'Balance|Change' ./pkg/placement
 	@tests/bench.sh
 	go test -run '^$$' -bench Commits -benchtime 1x ./pkg/coordinator/raftnode
+	go test -run '^$$' -bench Memory -benchtime 1x ./pkg/coordinator/fsm
+	go test -run '^$$' -bench 'Recovery|Watchers' -benchtime 1x -timeout 20m ./tests/coordinator
 
 ##@ Clean
 clean: ## remove what building made
