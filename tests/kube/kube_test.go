@@ -41,6 +41,7 @@ func TestHoldfastOnKubernetes(t *testing.T) {
 	t.Run("Kubernetes' own storage specs pass", func(t *testing.T) { testConformance(t, s) })
 	t.Run("the node plugin restarts and no writer notices", func(t *testing.T) { testPluginRestart(t, s) })
 	t.Run("a node that is called dead and lives is fenced", func(t *testing.T) { testDeadNode(t, s) })
+	t.Run("the agent of each node tells its disks", func(t *testing.T) { testAgent(t, s) })
 	t.Run("with all deleted nothing is left", func(t *testing.T) { testNothingLeft(t, s) })
 }
 

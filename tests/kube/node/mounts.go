@@ -35,6 +35,7 @@ func mountAll(config Config) error {
 		// Over the old /sys: one that shows this network namespace.
 		{source: "sysfs", target: "/sys", kind: "sysfs"},
 		{source: "tmpfs", target: "/run", kind: "tmpfs", data: "mode=755"},
+		{source: "tmpfs", target: "/mnt", kind: "tmpfs", data: "mode=755"}, // of the node alone
 		{source: lib, target: "/var/lib", flags: unix.MS_BIND},
 		{source: log, target: "/var/log", flags: unix.MS_BIND},
 		// Out of the peer group of the directory behind it: a volume mounted below would show
