@@ -79,6 +79,7 @@ func TestADiskThatFailsIsReplaced(t *testing.T) {
 // TestSectorsThatRotAreMended makes sectors of a disk unreadable before it is reshaped: what they held comes from the other disks, they are
 // written again, and the disk stays. What the reshape does not read, the scrub does.
 func TestSectorsThatRotAreMended(t *testing.T) {
+	slow(t)
 	b := newBench(t)
 	mirrorThenFour(b)
 	b.job.Fabric = "breakable"
