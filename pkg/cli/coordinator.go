@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/obs/codes"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
 )
 
 func coordinatorCommand() *cobra.Command {
@@ -32,7 +33,6 @@ func coordinatorCommand() *cobra.Command {
 		coordinatorRemoveCommand(),
 		coordinatorBackupCommand(),
 		coordinatorRestoreCommand(),
-		coordinatorPlanCommand(),
 		coordinatorRebalanceCommand(),
 		coordinatorThrottleCommand(),
 	)
@@ -42,14 +42,38 @@ func coordinatorCommand() *cobra.Command {
 // addCoordinatorFlags adds those that say how the coordinators are reached.
 func addCoordinatorFlags(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
-	flags.String("certs", "/etc/holdfast/admin", "directory with your certificate, as `holdfast coordinator init` writes it")
+	flags.String("certs", "", "directory with your certificate, as `holdfast coordinator init` writes it (default: $"+certsVariable+", that of `holdfast up` in --data-dir, or "+usualCerts+")")
 	flags.StringSlice("endpoints", nil, "HOST:PORT of the coordinators (default: those in the file endpoints of --certs)")
 	flags.Duration("timeout", 30*time.Second, "how long to look for a coordinator that leads")
 }
 
+// Where a person's certificate is, unless --certs says so.
+const (
+	certsVariable = "HOLDFAST_CERTS"
+	usualCerts    = "/etc/holdfast/admin"
+)
+
+// certsOf finds the directory of a person's certificate. asked: the person has said where it is, rather than that there is one.
+func certsOf(cmd *cobra.Command) (dir string, asked, there bool) {
+	if dir, _ = cmd.Flags().GetString("certs"); dir != "" {
+		return dir, true, true
+	}
+	if dir = os.Getenv(certsVariable); dir != "" {
+		return dir, true, true
+	}
+	asked = cmd.Flags().Changed("endpoints")
+	data, _ := cmd.Flags().GetString("data-dir")
+	for _, dir = range []string{filepath.Join(localapi.CoordinatorDir(data), localapi.AdminDir), usualCerts} {
+		if _, err := os.Stat(dir); err == nil {
+			return dir, asked, true
+		}
+	}
+	return usualCerts, asked, false
+}
+
 // coordinators connects to them by the command's flags.
 func coordinators(cmd *cobra.Command) (*coordinatorapi.Client, error) {
-	dir, _ := cmd.Flags().GetString("certs")
+	dir, _, _ := certsOf(cmd)
 	store, err := certs.Open(dir)
 	if errors.Is(err, fault.NotFound) {
 		return nil, fault.New(fault.NotFound, "%w; --certs names the directory that `holdfast coordinator init` made", err)

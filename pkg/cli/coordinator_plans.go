@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,33 +15,10 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	v1 "github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
 )
-
-func coordinatorPlanCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "plan", Short: "Plans of the whole cluster: list, show, approve, watch, pause, resume, cancel, abandon"}
-	cmd.AddCommand(coordinatorPlanList(), coordinatorPlanShow(), coordinatorPlanApprove(), coordinatorPlanWatch())
-	for _, v := range []struct {
-		use, short string
-		verb       v1.ChangePlanRequest_Verb
-	}{
-		{"pause", "Let no further step of a plan begin", v1.ChangePlanRequest_VERB_PAUSE},
-		{"resume", "Let a plan go on that was paused, cancelled in the middle, or stopped by an error", v1.ChangePlanRequest_VERB_RESUME},
-		{"cancel", "End a plan before its next step", v1.ChangePlanRequest_VERB_CANCEL},
-		{"abandon", "Give a plan up in the middle: what it has done stays", v1.ChangePlanRequest_VERB_ABANDON},
-	} {
-		cmd.AddCommand(&cobra.Command{Use: v.use + " ID", Short: v.short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-			return changePlan(cmd, &v1.ChangePlanRequest{Id: args[0], Verb: v.verb})
-		}})
-	}
-	for _, each := range cmd.Commands() {
-		if strings.HasSuffix(each.Use, " ID") {
-			each.ValidArgsFunction = planIDs
-		}
-	}
-	return cmd
-}
 
 // planView is a plan as scripts get it.
 type planView struct {
@@ -93,24 +71,27 @@ func (v planView) progress() string {
 	}
 }
 
-func coordinatorPlanList() *cobra.Command {
-	cmd := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List plans", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		all, _ := cmd.Flags().GetBool("all")
-		return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-			list, err := listPlans(ctx, c, all)
-			if err != nil {
-				return err
-			}
-			t := &Table{Header: []string{"ID", "PHASE", "SUBJECT", "WHAT", "PROGRESS"}}
-			for _, v := range list {
-				t.Rows = append(t.Rows, []string{v.ID, v.Phase, v.Subject, v.What, v.progress()})
-			}
-			return emit(cmd, list, t, nil)
-		})
-	}}
-	cmd.Flags().Bool("all", false, "also those that are over")
-	addOutputFlag(cmd)
-	return cmd
+// listByCoordinators lists their plans, and those that are known on this machine alone.
+func listByCoordinators(cmd *cobra.Command, _ []string) error {
+	all, _ := cmd.Flags().GetBool("all")
+	here, err := plansHere(cmd)
+	if err != nil {
+		return err
+	}
+	return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
+		list, err := listPlans(ctx, c, all)
+		if err != nil {
+			return err
+		}
+		t := &Table{Header: []string{"ID", "PHASE", "SUBJECT", "WHAT", "PROGRESS"}}
+		for _, e := range here {
+			list = append(list, planView{ID: string(e.Plan.ID), Subject: e.Plan.Subject, What: e.Plan.What, Phase: stateOf(e), Token: e.Plan.Token(), Status: e.Status})
+		}
+		for _, v := range list {
+			t.Rows = append(t.Rows, []string{v.ID, v.Phase, v.Subject, v.What, v.progress()})
+		}
+		return emit(cmd, list, t, nil)
+	})
 }
 
 func listPlans(ctx context.Context, c *coordinatorapi.Client, all bool) ([]planView, error) {
@@ -135,20 +116,20 @@ func listPlans(ctx context.Context, c *coordinatorapi.Client, all bool) ([]planV
 	}
 }
 
-func coordinatorPlanShow() *cobra.Command {
-	cmd := &cobra.Command{Use: "show ID", Short: "Show a plan: what it does, what it costs, how far it is", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-			m, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
-				return api.GetPlan(ctx, &v1.GetPlanRequest{Id: args[0]}, o...)
-			})
-			if err != nil {
-				return err
-			}
-			return showPlan(cmd, m)
-		})
-	}}
-	addOutputFlag(cmd)
-	return cmd
+func showByCoordinators(cmd *cobra.Command, args []string) error {
+	return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
+		m, err := getPlan(ctx, c, args[0])
+		if err != nil {
+			return err
+		}
+		return showPlan(cmd, m)
+	})
+}
+
+func getPlan(ctx context.Context, c *coordinatorapi.Client, id string) (*v1.Plan, error) {
+	return coordinatorapi.Call(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
+		return api.GetPlan(ctx, &v1.GetPlanRequest{Id: id}, o...)
+	})
 }
 
 func showPlan(cmd *cobra.Command, m *v1.Plan) error {
@@ -167,57 +148,101 @@ func showPlan(cmd *cobra.Command, m *v1.Plan) error {
 		}
 		fmt.Fprintln(out, v.progress())
 		if v.Phase == "proposed" {
-			fmt.Fprintf(out, "next: holdfast coordinator plan approve %s --token %s\n", v.ID, v.Token)
+			fmt.Fprintf(out, "next: %s plan approve %s --token '%s'\n", self(cmd), v.ID, v.Token)
 		}
 	})
 }
 
-func coordinatorPlanApprove() *cobra.Command {
-	cmd := &cobra.Command{Use: "approve ID", Short: "Allow a plan to run", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+// orderByCoordinators does a verb to a plan. What names what is at stake is asked for where the verb needs it.
+func orderByCoordinators(verb agentapi.Verb, needsToken bool) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		token, _ := cmd.Flags().GetString("token")
-		return changePlan(cmd, &v1.ChangePlanRequest{Id: args[0], Verb: v1.ChangePlanRequest_VERB_APPROVE, Token: token})
-	}}
-	cmd.Flags().String("token", "", "what `show` tells: the serials of the disks at stake, or the plan's id")
-	return cmd
-}
-
-func changePlan(cmd *cobra.Command, r *v1.ChangePlanRequest) error {
-	return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-		m, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
-			return api.ChangePlan(ctx, r, o...)
+		return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
+			if needsToken {
+				m, err := getPlan(ctx, c, args[0])
+				if err != nil {
+					return err
+				}
+				if token == "" {
+					fmt.Fprintf(cmd.ErrOrStderr(), "nothing was done; to %s it: %s plan %s %s --token '%s'\n", verb, self(cmd), verb, m.GetId(), m.GetToken())
+					return showPlan(cmd, m)
+				}
+				if !sameToken(token, m.GetToken()) {
+					return fault.New(fault.Denied, "%q does not name what is at stake: it must be %s", token, m.GetToken())
+				}
+				token = m.GetToken()
+			}
+			v, err := changePlan(ctx, c, args[0], verb, token)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "plan %s is %s: %s\n", v.ID, v.Phase, v.progress())
+			return emit(cmd, v, nil, func(io.Writer) {})
 		})
-		if err != nil {
-			return err
-		}
-		v, err := viewOf(m)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "plan %s is %s: %s\n", v.ID, v.Phase, v.progress())
-		return nil
-	})
+	}
 }
 
-func coordinatorPlanWatch() *cobra.Command {
-	return &cobra.Command{Use: "watch ID", Short: "Follow a plan to its end, whoever leads", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		client, err := coordinators(cmd)
-		if err != nil {
-			return err
+// sameToken compares serials in any order.
+func sameToken(a, b string) bool {
+	x, y := strings.Split(a, ","), strings.Split(b, ",")
+	slices.Sort(x)
+	slices.Sort(y)
+	return slices.Equal(x, y)
+}
+
+// changes are the verbs as the API has them.
+var changes = map[agentapi.Verb]v1.ChangePlanRequest_Verb{
+	agentapi.Approve: v1.ChangePlanRequest_VERB_APPROVE,
+	agentapi.Pause:   v1.ChangePlanRequest_VERB_PAUSE,
+	agentapi.Resume:  v1.ChangePlanRequest_VERB_RESUME,
+	agentapi.Cancel:  v1.ChangePlanRequest_VERB_CANCEL,
+	agentapi.Abandon: v1.ChangePlanRequest_VERB_ABANDON,
+}
+
+func changePlan(ctx context.Context, c *coordinatorapi.Client, id string, verb agentapi.Verb, token string) (planView, error) {
+	m, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
+		return api.ChangePlan(ctx, &v1.ChangePlanRequest{Id: id, Verb: changes[verb], Token: token}, o...)
+	})
+	if err != nil {
+		return planView{}, err
+	}
+	return viewOf(m)
+}
+
+func watchByCoordinators(cmd *cobra.Command, args []string) error {
+	client, err := coordinators(cmd)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	format, _ := cmd.Flags().GetString("output")
+	return watchPlan(cmd.Context(), client, args[0], lines(cmd.OutOrStdout(), format))
+}
+
+// lines tells a plan's progress in lines, or in JSON objects, each on a line of its own.
+func lines(out io.Writer, format string) func(planView) {
+	encoder, last := json.NewEncoder(out), ""
+	return func(v planView) {
+		line := v.Phase + ": " + v.progress()
+		switch {
+		case line == last:
+		case format == "json":
+			_ = encoder.Encode(v) // as printing does, it ends with its reader
+		default:
+			fmt.Fprintln(out, line)
 		}
-		defer client.Close()
-		return watchPlan(cmd.Context(), client, args[0], cmd.OutOrStdout())
-	}}
+		last = line
+	}
 }
 
 // watchAgain is the pause before another member is asked.
 const watchAgain = time.Second
 
-// watchPlan prints a line whenever the plan's status changes. fault.Precondition: it did not complete.
-func watchPlan(ctx context.Context, c *coordinatorapi.Client, id string, out io.Writer) error {
-	last := ""
+// watchPlan tells of the plan whenever it changes. fault.Precondition: it did not complete.
+func watchPlan(ctx context.Context, c *coordinatorapi.Client, id string, tell func(planView)) error {
 	for {
 		for _, address := range c.Addresses() {
-			over, err := watchAt(ctx, c, address, id, out, &last)
+			over, err := watchAt(ctx, c, address, id, tell)
 			if over || ctx.Err() != nil || err != nil && !errors.Is(err, fault.Unavailable) {
 				return err
 			}
@@ -230,7 +255,7 @@ func watchPlan(ctx context.Context, c *coordinatorapi.Client, id string, out io.
 	}
 }
 
-func watchAt(ctx context.Context, c *coordinatorapi.Client, address, id string, out io.Writer, last *string) (over bool, err error) {
+func watchAt(ctx context.Context, c *coordinatorapi.Client, address, id string, tell func(planView)) (over bool, err error) {
 	api, err := c.At(address)
 	if err != nil {
 		return false, err
@@ -248,10 +273,7 @@ func watchAt(ctx context.Context, c *coordinatorapi.Client, address, id string, 
 		if err != nil {
 			return true, err
 		}
-		if line := v.Phase + ": " + v.progress(); line != *last {
-			*last = line
-			fmt.Fprintln(out, line)
-		}
+		tell(v)
 		switch v.Phase {
 		case "completed":
 			return true, nil

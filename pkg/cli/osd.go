@@ -20,6 +20,7 @@ func osdCommand() *cobra.Command {
 		Long: "Each of these is a plan, which is shown first and run by the agent (`holdfastd agent`) when --yes is given: it is journalled, and goes on after a kill or a boot. What lies on a disk " +
 			"is destroyed only with the token that `osd remove` says, as of `disks wipe`.",
 	}
+	addCoordinatorFlags(cmd)
 	cmd.AddCommand(osdList(), osdActivate())
 	for _, v := range osdVerbs {
 		cmd.AddCommand(osdChange(v))
@@ -168,6 +169,13 @@ func osdChange(v osdVerb) *cobra.Command {
 
 // runOSDPlan approves a plan that was shown and follows it.
 func runOSDPlan(ctx context.Context, cmd *cobra.Command, client *agentapi.Client, made agentapi.Plan) error {
+	theirs, err := byCoordinators(cmd)
+	if err != nil {
+		return err
+	}
+	if theirs {
+		return runByCoordinators(cmd, made.Plan, made.Plan.Token())
+	}
 	if _, err := client.Do(ctx, made.Plan.ID, agentapi.Approve, made.Plan.Token()); err != nil {
 		return err
 	}

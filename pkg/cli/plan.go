@@ -22,14 +22,17 @@ import (
 
 func planCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "plan", Short: "Make and grow storage stacks on this machine's disks, by plans that are read first",
+		Use: "plan", Short: "Plans: of the whole cluster, and for storage stacks on this machine's disks",
 		Long: "A plan says step by step what is to be done to which disks, by their serial numbers or WWNs. `new` and `grow` only calculate; `run` and `approve` " +
 			"show the plan and do nothing unless the serials of the disks whose content is at stake are repeated. What was done is in a journal under " +
 			"--data-dir: after a crash or a kill, a plan goes on where it was.\n\n" +
 			"Where the agent runs (`holdfastd agent`), it keeps the plans and runs those that are approved, also after a reboot. Where none runs, these commands work on --data-dir " +
-			"themselves, and `run` runs a plan in this process.",
+			"themselves, and `run` runs a plan in this process.\n\n" +
+			"Where coordinators are known (by --certs, $" + certsVariable + ", `holdfast up` in --data-dir, or " + usualCerts + "), `list`, `show`, `approve`, `pause`, `resume`, `cancel`, `abandon` " +
+			"and `watch` are about their plans, unless an agent runs here that takes no orders of them.",
 	}
 	addDiskFlags(cmd)
+	addCoordinatorFlags(cmd)
 	cmd.AddCommand(planNew(), planGrow(), planShow(), planRun(), planList(), planWatch(), planActivate(), planPropose(), planApprove())
 	for _, o := range orders {
 		cmd.AddCommand(planOrder(o))
@@ -76,6 +79,9 @@ func findPlan(cmd *cobra.Command, name string) (p plan.Plan, err error) {
 		return p, err
 	}
 	e, err := k.find(cmd.Context(), plan.ID(filepath.Base(name)))
+	if errors.Is(err, fault.NotFound) && k.theirs {
+		return theirPlan(cmd, name)
+	}
 	if errors.Is(err, fault.NotFound) {
 		return p, fault.New(fault.NotFound, "%s is neither a file nor a plan of this machine: see `%s plan list`", name, self(cmd))
 	}
@@ -85,13 +91,20 @@ func findPlan(cmd *cobra.Command, name string) (p plan.Plan, err error) {
 func planShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show FILE|ID", Short: "Show a plan, with the disks before and after", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := findPlan(cmd, args[0])
-			if err != nil {
-				return err
-			}
-			return emit(cmd, p, nil, func(out io.Writer) { printPlan(out, p) })
-		},
+		ValidArgsFunction: planIDs,
+	}
+	here := func(cmd *cobra.Command, args []string) error {
+		p, err := findPlan(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		return emit(cmd, p, nil, func(out io.Writer) { printPlan(out, p) })
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if _, err := os.Stat(args[0]); err == nil {
+			return here(cmd, args)
+		}
+		return either(showByCoordinators, here)(cmd, args)
 	}
 	addOutputFlag(cmd)
 	return cmd
@@ -125,8 +138,8 @@ func rowOf(e agentapi.Plan) planRow {
 
 func planList() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List this machine's plans, the oldest first, then those that nobody has approved", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use: "list", Aliases: []string{"ls"}, Short: "List the coordinators' plans, or this machine's, the oldest first, then those that nobody has approved", Args: cobra.NoArgs,
+		RunE: either(listByCoordinators, func(cmd *cobra.Command, _ []string) error {
 			k, err := keeperOf(cmd)
 			if err != nil {
 				return err
@@ -145,8 +158,9 @@ func planList() *cobra.Command {
 				})
 			}
 			return emit(cmd, rows, table, nil)
-		},
+		}),
 	}
+	cmd.Flags().Bool("all", false, "of coordinators: also plans that are over")
 	addOutputFlag(cmd)
 	return cmd
 }

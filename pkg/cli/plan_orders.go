@@ -36,6 +36,7 @@ var (
 type keeper struct {
 	plans
 	agent   bool
+	theirs  bool // the agent takes orders of coordinators
 	machine *machine.Machine
 }
 
@@ -50,10 +51,10 @@ func keeperOf(cmd *cobra.Command) (*keeper, error) {
 		return nil, err
 	}
 	client := agentapi.NewClient(dir)
-	_, err = client.Status(cmd.Context())
+	status, err := client.Status(cmd.Context())
 	switch {
 	case err == nil:
-		return &keeper{plans: client, agent: true, machine: m}, nil
+		return &keeper{plans: client, agent: true, theirs: status.Coordinated, machine: m}, nil
 	case errors.Is(err, fault.Unavailable):
 		return &keeper{plans: &localPlans{m}, machine: m}, nil
 	default:
@@ -204,7 +205,8 @@ func planApprove() *cobra.Command {
 		Use: "approve ID", Short: "Let a plan be run; without --token only show it", Args: cobra.ExactArgs(1),
 		Long: "--token repeats the serials of the disks whose content is at stake, comma separated, or the plan's ID where there are none. A plan is refused, with the difference, if what it " +
 			"was made from has changed since.",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		ValidArgsFunction: planIDs,
+		RunE: either(orderByCoordinators(agentapi.Approve, true), func(cmd *cobra.Command, args []string) error {
 			k, err := keeperOf(cmd)
 			if err != nil {
 				return err
@@ -227,7 +229,7 @@ func planApprove() *cobra.Command {
 				next = "plan run " + string(e.Plan.ID)
 			}
 			return k.says(cmd, e, next)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&token, "token", "", "what the command said to say")
 	addOutputFlag(cmd)
@@ -252,8 +254,8 @@ var orders = []order{
 func planOrder(o order) *cobra.Command {
 	var token string
 	cmd := &cobra.Command{
-		Use: string(o.verb) + " ID", Short: o.short, Long: o.long, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Use: string(o.verb) + " ID", Short: o.short, Long: o.long, Args: cobra.ExactArgs(1), ValidArgsFunction: planIDs,
+		RunE: either(orderByCoordinators(o.verb, o.token), func(cmd *cobra.Command, args []string) error {
 			k, err := keeperOf(cmd)
 			if err != nil {
 				return err
@@ -274,7 +276,7 @@ func planOrder(o order) *cobra.Command {
 				next = "plan run " + args[0]
 			}
 			return k.says(cmd, e, next)
-		},
+		}),
 	}
 	if o.token {
 		cmd.Flags().StringVar(&token, "token", "", "what the command said to say")
@@ -285,9 +287,9 @@ func planOrder(o order) *cobra.Command {
 
 func planWatch() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "watch ID", Short: "Follow a plan until it ends, stops or rests", Args: cobra.ExactArgs(1),
+		Use: "watch ID", Short: "Follow a plan until it ends, stops or rests", Args: cobra.ExactArgs(1), ValidArgsFunction: planIDs,
 		Long: "It fails unless the plan comes to its end. With -o json a status is a JSON object on a line of its own.",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: either(watchByCoordinators, func(cmd *cobra.Command, args []string) error {
 			k, err := keeperOf(cmd)
 			if err != nil {
 				return err
@@ -310,7 +312,7 @@ func planWatch() *cobra.Command {
 				return err
 			}
 			return concluded(cmd, plan.Plan{ID: end.Plan}, end)
-		},
+		}),
 	}
 	cmd.Flags().StringP("output", "o", "", "json: a JSON object a line")
 	return cmd

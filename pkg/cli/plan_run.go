@@ -67,6 +67,15 @@ func planRun() *cobra.Command {
 func runByAgent(cmd *cobra.Command, k *keeper, p plan.Plan, approved bool, token string) error {
 	ctx := cmd.Context()
 	var err error
+	if k.theirs {
+		if token != "" {
+			_, err = k.Propose(ctx, p)
+		}
+		if err != nil {
+			return err
+		}
+		return runByCoordinators(cmd, p, token)
+	}
 	if approved {
 		_, err = k.Do(ctx, p.ID, agentapi.Resume, "")
 	} else if _, err = k.Propose(ctx, p); err == nil {
@@ -82,12 +91,16 @@ func runByAgent(cmd *cobra.Command, k *keeper, p plan.Plan, approved bool, token
 	return concluded(cmd, p, last)
 }
 
+func succeeded(cmd *cobra.Command, p plan.Plan) error {
+	fmt.Fprintf(cmd.OutOrStdout(), "plan %s is done: %s, capacity %s\n", p.ID, p.Subject, p.After)
+	return nil
+}
+
 // concluded says how a plan came to rest.
 func concluded(cmd *cobra.Command, p plan.Plan, s executor.Status) error {
 	switch s.Phase {
 	case executor.Succeeded:
-		fmt.Fprintf(cmd.OutOrStdout(), "plan %s is done: %s, capacity %s\n", p.ID, p.Subject, p.After)
-		return nil
+		return succeeded(cmd, p)
 	case executor.Failed:
 		return fault.New(fault.Precondition, "plan %s has stopped: %s; put that right, then %s plan resume %s", p.ID, s.Error, self(cmd), p.ID)
 	case executor.GivenUp:

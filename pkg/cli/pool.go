@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	v1 "github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -218,17 +219,17 @@ func (f *poolFlags) run(cmd *cobra.Command, name string, set bool) error {
 	if err := showPlan(cmd, m); err != nil || !f.yes || f.dry {
 		return err
 	}
-	if m.GetPhase() == "proposed" {
-		if err := changePlan(cmd, &v1.ChangePlanRequest{Id: m.GetId(), Verb: v1.ChangePlanRequest_VERB_APPROVE, Token: m.GetToken()}); err != nil {
-			return err
-		}
-	}
 	client, err := coordinators(cmd)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	return watchPlan(cmd.Context(), client, m.GetId(), cmd.ErrOrStderr())
+	if m.GetPhase() == "proposed" {
+		if _, err := changePlan(cmd.Context(), client, m.GetId(), agentapi.Approve, m.GetToken()); err != nil {
+			return err
+		}
+	}
+	return watchPlan(cmd.Context(), client, m.GetId(), lines(cmd.ErrOrStderr(), ""))
 }
 
 // poolNames completes names of pools.

@@ -79,6 +79,7 @@ func New(streams Streams, version string) *cobra.Command {
 		coordinatorCommand(),
 		policyCommand(),
 		poolCommand(),
+		nodesCommand(),
 	)
 	return root
 }

@@ -153,14 +153,16 @@ func (s *Supervisor) renew(ctx context.Context) {
 // giveKey makes the coordinators' Ceph user and puts its key where they look for it.
 func (s *Supervisor) giveKey(ctx context.Context) error {
 	e := daemon.Entity{Name: daemon.Coordinator, Caps: daemon.CoordinatorCaps()}
-	key, err := s.mon(ctx, "auth get-or-create-key", map[string]any{"entity": e.Name})
-	if err != nil {
+	var made struct {
+		Key string `json:"key"`
+	}
+	if err := s.monJSON(ctx, "auth get-or-create-key", map[string]any{"entity": e.Name}, &made); err != nil {
 		return fmt.Errorf("make user %s: %w", e.Name, err)
 	}
 	if err := s.ensureUser(ctx, e); err != nil {
 		return err
 	}
-	return writeIfChanged(s.coordinatorKey(), slices.Concat([]byte(strings.TrimSpace(string(key))), []byte("\n")), 0o600)
+	return writeIfChanged(s.coordinatorKey(), []byte(made.Key+"\n"), 0o600)
 }
 
 // awaitLeader waits until a coordinator leads.

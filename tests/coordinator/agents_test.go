@@ -212,11 +212,18 @@ func TestAgentsTakeTheirOrdersFromCoordinators(t *testing.T) {
 	n.killAgent()
 	n.must(v1.ChangePlanRequest_VERB_APPROVE, gone)
 	n.must(v1.ChangePlanRequest_VERB_PAUSE, gone)
+	if out := n.holdfast("nodes", "maintenance", "n1", "--why", "fan", "--certs", n.certs("admin")); !strings.Contains(out, "node n1 is in maintenance: fan") {
+		t.Error(out)
+	}
 	n.runAgent()
 	if list, err := n.local().Plans(t.Context()); err != nil || len(list) != 1 || list[0].Plan.ID != made.ID {
 		t.Errorf("a plan that is paused was begun: %+v, %v", list, err)
 	}
 	n.must(v1.ChangePlanRequest_VERB_RESUME, gone)
+	if out := n.holdfast("nodes", "list", "--certs", n.certs("admin")); !strings.Contains(out, "n1") || !strings.Contains(out, "maintenance: fan") {
+		t.Error(out)
+	}
+	n.holdfast("nodes", "maintenance", "n1", "--end", "--certs", n.certs("admin"))
 	n.reach(gone, 1)
 	n.killAgent()
 	t.Logf("killed the agent while the plan is %s", n.phase(gone.ID))
@@ -232,14 +239,26 @@ func TestAgentsTakeTheirOrdersFromCoordinators(t *testing.T) {
 		t.Errorf("OSDs: %s", out)
 	}
 
-	// The node has heard of a leader of a later term than any that these coordinators give.
+	// As a person does it on the machine, in one command.
 	second := n.disk("second")
+	n.killAgent()
+	n.runAgent()
+	out := n.holdfast("--data-dir", n.ceph.Dir, "osd", "prepare", second, "--yes", "--certs", n.certs("admin"))
+	if !strings.Contains(out, "completed") || !strings.Contains(out, "is done") {
+		t.Error(out)
+	}
+	if out := n.holdfast("plan", "list", "--all", "--data-dir", t.TempDir(), "--certs", n.certs("admin")); strings.Count(out, "completed") != 3 {
+		t.Error(out)
+	}
+
+	// The node has heard of a leader of a later term than any that these coordinators give.
+	third := n.disk("third")
 	n.killAgent()
 	if err := os.WriteFile(filepath.Join(n.ceph.Dir, "plans", "term"), []byte("1000000\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	n.runAgent()
-	late := n.plan(agentapi.OSDRequest{Do: "prepare", Disk: second})
+	late := n.plan(agentapi.OSDRequest{Do: "prepare", Disk: third})
 	n.must(v1.ChangePlanRequest_VERB_APPROVE, late)
 	n.await("orders of a deposed leader are refused", func() bool {
 		m, err := n.get(late.ID)

@@ -177,7 +177,7 @@ func (c *cluster) carryOut(t *testing.T, client *coordinatorapi.Client, ceph rea
 	read(t, c.holdfast(slices.Concat([]string{"coordinator", "rebalance", "--wave-backfills", waveBackfills(), "-o", "json"}, change, admin)...), &proposed)
 	p := proposed.Plan
 	t.Logf("%v: plan %s: %d steps, %s; %v", change, p.ID, len(p.Steps), p.Sync, p.Notes)
-	c.holdfast(slices.Concat([]string{"coordinator", "plan", "approve", string(p.ID), "--token", p.Token()}, admin)...)
+	c.holdfast(slices.Concat([]string{"plan", "approve", string(p.ID), "--token", p.Token()}, admin)...)
 	f := c.follow(t, client, p, kills)
 	settle(t, ceph)
 	if f.likely > 0 {

@@ -74,7 +74,7 @@ func TestAPlanIsMadeAnewWhenAnOSDFails(t *testing.T) {
 		t.Errorf("the second plan is %s, approved by %q", second.GetPhase(), second.GetApprovedBy())
 	}
 	t.Log(c.holdfast(append([]string{"coordinator", "throttle", "--rate", "0"}, admin...)...))
-	t.Log(c.holdfast(append([]string{"coordinator", "plan", "watch", second.GetId()}, admin...)...))
+	t.Log(c.holdfast(append([]string{"plan", "watch", second.GetId()}, admin...)...))
 	settle(t, ceph)
 	for id, p := range pgDump(t, ceph) {
 		if slices.Contains(p.Up, 3) {

@@ -43,6 +43,9 @@ func TestARebalanceSurvivesItsLeaders(t *testing.T) {
 	coordinator := func(args ...string) string {
 		return c.holdfast(append(append([]string{"coordinator"}, args...), "--certs", admin)...)
 	}
+	plans := func(args ...string) string {
+		return c.holdfast(append(append([]string{"plan"}, args...), "--certs", admin)...)
+	}
 	client := c.client(c.open("admin"))
 	c.leader(client)
 	var proposed struct {
@@ -58,7 +61,7 @@ func TestARebalanceSurvivesItsLeaders(t *testing.T) {
 	if err := load.Start(); err != nil {
 		t.Fatal(err)
 	}
-	coordinator("plan", "approve", string(p.ID), "--token", p.Token())
+	plans("approve", string(p.ID), "--token", p.Token())
 	for kills, at := 0, 1; kills < 2; {
 		switch phase, step := c.planAt(client, p.ID); {
 		case phase != "approved" && phase != "running":
@@ -74,7 +77,7 @@ func TestARebalanceSurvivesItsLeaders(t *testing.T) {
 			time.Sleep(200 * time.Millisecond)
 		}
 	}
-	t.Log(coordinator("plan", "watch", string(p.ID)))
+	t.Log(plans("watch", string(p.ID)))
 	if err := load.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("the load did not last: %v", err)
 	}

@@ -31,6 +31,10 @@ func TestTheCoordinatorsOfACluster(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	c.await("a coordinator knows the cluster", func(*localapi.Status) bool {
+		out, _ := c.run("coordinator", "rebalance") // with the certificate of the directory
+		return strings.Contains(out, "as balanced as the rules allow")
+	})
 	pid := daemonNamed(st, "coordinator.c2").PID
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)

@@ -236,9 +236,9 @@ func texts() map[Code]Text {
 		PlanWaits: {
 			Meaning:  "The coordinators have paused a plan: the cluster's health is an error, an OSD is nearly full, or more copies are missing than the policy allows.",
 			Impact:   "Nothing further moves. It goes on by itself when that has passed.",
-			Diagnose: "holdfast coordinator plan list names the reason; holdfast status and ceph health detail say more.",
+			Diagnose: "holdfast plan list names the reason; holdfast status and ceph health detail say more.",
 			Fix:      "What the reason asks for: start the OSDs that are down, make room. max_degraded_percent of the cluster's policy says how many copies may be missing.",
-			Verify:   "holdfast coordinator plan watch ID shows it running.",
+			Verify:   "holdfast plan watch ID shows it running.",
 		},
 		StackDown: {
 			Meaning:  "A storage stack of this machine could not be brought up: too many of its disks are missing, or those that are there lack newer data.",
