@@ -47,7 +47,7 @@ type agentFlags struct {
 	latency, rescan                                     time.Duration
 	healthEvery, scrubEvery                             time.Duration
 	disks                                               disk.Config
-	certs                                               string
+	certs, join                                         string
 	coordinators                                        []string
 }
 
@@ -73,6 +73,7 @@ func agentCommand() *cobra.Command {
 	flags.DurationVar(&f.scrubEvery, "scrub-every", 30*24*time.Hour, "how often each array of a stack compares its copies or parity; 0: never")
 	flags.StringVar(&f.minSize, "min-size", disk.DefaultMinSize.String(), "smaller disks are not free")
 	flags.StringSliceVar(&f.coordinators, "coordinators", nil, "HOST:PORT,... of the coordinators, which give the orders then (default: none: orders come over the socket)")
+	flags.StringVar(&f.join, "join", "", "token of \"holdfast coordinator token create\", or a file that holds it: gets the certificate when --certs has none, and says --coordinators")
 	flags.StringVar(&f.certs, "certs", "/etc/holdfast/certs", "with --coordinators: directory with ca.crt, tls.crt and tls.key of agent/NODE; followed when they change")
 	flags.StringVar(&f.disks.Root, "root", "/", "root directory of the machine; in a container, where the host's is mounted")
 	flags.StringArrayVar(&f.disks.Asked, "device", nil, "a loop or UML device that counts as a disk, for tests")
@@ -90,7 +91,7 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	store, err := f.identity()
+	store, err := f.identity(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -144,14 +145,17 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	return group.Wait()
 }
 
-// identity opens the certificate by which coordinators know this node; nil without --coordinators.
-func (f *agentFlags) identity() (*certs.Store, error) {
-	if len(f.coordinators) == 0 {
+// identity opens the certificate by which coordinators know this node; nil without --coordinators and --join.
+func (f *agentFlags) identity(ctx context.Context) (*certs.Store, error) {
+	if len(f.coordinators) == 0 && f.join == "" {
 		return nil, nil
 	}
-	store, err := certs.Open(f.certs)
+	store, addresses, err := identify(ctx, f.certs, f.join)
 	if err != nil {
 		return nil, err
+	}
+	if len(f.coordinators) == 0 {
+		f.coordinators = addresses
 	}
 	if want := (certs.Identity{Role: certs.Agent, Name: f.node}); store.Identity() != want {
 		return nil, fmt.Errorf("the certificate in %s is for %s, and this is %s: --node-id says the node's name", f.certs, store.Identity(), want)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -40,6 +41,7 @@ type coordinatorFlags struct {
 	cephUser, cephKeyFile             string
 	metrics                           string
 	recover                           bool
+	ca, join                          string
 }
 
 func coordinatorCommand() *cobra.Command {
@@ -62,6 +64,8 @@ coordinator leads, and exits: let it be started again.`,
 	flags.StringVar(&f.address, "address", "", "host:port that the others reach it at")
 	flags.StringVar(&f.listen, "listen", "", "host:port to listen on (default: --address)")
 	flags.StringVar(&f.certs, "certs", "/etc/holdfast/certs", "directory with ca.crt, tls.crt and tls.key; followed when they change")
+	flags.StringVar(&f.ca, "ca", "", "directory of the CA's key, for join tokens (default: this member lets nobody join)")
+	flags.StringVar(&f.join, "join", "", "token of \"holdfast coordinator token create\", or a file that holds it: gets the certificate when --certs has none")
 	flags.StringToStringVar(&f.members, "members", nil, "NAME=HOST:PORT,... of all members of a new cluster")
 	flags.DurationVar(&f.heartbeat, "heartbeat", time.Second, "how long a member waits for its leader before it stands itself")
 	flags.DurationVar(&f.stall, "stall", 3*time.Second, "how long a write may take before the disk counts as hung")
@@ -81,7 +85,7 @@ func (f *coordinatorFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	store, err := certs.Open(f.certs)
+	store, _, err := identify(cmd.Context(), f.certs, f.join)
 	if err != nil {
 		return err
 	}
@@ -102,7 +106,7 @@ func (f *coordinatorFlags) run(cmd *cobra.Command) error {
 
 func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *slog.Logger) error {
 	everybody := []certs.Role{certs.Coordinator, certs.Agent, certs.Admin, certs.Operator}
-	port, err := store.Listen(ctx, f.listen, map[certs.Protocol][]certs.Role{certs.GRPC: everybody, certs.Raft: {certs.Coordinator}})
+	port, err := store.Listen(ctx, f.listen, map[certs.Protocol][]certs.Role{certs.GRPC: everybody, certs.Raft: {certs.Coordinator}, certs.Join: nil})
 	if err != nil {
 		return err
 	}
@@ -140,10 +144,17 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 		})
 	}
 	server := coordinator.New(node, node, store, planner, keeper, log)
+	if f.ca != "" {
+		ca, err := certs.ReadCA(f.ca)
+		if err != nil {
+			return errors.Join(err, node.Close())
+		}
+		server.CA = &ca
+	}
 	if metrics != nil {
 		work.Go(func() error { return unixhttp.Serve(ctx, metrics, server.MetricsHandler()) })
 	}
-	api := server.GRPC()
+	api, joining := server.GRPC(), server.Joining()
 	work.Go(func() error {
 		store.Follow(ctx, certificateLook, func(err error) { log.Warn("new certificate not taken", obs.KeyError, err) })
 		return nil
@@ -152,6 +163,12 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 	work.Go(func() error {
 		<-ctx.Done()
 		api.Stop()
+		return joining.Close()
+	})
+	work.Go(func() error {
+		if err := joining.Serve(coordinator.Plain{Listener: port.For(certs.Join)}); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve those who join: %w", err)
+		}
 		return nil
 	})
 	log.Info("coordinator serves", "address", f.address)

@@ -113,7 +113,7 @@ func (ca Pair) Issue(id Identity, now time.Time) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	serial, err := newSerial()
+	template, err := templateOf(id, parent, now)
 	if err != nil {
 		return Pair{}, err
 	}
@@ -121,12 +121,65 @@ func (ca Pair) Issue(id Identity, now time.Time) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	template := &x509.Certificate{
+	return pair(template, parent, key, signer)
+}
+
+// SignRequest makes a certificate for an identity and the public key of a request (PKCS #10, DER). Nothing else of the request counts.
+// fault.Denied: who asks has not the private key.
+func (ca Pair) SignRequest(id Identity, request []byte, now time.Time) ([]byte, error) {
+	if err := id.check(); err != nil {
+		return nil, err
+	}
+	parent, signer, err := ca.parse()
+	if err != nil {
+		return nil, err
+	}
+	r, err := x509.ParseCertificateRequest(request)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "read request for a certificate: %w", err)
+	}
+	if err := r.CheckSignature(); err != nil {
+		return nil, fault.New(fault.Denied, "request for a certificate: %w", err)
+	}
+	template, err := templateOf(id, parent, now)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, r.PublicKey, signer)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of %s: %w", id, err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
+// Request makes a private key, PEM, and the request for a certificate of its public one, DER.
+func Request() (key, request []byte, err error) {
+	private, err := newKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode key: %w", err)
+	}
+	request, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, private)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make request for a certificate: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), request, nil
+}
+
+// templateOf is the certificate of an identity, for TLS as client and server alike.
+func templateOf(id Identity, parent *x509.Certificate, now time.Time) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	return &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: id.String()}, URIs: []*url.URL{id.url()},
 		NotBefore: now.Add(-backlog), NotAfter: earlier(now.Add(Life), parent.NotAfter),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-	return pair(template, parent, key, signer)
+	}, nil
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -16,6 +16,8 @@ type Protocol string
 const (
 	GRPC Protocol = "h2"
 	Raft Protocol = "holdfast-raft"
+	// Join is spoken by who has no certificate yet, and nothing else is.
+	Join Protocol = "holdfast-join"
 )
 
 // acceptAgain is the pause after a connection that could not be taken.

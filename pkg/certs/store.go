@@ -110,6 +110,7 @@ type Store struct {
 	mu    sync.RWMutex
 	cert  tls.Certificate
 	roots *x509.CertPool
+	cas   []byte
 	id    Identity
 }
 
@@ -124,6 +125,13 @@ func (s *Store) Identity() Identity {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.id
+}
+
+// CAs are those that are trusted, PEM.
+func (s *Store) CAs() []byte {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return bytes.Clone(s.cas)
 }
 
 // Expires is when the certificate in use ends.
@@ -160,7 +168,7 @@ func (s *Store) Reload() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cert, s.roots, s.id = cert, roots, id
+	s.cert, s.roots, s.cas, s.id = cert, roots, files[0], id
 	return nil
 }
 
@@ -191,9 +199,14 @@ func (s *Store) Server(allowed map[Protocol][]Role) *tls.Config {
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: protocols,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			s.mu.RLock()
 			defer s.mu.RUnlock()
+			if _, open := allowed[Join]; open && slices.Equal(hello.SupportedProtos, []string{string(Join)}) {
+				return &tls.Config{
+					MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{s.cert}, SessionTicketsDisabled: true, NextProtos: []string{string(Join)},
+				}, nil
+			}
 			return &tls.Config{
 				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{s.cert}, ClientCAs: s.roots,
 				ClientAuth: tls.RequireAndVerifyClientCert, VerifyConnection: only(allowed),
@@ -202,6 +215,34 @@ func (s *Store) Server(allowed map[Protocol][]Role) *tls.Config {
 			}, nil
 		},
 	}
+}
+
+// Client of a token is the configuration for a connection to a coordinator of its CA, by who has no certificate yet.
+func (t Token) Client() (*tls.Config, error) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(t.CA)) {
+		return nil, fault.New(fault.Invalid, "the join token holds no CA")
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{string(Join)},
+		InsecureSkipVerify: true, //nolint:gosec // only the check of host names: VerifyConnection does the rest
+		VerifyConnection:   func(c tls.ConnectionState) error { return verify(c, roots, Coordinator, "") },
+	}, nil
+}
+
+// verify checks that a server has a role, by a certificate of these CAs.
+func verify(c tls.ConnectionState, roots *x509.CertPool, role Role, name string) error {
+	if _, err := c.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+		return fault.New(fault.Denied, "the server's certificate: %w", err)
+	}
+	id, err := IdentityOf(c.PeerCertificates[0])
+	if err != nil {
+		return err
+	}
+	if id.Role != role || name != "" && id.Name != name {
+		return fault.New(fault.Denied, "the server is %s, not %s", id, Identity{role, name})
+	}
+	return nil
 }
 
 // Client is the configuration for a connection to a process of that role; name "" for any of them. Addresses do not
@@ -220,17 +261,7 @@ func (s *Store) Client(p Protocol, role Role, name string) *tls.Config {
 			s.mu.RLock()
 			roots := s.roots
 			s.mu.RUnlock()
-			if _, err := c.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
-				return fault.New(fault.Denied, "the server's certificate: %w", err)
-			}
-			id, err := IdentityOf(c.PeerCertificates[0])
-			if err != nil {
-				return err
-			}
-			if id.Role != role || name != "" && id.Name != name {
-				return fault.New(fault.Denied, "the server is %s, not %s", id, Identity{role, name})
-			}
-			return nil
+			return verify(c, roots, role, name)
 		},
 	}
 }

@@ -1,14 +1,13 @@
 package certs
 
 import (
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -26,33 +25,21 @@ type Token struct {
 // tokenPrefix begins every token, so that one is known when it is found in the wrong place.
 const tokenPrefix = "holdfast-join-1."
 
-// Admission is what the cluster remembers of a token.
-type Admission struct {
-	For     Identity  `json:"for"`
-	Hash    []byte    `json:"hash"`
-	Expires time.Time `json:"expires"`
-}
-
-// NewToken makes a token for an identity, and what to remember of it.
-func NewToken(addresses []string, ca []byte, id Identity, expires time.Time) (Token, Admission, error) {
+// NewToken makes a token for an identity.
+func NewToken(addresses []string, ca []byte, id Identity) (Token, error) {
 	if err := id.check(); err != nil {
-		return Token{}, Admission{}, err
+		return Token{}, err
 	}
-	secret := rand.Text() + rand.Text()
-	sum := sha256.Sum256([]byte(secret))
-	return Token{addresses, string(ca), id, storage.NewSecret(secret)}, Admission{id, sum[:], expires.UTC()}, nil
+	return Token{addresses, string(ca), id, storage.NewSecret(rand.Text() + rand.Text())}, nil
 }
 
-// Admits checks a secret that somebody came with. fault.Denied tells what is wrong in as few words as possible.
-func (a Admission) Admits(id Identity, secret storage.Secret, now time.Time) error {
+// Hash is what the cluster knows of the secret.
+func (t Token) Hash() string { return HashOf(t.Secret) }
+
+// HashOf is the SHA-256 of a token's secret, in hexadecimal digits.
+func HashOf(secret storage.Secret) string {
 	sum := sha256.Sum256([]byte(secret.Reveal()))
-	if !hmac.Equal(sum[:], a.Hash) || a.For != id {
-		return fault.New(fault.Denied, "the join token is not for %s", id)
-	}
-	if !now.Before(a.Expires) {
-		return fault.New(fault.Denied, "the join token expired at %s: make a new one", a.Expires.Format(time.RFC3339))
-	}
-	return nil
+	return hex.EncodeToString(sum[:])
 }
 
 // wire is a token as it is written; the secret is in it.

@@ -27,6 +27,7 @@ func coordinatorCommand() *cobra.Command {
 	cmd.AddCommand(
 		coordinatorInitCommand(),
 		coordinatorCertificateCommand(),
+		coordinatorTokenCommand(),
 		coordinatorStatusCommand(),
 		coordinatorTransferCommand(),
 		coordinatorAddCommand(),

@@ -67,6 +67,9 @@ type Planner interface {
 type Server struct {
 	coordinatorv1.UnimplementedCoordinatorServer
 
+	// CA signs the certificates of those who join; nil: this member cannot.
+	CA *certs.Pair
+
 	log     Log
 	members Members
 	certs   *certs.Store

@@ -78,7 +78,7 @@ func (s *Supervisor) coordinatorCommand(c CoordinatorState) command.Cmd {
 		members = append(members, m.Name+"="+s.coordinatorAddress(m))
 	}
 	return command.Cmd{Name: s.tools.Executable, Args: []string{
-		"coordinator", "--certs", s.coordinatorDir(c.Name), "--dir", filepath.Join(s.coordinatorDir(c.Name), "log"),
+		"coordinator", "--ca", s.coordinatorDir(caDir), "--certs", s.coordinatorDir(c.Name), "--dir", filepath.Join(s.coordinatorDir(c.Name), "log"),
 		"--address", s.coordinatorAddress(c), "--members", strings.Join(members, ","),
 		"--ceph-monitors", strings.Join(s.config.MonitorAddresses(), ","), "--ceph-key-file", s.coordinatorKey(),
 	}}

@@ -52,6 +52,8 @@ var bodies = map[Kind]func() Body{
 	"lease":       func() Body { return &TakeLease{} },
 	"report-step": func() Body { return &ReportStep{} },
 	"supersede":   func() Body { return &Supersede{} },
+	"admit":       func() Body { return &Admit{} },
+	"join":        func() Body { return &Join{} },
 }
 
 // ReportNode tells a node's inventory.

@@ -33,7 +33,8 @@ type State struct {
 	Policies map[string]Policy       `json:"policies"`
 	Plans    map[plan.ID]*Entry      `json:"plans"`
 	Throttle Throttle                `json:"throttle"`
-	History  []Event                 `json:"history"` // the newest last
+	Tokens   map[string]Token        `json:"tokens,omitempty"` // join tokens, by the hashes of their secrets
+	History  []Event                 `json:"history"`          // the newest last
 	Answers  Answers                 `json:"answers"`
 }
 

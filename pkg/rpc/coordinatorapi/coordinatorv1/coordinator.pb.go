@@ -2413,6 +2413,118 @@ func (*SetMaintenanceResponse) Descriptor() ([]byte, []int) {
 	return file_coordinator_proto_rawDescGZIP(), []int{37}
 }
 
+type CreateTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"` // agent or coordinator
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of the node or the member
+	Ttl           *durationpb.Duration   `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`   // at most seven days
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenRequest) Reset() {
+	*x = CreateTokenRequest{}
+	mi := &file_coordinator_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenRequest) ProtoMessage() {}
+
+func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CreateTokenRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *CreateTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateTokenRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+type Token struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // a secret
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Token) Reset() {
+	*x = Token{}
+	mi := &file_coordinator_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Token) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Token) ProtoMessage() {}
+
+func (x *Token) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Token.ProtoReflect.Descriptor instead.
+func (*Token) Descriptor() ([]byte, []int) {
+	return file_coordinator_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Token) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Token) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 type ReportNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Boot          string                 `protobuf:"bytes,1,opt,name=boot,proto3" json:"boot,omitempty"`
@@ -2424,7 +2536,7 @@ type ReportNodeRequest struct {
 
 func (x *ReportNodeRequest) Reset() {
 	*x = ReportNodeRequest{}
-	mi := &file_coordinator_proto_msgTypes[38]
+	mi := &file_coordinator_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2548,7 @@ func (x *ReportNodeRequest) String() string {
 func (*ReportNodeRequest) ProtoMessage() {}
 
 func (x *ReportNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[38]
+	mi := &file_coordinator_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2561,7 @@ func (x *ReportNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportNodeRequest.ProtoReflect.Descriptor instead.
 func (*ReportNodeRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{38}
+	return file_coordinator_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReportNodeRequest) GetBoot() string {
@@ -2481,7 +2593,7 @@ type ReportNodeResponse struct {
 
 func (x *ReportNodeResponse) Reset() {
 	*x = ReportNodeResponse{}
-	mi := &file_coordinator_proto_msgTypes[39]
+	mi := &file_coordinator_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2605,7 @@ func (x *ReportNodeResponse) String() string {
 func (*ReportNodeResponse) ProtoMessage() {}
 
 func (x *ReportNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[39]
+	mi := &file_coordinator_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2618,7 @@ func (x *ReportNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportNodeResponse.ProtoReflect.Descriptor instead.
 func (*ReportNodeResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{39}
+	return file_coordinator_proto_rawDescGZIP(), []int{41}
 }
 
 type SetSubjectRequest struct {
@@ -2519,7 +2631,7 @@ type SetSubjectRequest struct {
 
 func (x *SetSubjectRequest) Reset() {
 	*x = SetSubjectRequest{}
-	mi := &file_coordinator_proto_msgTypes[40]
+	mi := &file_coordinator_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +2643,7 @@ func (x *SetSubjectRequest) String() string {
 func (*SetSubjectRequest) ProtoMessage() {}
 
 func (x *SetSubjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[40]
+	mi := &file_coordinator_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +2656,7 @@ func (x *SetSubjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSubjectRequest.ProtoReflect.Descriptor instead.
 func (*SetSubjectRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{40}
+	return file_coordinator_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetSubjectRequest) GetSubject() string {
@@ -2570,7 +2682,7 @@ type SetSubjectResponse struct {
 
 func (x *SetSubjectResponse) Reset() {
 	*x = SetSubjectResponse{}
-	mi := &file_coordinator_proto_msgTypes[41]
+	mi := &file_coordinator_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +2694,7 @@ func (x *SetSubjectResponse) String() string {
 func (*SetSubjectResponse) ProtoMessage() {}
 
 func (x *SetSubjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[41]
+	mi := &file_coordinator_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +2707,7 @@ func (x *SetSubjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSubjectResponse.ProtoReflect.Descriptor instead.
 func (*SetSubjectResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{41}
+	return file_coordinator_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetSubjectResponse) GetHash() string {
@@ -2616,7 +2728,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_coordinator_proto_msgTypes[42]
+	mi := &file_coordinator_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2740,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[42]
+	mi := &file_coordinator_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2753,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{42}
+	return file_coordinator_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Lease) GetHolder() string {
@@ -2675,7 +2787,7 @@ type TakeWorkRequest struct {
 
 func (x *TakeWorkRequest) Reset() {
 	*x = TakeWorkRequest{}
-	mi := &file_coordinator_proto_msgTypes[43]
+	mi := &file_coordinator_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +2799,7 @@ func (x *TakeWorkRequest) String() string {
 func (*TakeWorkRequest) ProtoMessage() {}
 
 func (x *TakeWorkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[43]
+	mi := &file_coordinator_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +2812,7 @@ func (x *TakeWorkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeWorkRequest.ProtoReflect.Descriptor instead.
 func (*TakeWorkRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{43}
+	return file_coordinator_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TakeWorkRequest) GetPlan() string {
@@ -2728,7 +2840,7 @@ type Work struct {
 
 func (x *Work) Reset() {
 	*x = Work{}
-	mi := &file_coordinator_proto_msgTypes[44]
+	mi := &file_coordinator_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +2852,7 @@ func (x *Work) String() string {
 func (*Work) ProtoMessage() {}
 
 func (x *Work) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[44]
+	mi := &file_coordinator_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +2865,7 @@ func (x *Work) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Work.ProtoReflect.Descriptor instead.
 func (*Work) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{44}
+	return file_coordinator_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Work) GetLease() *Lease {
@@ -2789,7 +2901,7 @@ type ReportStepRequest struct {
 
 func (x *ReportStepRequest) Reset() {
 	*x = ReportStepRequest{}
-	mi := &file_coordinator_proto_msgTypes[45]
+	mi := &file_coordinator_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +2913,7 @@ func (x *ReportStepRequest) String() string {
 func (*ReportStepRequest) ProtoMessage() {}
 
 func (x *ReportStepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[45]
+	mi := &file_coordinator_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +2926,7 @@ func (x *ReportStepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStepRequest.ProtoReflect.Descriptor instead.
 func (*ReportStepRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{45}
+	return file_coordinator_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ReportStepRequest) GetPlan() string {
@@ -2856,7 +2968,7 @@ type Orders struct {
 
 func (x *Orders) Reset() {
 	*x = Orders{}
-	mi := &file_coordinator_proto_msgTypes[46]
+	mi := &file_coordinator_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +2980,7 @@ func (x *Orders) String() string {
 func (*Orders) ProtoMessage() {}
 
 func (x *Orders) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_proto_msgTypes[46]
+	mi := &file_coordinator_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +2993,7 @@ func (x *Orders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Orders.ProtoReflect.Descriptor instead.
 func (*Orders) Descriptor() ([]byte, []int) {
-	return file_coordinator_proto_rawDescGZIP(), []int{46}
+	return file_coordinator_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Orders) GetLease() *Lease {
@@ -3093,7 +3205,14 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x15SetMaintenanceRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\"\x18\n" +
-	"\x16SetMaintenanceResponse\"e\n" +
+	"\x16SetMaintenanceResponse\"i\n" +
+	"\x12CreateTokenRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"S\n" +
+	"\x05Token\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x124\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"e\n" +
 	"\x11ReportNodeRequest\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\tR\x04boot\x12\x1e\n" +
 	"\n" +
@@ -3125,7 +3244,7 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x06Orders\x124\n" +
 	"\x05lease\x18\x01 \x01(\v2\x1e.holdfast.coordinator.v1.LeaseR\x05lease\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
-	"\x04rest\x18\x03 \x01(\tR\x04rest2\x98\x13\n" +
+	"\x04rest\x18\x03 \x01(\tR\x04rest2\xf4\x13\n" +
 	"\vCoordinator\x12W\n" +
 	"\tGetStatus\x12).holdfast.coordinator.v1.GetStatusRequest\x1a\x1f.holdfast.coordinator.v1.Status\x12W\n" +
 	"\tAddMember\x12).holdfast.coordinator.v1.AddMemberRequest\x1a\x1f.holdfast.coordinator.v1.Status\x12]\n" +
@@ -3150,7 +3269,8 @@ const file_coordinator_proto_rawDesc = "" +
 	"\fListPolicies\x12,.holdfast.coordinator.v1.ListPoliciesRequest\x1a-.holdfast.coordinator.v1.ListPoliciesResponse\x12h\n" +
 	"\vListHistory\x12+.holdfast.coordinator.v1.ListHistoryRequest\x1a,.holdfast.coordinator.v1.ListHistoryResponse\x12b\n" +
 	"\tListNodes\x12).holdfast.coordinator.v1.ListNodesRequest\x1a*.holdfast.coordinator.v1.ListNodesResponse\x12q\n" +
-	"\x0eSetMaintenance\x12..holdfast.coordinator.v1.SetMaintenanceRequest\x1a/.holdfast.coordinator.v1.SetMaintenanceResponse\x12e\n" +
+	"\x0eSetMaintenance\x12..holdfast.coordinator.v1.SetMaintenanceRequest\x1a/.holdfast.coordinator.v1.SetMaintenanceResponse\x12Z\n" +
+	"\vCreateToken\x12+.holdfast.coordinator.v1.CreateTokenRequest\x1a\x1e.holdfast.coordinator.v1.Token\x12e\n" +
 	"\n" +
 	"ReportNode\x12*.holdfast.coordinator.v1.ReportNodeRequest\x1a+.holdfast.coordinator.v1.ReportNodeResponse\x12e\n" +
 	"\n" +
@@ -3172,7 +3292,7 @@ func file_coordinator_proto_rawDescGZIP() []byte {
 }
 
 var file_coordinator_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_coordinator_proto_goTypes = []any{
 	(OSDChange_Verb)(0),            // 0: holdfast.coordinator.v1.OSDChange.Verb
 	(ChangePlanRequest_Verb)(0),    // 1: holdfast.coordinator.v1.ChangePlanRequest.Verb
@@ -3214,102 +3334,108 @@ var file_coordinator_proto_goTypes = []any{
 	(*ListNodesResponse)(nil),      // 37: holdfast.coordinator.v1.ListNodesResponse
 	(*SetMaintenanceRequest)(nil),  // 38: holdfast.coordinator.v1.SetMaintenanceRequest
 	(*SetMaintenanceResponse)(nil), // 39: holdfast.coordinator.v1.SetMaintenanceResponse
-	(*ReportNodeRequest)(nil),      // 40: holdfast.coordinator.v1.ReportNodeRequest
-	(*ReportNodeResponse)(nil),     // 41: holdfast.coordinator.v1.ReportNodeResponse
-	(*SetSubjectRequest)(nil),      // 42: holdfast.coordinator.v1.SetSubjectRequest
-	(*SetSubjectResponse)(nil),     // 43: holdfast.coordinator.v1.SetSubjectResponse
-	(*Lease)(nil),                  // 44: holdfast.coordinator.v1.Lease
-	(*TakeWorkRequest)(nil),        // 45: holdfast.coordinator.v1.TakeWorkRequest
-	(*Work)(nil),                   // 46: holdfast.coordinator.v1.Work
-	(*ReportStepRequest)(nil),      // 47: holdfast.coordinator.v1.ReportStepRequest
-	(*Orders)(nil),                 // 48: holdfast.coordinator.v1.Orders
-	(*timestamppb.Timestamp)(nil),  // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 50: google.protobuf.Duration
+	(*CreateTokenRequest)(nil),     // 40: holdfast.coordinator.v1.CreateTokenRequest
+	(*Token)(nil),                  // 41: holdfast.coordinator.v1.Token
+	(*ReportNodeRequest)(nil),      // 42: holdfast.coordinator.v1.ReportNodeRequest
+	(*ReportNodeResponse)(nil),     // 43: holdfast.coordinator.v1.ReportNodeResponse
+	(*SetSubjectRequest)(nil),      // 44: holdfast.coordinator.v1.SetSubjectRequest
+	(*SetSubjectResponse)(nil),     // 45: holdfast.coordinator.v1.SetSubjectResponse
+	(*Lease)(nil),                  // 46: holdfast.coordinator.v1.Lease
+	(*TakeWorkRequest)(nil),        // 47: holdfast.coordinator.v1.TakeWorkRequest
+	(*Work)(nil),                   // 48: holdfast.coordinator.v1.Work
+	(*ReportStepRequest)(nil),      // 49: holdfast.coordinator.v1.ReportStepRequest
+	(*Orders)(nil),                 // 50: holdfast.coordinator.v1.Orders
+	(*timestamppb.Timestamp)(nil),  // 51: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 52: google.protobuf.Duration
 }
 var file_coordinator_proto_depIdxs = []int32{
 	3,  // 0: holdfast.coordinator.v1.Status.leader:type_name -> holdfast.coordinator.v1.Member
 	3,  // 1: holdfast.coordinator.v1.Status.members:type_name -> holdfast.coordinator.v1.Member
-	49, // 2: holdfast.coordinator.v1.Status.last_contact:type_name -> google.protobuf.Timestamp
-	49, // 3: holdfast.coordinator.v1.Status.certificate_expires:type_name -> google.protobuf.Timestamp
+	51, // 2: holdfast.coordinator.v1.Status.last_contact:type_name -> google.protobuf.Timestamp
+	51, // 3: holdfast.coordinator.v1.Status.certificate_expires:type_name -> google.protobuf.Timestamp
 	5,  // 4: holdfast.coordinator.v1.Status.checks:type_name -> holdfast.coordinator.v1.Check
 	3,  // 5: holdfast.coordinator.v1.AddMemberRequest.member:type_name -> holdfast.coordinator.v1.Member
-	49, // 6: holdfast.coordinator.v1.Plan.proposed:type_name -> google.protobuf.Timestamp
-	49, // 7: holdfast.coordinator.v1.Plan.approved:type_name -> google.protobuf.Timestamp
-	49, // 8: holdfast.coordinator.v1.Plan.ended:type_name -> google.protobuf.Timestamp
+	51, // 6: holdfast.coordinator.v1.Plan.proposed:type_name -> google.protobuf.Timestamp
+	51, // 7: holdfast.coordinator.v1.Plan.approved:type_name -> google.protobuf.Timestamp
+	51, // 8: holdfast.coordinator.v1.Plan.ended:type_name -> google.protobuf.Timestamp
 	14, // 9: holdfast.coordinator.v1.PlanRebalanceRequest.changes:type_name -> holdfast.coordinator.v1.OSDChange
 	0,  // 10: holdfast.coordinator.v1.OSDChange.verb:type_name -> holdfast.coordinator.v1.OSDChange.Verb
 	16, // 11: holdfast.coordinator.v1.ListPoolsResponse.pools:type_name -> holdfast.coordinator.v1.Pool
 	1,  // 12: holdfast.coordinator.v1.ChangePlanRequest.verb:type_name -> holdfast.coordinator.v1.ChangePlanRequest.Verb
 	11, // 13: holdfast.coordinator.v1.ListPlansResponse.plans:type_name -> holdfast.coordinator.v1.Plan
-	50, // 14: holdfast.coordinator.v1.Throttle.commit_latency:type_name -> google.protobuf.Duration
+	52, // 14: holdfast.coordinator.v1.Throttle.commit_latency:type_name -> google.protobuf.Duration
 	28, // 15: holdfast.coordinator.v1.SetPolicyRequest.policy:type_name -> holdfast.coordinator.v1.Policy
 	28, // 16: holdfast.coordinator.v1.ListPoliciesResponse.policies:type_name -> holdfast.coordinator.v1.Policy
-	49, // 17: holdfast.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	51, // 17: holdfast.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
 	32, // 18: holdfast.coordinator.v1.ListHistoryResponse.events:type_name -> holdfast.coordinator.v1.Event
-	49, // 19: holdfast.coordinator.v1.Node.reported:type_name -> google.protobuf.Timestamp
+	51, // 19: holdfast.coordinator.v1.Node.reported:type_name -> google.protobuf.Timestamp
 	35, // 20: holdfast.coordinator.v1.ListNodesResponse.nodes:type_name -> holdfast.coordinator.v1.Node
-	49, // 21: holdfast.coordinator.v1.Lease.until:type_name -> google.protobuf.Timestamp
-	50, // 22: holdfast.coordinator.v1.TakeWorkRequest.for:type_name -> google.protobuf.Duration
-	44, // 23: holdfast.coordinator.v1.Work.lease:type_name -> holdfast.coordinator.v1.Lease
-	50, // 24: holdfast.coordinator.v1.ReportStepRequest.for:type_name -> google.protobuf.Duration
-	44, // 25: holdfast.coordinator.v1.Orders.lease:type_name -> holdfast.coordinator.v1.Lease
-	2,  // 26: holdfast.coordinator.v1.Coordinator.GetStatus:input_type -> holdfast.coordinator.v1.GetStatusRequest
-	6,  // 27: holdfast.coordinator.v1.Coordinator.AddMember:input_type -> holdfast.coordinator.v1.AddMemberRequest
-	7,  // 28: holdfast.coordinator.v1.Coordinator.RemoveMember:input_type -> holdfast.coordinator.v1.RemoveMemberRequest
-	8,  // 29: holdfast.coordinator.v1.Coordinator.Transfer:input_type -> holdfast.coordinator.v1.TransferRequest
-	9,  // 30: holdfast.coordinator.v1.Coordinator.Backup:input_type -> holdfast.coordinator.v1.BackupRequest
-	10, // 31: holdfast.coordinator.v1.Coordinator.Restore:input_type -> holdfast.coordinator.v1.Chunk
-	12, // 32: holdfast.coordinator.v1.Coordinator.ProposePlan:input_type -> holdfast.coordinator.v1.ProposePlanRequest
-	13, // 33: holdfast.coordinator.v1.Coordinator.PlanRebalance:input_type -> holdfast.coordinator.v1.PlanRebalanceRequest
-	15, // 34: holdfast.coordinator.v1.Coordinator.PlanPool:input_type -> holdfast.coordinator.v1.PlanPoolRequest
-	17, // 35: holdfast.coordinator.v1.Coordinator.ListPools:input_type -> holdfast.coordinator.v1.ListPoolsRequest
-	19, // 36: holdfast.coordinator.v1.Coordinator.ExplainPool:input_type -> holdfast.coordinator.v1.ExplainPoolRequest
-	21, // 37: holdfast.coordinator.v1.Coordinator.ChangePlan:input_type -> holdfast.coordinator.v1.ChangePlanRequest
-	22, // 38: holdfast.coordinator.v1.Coordinator.GetPlan:input_type -> holdfast.coordinator.v1.GetPlanRequest
-	23, // 39: holdfast.coordinator.v1.Coordinator.ListPlans:input_type -> holdfast.coordinator.v1.ListPlansRequest
-	25, // 40: holdfast.coordinator.v1.Coordinator.WatchPlans:input_type -> holdfast.coordinator.v1.WatchPlansRequest
-	26, // 41: holdfast.coordinator.v1.Coordinator.SetThrottle:input_type -> holdfast.coordinator.v1.Throttle
-	27, // 42: holdfast.coordinator.v1.Coordinator.GetThrottle:input_type -> holdfast.coordinator.v1.GetThrottleRequest
-	29, // 43: holdfast.coordinator.v1.Coordinator.SetPolicy:input_type -> holdfast.coordinator.v1.SetPolicyRequest
-	30, // 44: holdfast.coordinator.v1.Coordinator.ListPolicies:input_type -> holdfast.coordinator.v1.ListPoliciesRequest
-	33, // 45: holdfast.coordinator.v1.Coordinator.ListHistory:input_type -> holdfast.coordinator.v1.ListHistoryRequest
-	36, // 46: holdfast.coordinator.v1.Coordinator.ListNodes:input_type -> holdfast.coordinator.v1.ListNodesRequest
-	38, // 47: holdfast.coordinator.v1.Coordinator.SetMaintenance:input_type -> holdfast.coordinator.v1.SetMaintenanceRequest
-	40, // 48: holdfast.coordinator.v1.Coordinator.ReportNode:input_type -> holdfast.coordinator.v1.ReportNodeRequest
-	42, // 49: holdfast.coordinator.v1.Coordinator.SetSubject:input_type -> holdfast.coordinator.v1.SetSubjectRequest
-	45, // 50: holdfast.coordinator.v1.Coordinator.TakeWork:input_type -> holdfast.coordinator.v1.TakeWorkRequest
-	47, // 51: holdfast.coordinator.v1.Coordinator.ReportStep:input_type -> holdfast.coordinator.v1.ReportStepRequest
-	4,  // 52: holdfast.coordinator.v1.Coordinator.GetStatus:output_type -> holdfast.coordinator.v1.Status
-	4,  // 53: holdfast.coordinator.v1.Coordinator.AddMember:output_type -> holdfast.coordinator.v1.Status
-	4,  // 54: holdfast.coordinator.v1.Coordinator.RemoveMember:output_type -> holdfast.coordinator.v1.Status
-	4,  // 55: holdfast.coordinator.v1.Coordinator.Transfer:output_type -> holdfast.coordinator.v1.Status
-	10, // 56: holdfast.coordinator.v1.Coordinator.Backup:output_type -> holdfast.coordinator.v1.Chunk
-	4,  // 57: holdfast.coordinator.v1.Coordinator.Restore:output_type -> holdfast.coordinator.v1.Status
-	11, // 58: holdfast.coordinator.v1.Coordinator.ProposePlan:output_type -> holdfast.coordinator.v1.Plan
-	11, // 59: holdfast.coordinator.v1.Coordinator.PlanRebalance:output_type -> holdfast.coordinator.v1.Plan
-	11, // 60: holdfast.coordinator.v1.Coordinator.PlanPool:output_type -> holdfast.coordinator.v1.Plan
-	18, // 61: holdfast.coordinator.v1.Coordinator.ListPools:output_type -> holdfast.coordinator.v1.ListPoolsResponse
-	20, // 62: holdfast.coordinator.v1.Coordinator.ExplainPool:output_type -> holdfast.coordinator.v1.ExplainPoolResponse
-	11, // 63: holdfast.coordinator.v1.Coordinator.ChangePlan:output_type -> holdfast.coordinator.v1.Plan
-	11, // 64: holdfast.coordinator.v1.Coordinator.GetPlan:output_type -> holdfast.coordinator.v1.Plan
-	24, // 65: holdfast.coordinator.v1.Coordinator.ListPlans:output_type -> holdfast.coordinator.v1.ListPlansResponse
-	11, // 66: holdfast.coordinator.v1.Coordinator.WatchPlans:output_type -> holdfast.coordinator.v1.Plan
-	26, // 67: holdfast.coordinator.v1.Coordinator.SetThrottle:output_type -> holdfast.coordinator.v1.Throttle
-	26, // 68: holdfast.coordinator.v1.Coordinator.GetThrottle:output_type -> holdfast.coordinator.v1.Throttle
-	28, // 69: holdfast.coordinator.v1.Coordinator.SetPolicy:output_type -> holdfast.coordinator.v1.Policy
-	31, // 70: holdfast.coordinator.v1.Coordinator.ListPolicies:output_type -> holdfast.coordinator.v1.ListPoliciesResponse
-	34, // 71: holdfast.coordinator.v1.Coordinator.ListHistory:output_type -> holdfast.coordinator.v1.ListHistoryResponse
-	37, // 72: holdfast.coordinator.v1.Coordinator.ListNodes:output_type -> holdfast.coordinator.v1.ListNodesResponse
-	39, // 73: holdfast.coordinator.v1.Coordinator.SetMaintenance:output_type -> holdfast.coordinator.v1.SetMaintenanceResponse
-	41, // 74: holdfast.coordinator.v1.Coordinator.ReportNode:output_type -> holdfast.coordinator.v1.ReportNodeResponse
-	43, // 75: holdfast.coordinator.v1.Coordinator.SetSubject:output_type -> holdfast.coordinator.v1.SetSubjectResponse
-	46, // 76: holdfast.coordinator.v1.Coordinator.TakeWork:output_type -> holdfast.coordinator.v1.Work
-	48, // 77: holdfast.coordinator.v1.Coordinator.ReportStep:output_type -> holdfast.coordinator.v1.Orders
-	52, // [52:78] is the sub-list for method output_type
-	26, // [26:52] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	52, // 21: holdfast.coordinator.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	51, // 22: holdfast.coordinator.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	51, // 23: holdfast.coordinator.v1.Lease.until:type_name -> google.protobuf.Timestamp
+	52, // 24: holdfast.coordinator.v1.TakeWorkRequest.for:type_name -> google.protobuf.Duration
+	46, // 25: holdfast.coordinator.v1.Work.lease:type_name -> holdfast.coordinator.v1.Lease
+	52, // 26: holdfast.coordinator.v1.ReportStepRequest.for:type_name -> google.protobuf.Duration
+	46, // 27: holdfast.coordinator.v1.Orders.lease:type_name -> holdfast.coordinator.v1.Lease
+	2,  // 28: holdfast.coordinator.v1.Coordinator.GetStatus:input_type -> holdfast.coordinator.v1.GetStatusRequest
+	6,  // 29: holdfast.coordinator.v1.Coordinator.AddMember:input_type -> holdfast.coordinator.v1.AddMemberRequest
+	7,  // 30: holdfast.coordinator.v1.Coordinator.RemoveMember:input_type -> holdfast.coordinator.v1.RemoveMemberRequest
+	8,  // 31: holdfast.coordinator.v1.Coordinator.Transfer:input_type -> holdfast.coordinator.v1.TransferRequest
+	9,  // 32: holdfast.coordinator.v1.Coordinator.Backup:input_type -> holdfast.coordinator.v1.BackupRequest
+	10, // 33: holdfast.coordinator.v1.Coordinator.Restore:input_type -> holdfast.coordinator.v1.Chunk
+	12, // 34: holdfast.coordinator.v1.Coordinator.ProposePlan:input_type -> holdfast.coordinator.v1.ProposePlanRequest
+	13, // 35: holdfast.coordinator.v1.Coordinator.PlanRebalance:input_type -> holdfast.coordinator.v1.PlanRebalanceRequest
+	15, // 36: holdfast.coordinator.v1.Coordinator.PlanPool:input_type -> holdfast.coordinator.v1.PlanPoolRequest
+	17, // 37: holdfast.coordinator.v1.Coordinator.ListPools:input_type -> holdfast.coordinator.v1.ListPoolsRequest
+	19, // 38: holdfast.coordinator.v1.Coordinator.ExplainPool:input_type -> holdfast.coordinator.v1.ExplainPoolRequest
+	21, // 39: holdfast.coordinator.v1.Coordinator.ChangePlan:input_type -> holdfast.coordinator.v1.ChangePlanRequest
+	22, // 40: holdfast.coordinator.v1.Coordinator.GetPlan:input_type -> holdfast.coordinator.v1.GetPlanRequest
+	23, // 41: holdfast.coordinator.v1.Coordinator.ListPlans:input_type -> holdfast.coordinator.v1.ListPlansRequest
+	25, // 42: holdfast.coordinator.v1.Coordinator.WatchPlans:input_type -> holdfast.coordinator.v1.WatchPlansRequest
+	26, // 43: holdfast.coordinator.v1.Coordinator.SetThrottle:input_type -> holdfast.coordinator.v1.Throttle
+	27, // 44: holdfast.coordinator.v1.Coordinator.GetThrottle:input_type -> holdfast.coordinator.v1.GetThrottleRequest
+	29, // 45: holdfast.coordinator.v1.Coordinator.SetPolicy:input_type -> holdfast.coordinator.v1.SetPolicyRequest
+	30, // 46: holdfast.coordinator.v1.Coordinator.ListPolicies:input_type -> holdfast.coordinator.v1.ListPoliciesRequest
+	33, // 47: holdfast.coordinator.v1.Coordinator.ListHistory:input_type -> holdfast.coordinator.v1.ListHistoryRequest
+	36, // 48: holdfast.coordinator.v1.Coordinator.ListNodes:input_type -> holdfast.coordinator.v1.ListNodesRequest
+	38, // 49: holdfast.coordinator.v1.Coordinator.SetMaintenance:input_type -> holdfast.coordinator.v1.SetMaintenanceRequest
+	40, // 50: holdfast.coordinator.v1.Coordinator.CreateToken:input_type -> holdfast.coordinator.v1.CreateTokenRequest
+	42, // 51: holdfast.coordinator.v1.Coordinator.ReportNode:input_type -> holdfast.coordinator.v1.ReportNodeRequest
+	44, // 52: holdfast.coordinator.v1.Coordinator.SetSubject:input_type -> holdfast.coordinator.v1.SetSubjectRequest
+	47, // 53: holdfast.coordinator.v1.Coordinator.TakeWork:input_type -> holdfast.coordinator.v1.TakeWorkRequest
+	49, // 54: holdfast.coordinator.v1.Coordinator.ReportStep:input_type -> holdfast.coordinator.v1.ReportStepRequest
+	4,  // 55: holdfast.coordinator.v1.Coordinator.GetStatus:output_type -> holdfast.coordinator.v1.Status
+	4,  // 56: holdfast.coordinator.v1.Coordinator.AddMember:output_type -> holdfast.coordinator.v1.Status
+	4,  // 57: holdfast.coordinator.v1.Coordinator.RemoveMember:output_type -> holdfast.coordinator.v1.Status
+	4,  // 58: holdfast.coordinator.v1.Coordinator.Transfer:output_type -> holdfast.coordinator.v1.Status
+	10, // 59: holdfast.coordinator.v1.Coordinator.Backup:output_type -> holdfast.coordinator.v1.Chunk
+	4,  // 60: holdfast.coordinator.v1.Coordinator.Restore:output_type -> holdfast.coordinator.v1.Status
+	11, // 61: holdfast.coordinator.v1.Coordinator.ProposePlan:output_type -> holdfast.coordinator.v1.Plan
+	11, // 62: holdfast.coordinator.v1.Coordinator.PlanRebalance:output_type -> holdfast.coordinator.v1.Plan
+	11, // 63: holdfast.coordinator.v1.Coordinator.PlanPool:output_type -> holdfast.coordinator.v1.Plan
+	18, // 64: holdfast.coordinator.v1.Coordinator.ListPools:output_type -> holdfast.coordinator.v1.ListPoolsResponse
+	20, // 65: holdfast.coordinator.v1.Coordinator.ExplainPool:output_type -> holdfast.coordinator.v1.ExplainPoolResponse
+	11, // 66: holdfast.coordinator.v1.Coordinator.ChangePlan:output_type -> holdfast.coordinator.v1.Plan
+	11, // 67: holdfast.coordinator.v1.Coordinator.GetPlan:output_type -> holdfast.coordinator.v1.Plan
+	24, // 68: holdfast.coordinator.v1.Coordinator.ListPlans:output_type -> holdfast.coordinator.v1.ListPlansResponse
+	11, // 69: holdfast.coordinator.v1.Coordinator.WatchPlans:output_type -> holdfast.coordinator.v1.Plan
+	26, // 70: holdfast.coordinator.v1.Coordinator.SetThrottle:output_type -> holdfast.coordinator.v1.Throttle
+	26, // 71: holdfast.coordinator.v1.Coordinator.GetThrottle:output_type -> holdfast.coordinator.v1.Throttle
+	28, // 72: holdfast.coordinator.v1.Coordinator.SetPolicy:output_type -> holdfast.coordinator.v1.Policy
+	31, // 73: holdfast.coordinator.v1.Coordinator.ListPolicies:output_type -> holdfast.coordinator.v1.ListPoliciesResponse
+	34, // 74: holdfast.coordinator.v1.Coordinator.ListHistory:output_type -> holdfast.coordinator.v1.ListHistoryResponse
+	37, // 75: holdfast.coordinator.v1.Coordinator.ListNodes:output_type -> holdfast.coordinator.v1.ListNodesResponse
+	39, // 76: holdfast.coordinator.v1.Coordinator.SetMaintenance:output_type -> holdfast.coordinator.v1.SetMaintenanceResponse
+	41, // 77: holdfast.coordinator.v1.Coordinator.CreateToken:output_type -> holdfast.coordinator.v1.Token
+	43, // 78: holdfast.coordinator.v1.Coordinator.ReportNode:output_type -> holdfast.coordinator.v1.ReportNodeResponse
+	45, // 79: holdfast.coordinator.v1.Coordinator.SetSubject:output_type -> holdfast.coordinator.v1.SetSubjectResponse
+	48, // 80: holdfast.coordinator.v1.Coordinator.TakeWork:output_type -> holdfast.coordinator.v1.Work
+	50, // 81: holdfast.coordinator.v1.Coordinator.ReportStep:output_type -> holdfast.coordinator.v1.Orders
+	55, // [55:82] is the sub-list for method output_type
+	28, // [28:55] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_coordinator_proto_init() }
@@ -3324,7 +3450,7 @@ func file_coordinator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coordinator_proto_rawDesc), len(file_coordinator_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -45,6 +45,7 @@ const (
 	Coordinator_ListHistory_FullMethodName    = "/holdfast.coordinator.v1.Coordinator/ListHistory"
 	Coordinator_ListNodes_FullMethodName      = "/holdfast.coordinator.v1.Coordinator/ListNodes"
 	Coordinator_SetMaintenance_FullMethodName = "/holdfast.coordinator.v1.Coordinator/SetMaintenance"
+	Coordinator_CreateToken_FullMethodName    = "/holdfast.coordinator.v1.Coordinator/CreateToken"
 	Coordinator_ReportNode_FullMethodName     = "/holdfast.coordinator.v1.Coordinator/ReportNode"
 	Coordinator_SetSubject_FullMethodName     = "/holdfast.coordinator.v1.Coordinator/SetSubject"
 	Coordinator_TakeWork_FullMethodName       = "/holdfast.coordinator.v1.Coordinator/TakeWork"
@@ -86,6 +87,8 @@ type CoordinatorClient interface {
 	ListHistory(ctx context.Context, in *ListHistoryRequest, opts ...grpc.CallOption) (*ListHistoryResponse, error)
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	SetMaintenance(ctx context.Context, in *SetMaintenanceRequest, opts ...grpc.CallOption) (*SetMaintenanceResponse, error)
+	// CreateToken makes a token by which an agent or a coordinator gets its certificate.
+	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*Token, error)
 	// ReportNode, SetSubject, TakeWork and ReportStep are for agents, each for its own node.
 	ReportNode(ctx context.Context, in *ReportNodeRequest, opts ...grpc.CallOption) (*ReportNodeResponse, error)
 	SetSubject(ctx context.Context, in *SetSubjectRequest, opts ...grpc.CallOption) (*SetSubjectResponse, error)
@@ -343,6 +346,16 @@ func (c *coordinatorClient) SetMaintenance(ctx context.Context, in *SetMaintenan
 	return out, nil
 }
 
+func (c *coordinatorClient) CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*Token, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Token)
+	err := c.cc.Invoke(ctx, Coordinator_CreateToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *coordinatorClient) ReportNode(ctx context.Context, in *ReportNodeRequest, opts ...grpc.CallOption) (*ReportNodeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReportNodeResponse)
@@ -418,6 +431,8 @@ type CoordinatorServer interface {
 	ListHistory(context.Context, *ListHistoryRequest) (*ListHistoryResponse, error)
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	SetMaintenance(context.Context, *SetMaintenanceRequest) (*SetMaintenanceResponse, error)
+	// CreateToken makes a token by which an agent or a coordinator gets its certificate.
+	CreateToken(context.Context, *CreateTokenRequest) (*Token, error)
 	// ReportNode, SetSubject, TakeWork and ReportStep are for agents, each for its own node.
 	ReportNode(context.Context, *ReportNodeRequest) (*ReportNodeResponse, error)
 	SetSubject(context.Context, *SetSubjectRequest) (*SetSubjectResponse, error)
@@ -499,6 +514,9 @@ func (UnimplementedCoordinatorServer) ListNodes(context.Context, *ListNodesReque
 }
 func (UnimplementedCoordinatorServer) SetMaintenance(context.Context, *SetMaintenanceRequest) (*SetMaintenanceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetMaintenance not implemented")
+}
+func (UnimplementedCoordinatorServer) CreateToken(context.Context, *CreateTokenRequest) (*Token, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateToken not implemented")
 }
 func (UnimplementedCoordinatorServer) ReportNode(context.Context, *ReportNodeRequest) (*ReportNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportNode not implemented")
@@ -904,6 +922,24 @@ func _Coordinator_SetMaintenance_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Coordinator_CreateToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordinatorServer).CreateToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coordinator_CreateToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordinatorServer).CreateToken(ctx, req.(*CreateTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Coordinator_ReportNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReportNodeRequest)
 	if err := dec(in); err != nil {
@@ -1058,6 +1094,10 @@ var Coordinator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetMaintenance",
 			Handler:    _Coordinator_SetMaintenance_Handler,
+		},
+		{
+			MethodName: "CreateToken",
+			Handler:    _Coordinator_CreateToken_Handler,
 		},
 		{
 			MethodName: "ReportNode",
