@@ -67,7 +67,7 @@ coordinator leads, and exits: let it be started again.`,
 	flags.StringVar(&f.ca, "ca", "", "directory of the CA's key, for join tokens (default: this member lets nobody join)")
 	flags.StringVar(&f.join, "join", "", "token of \"holdfast coordinator token create\", or a file that holds it: gets the certificate when --certs has none")
 	flags.StringToStringVar(&f.members, "members", nil, "NAME=HOST:PORT,... of all members of a new cluster")
-	flags.DurationVar(&f.heartbeat, "heartbeat", time.Second, "how long a member waits for its leader before it stands itself")
+	flags.DurationVar(&f.heartbeat, "heartbeat", raftnode.DefaultHeartbeat, "how long a member waits for its leader before it stands itself")
 	flags.DurationVar(&f.stall, "stall", 3*time.Second, "how long a write may take before the disk counts as hung")
 	flags.BoolVar(&f.recover, "recover", false, "a majority is lost for ever: make this member alone the cluster, with what it has, and end; start it without this flag then")
 	flags.StringVar(&f.metrics, "metrics-listen", "", "loopback address of /metrics and /healthz, such as 127.0.0.1:9285 (default: none)")

@@ -34,6 +34,10 @@ type Member struct {
 	Address string `json:"address"` // host:port of its raft listener
 }
 
+// DefaultHeartbeat lets the next write be committed within two seconds of a leader's death: the first of the others stands after
+// one or two heartbeats, and raft needs another one when two of them stand at once.
+const DefaultHeartbeat = 500 * time.Millisecond
+
 // Config is what a member needs.
 type Config struct {
 	Name    string
@@ -44,7 +48,7 @@ type Config struct {
 	Certs    *certs.Store
 	// Members make a new cluster, if Dir holds nothing yet. A member that joins an existing cluster has none.
 	Members []Member
-	// Heartbeat is how long a member waits for its leader before it stands itself; 0: a second.
+	// Heartbeat is how long a member waits for its leader before it stands itself; 0: DefaultHeartbeat.
 	Heartbeat time.Duration
 	// Stall is how long a write of the store may take before the disk counts as hung; 0: three seconds.
 	Stall time.Duration
@@ -103,7 +107,7 @@ func Start(cfg Config) (*Node, error) {
 
 func (c *Config) defaults() {
 	if c.Heartbeat == 0 {
-		c.Heartbeat = time.Second
+		c.Heartbeat = DefaultHeartbeat
 	}
 	if c.Stall == 0 {
 		c.Stall = 3 * time.Second
@@ -162,7 +166,7 @@ func (n *Node) join() error {
 	}
 	n.layer = newLayer(n.cfg)
 	n.wire = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: n.layer, MaxPool: 3, Timeout: 10 * n.cfg.Heartbeat, Logger: log,
+		Stream: n.layer, MaxPool: 3, Timeout: 20 * n.cfg.Heartbeat, Logger: log,
 	})
 	rc := n.cfg.raft()
 	rc.Logger = log
@@ -179,7 +183,7 @@ func (n *Node) join() error {
 func (c Config) raft() *raft.Config {
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(c.Name)
-	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = c.Heartbeat, c.Heartbeat, c.Heartbeat/2
+	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = c.Heartbeat, c.Heartbeat, c.Heartbeat
 	rc.CommitTimeout = 20 * time.Millisecond
 	rc.SnapshotThreshold, rc.TrailingLogs = c.SnapshotEvery, c.SnapshotEvery/4
 	rc.SnapshotInterval = 10 * time.Second // how often the log is looked at
