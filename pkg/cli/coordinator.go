@@ -43,7 +43,7 @@ func coordinatorCommand() *cobra.Command {
 // addCoordinatorFlags adds those that say how the coordinators are reached.
 func addCoordinatorFlags(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
-	flags.String("certs", "", "directory with your certificate, as `holdfast coordinator init` writes it (default: $"+certsVariable+", that of `holdfast up` in --data-dir, or "+usualCerts+")")
+	flags.String("certs", "", "directory with your certificate, as \"holdfast coordinator init\" writes it (default: $"+certsVariable+", that of \"holdfast up\" in --data-dir, or "+usualCerts+")")
 	flags.StringSlice("endpoints", nil, "HOST:PORT of the coordinators (default: those in the file endpoints of --certs)")
 	flags.Duration("timeout", 30*time.Second, "how long to look for a coordinator that leads")
 }

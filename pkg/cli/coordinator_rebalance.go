@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
-// rebalanceFlags are those of `holdfast coordinator rebalance`.
+// rebalanceFlags are those of the commands that plan changes of the OSDs.
 type rebalanceFlags struct {
 	prefer, bytes                               string
 	backfills                                   uint32
@@ -34,19 +34,25 @@ is; then data moves; what takes space away comes last, when data has left. OSDs 
 		Example: "  holdfast coordinator rebalance --add-host n4=6,7\n  holdfast coordinator rebalance --replace 3=8TB --drain-host n1 --dry-run",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
+	f.addPlanFlags(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&f.prefer, "prefer", "bytes", "bytes: move as little as can be; pairs: leave few upmaps")
-	flags.Uint32Var(&f.backfills, "wave-backfills", 0, "shards that move to or from one OSD in a wave (0: what the throttle says, or 8)")
-	flags.StringVar(&f.bytes, "wave-bytes", "0", "how much moves to one OSD in a wave, such as 500GB (0: any amount)")
 	flags.StringArrayVar(&f.add, "add-host", nil, "`HOST=OSD[:SIZE],...`: OSDs that run come below a host, which is new or not; each weighs as much as its disk, or as SIZE")
 	flags.StringArrayVar(&f.replace, "replace", nil, "`OSD[=SIZE]`: the OSD has another disk, and weighs as much as that, or as SIZE")
 	flags.StringArrayVar(&f.drainHosts, "drain-host", nil, "`HOST`: all data leaves the host's OSDs")
 	flags.StringArrayVar(&f.drainOSD, "drain-osd", nil, "`OSD`: all data leaves the OSD")
 	flags.StringArrayVar(&f.rmHosts, "remove-host", nil, "`HOST`: all data leaves its OSDs, and the CRUSH map forgets them; stop and purge them then")
+	return cmd
+}
+
+// addPlanFlags adds those that say how to plan, whatever changes.
+func (f *rebalanceFlags) addPlanFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.prefer, "prefer", "bytes", "bytes: move as little as can be; pairs: leave few upmaps")
+	flags.Uint32Var(&f.backfills, "wave-backfills", 0, "shards that move to or from one OSD in a wave (0: what the throttle says, or 8)")
+	flags.StringVar(&f.bytes, "wave-bytes", "0", "how much moves to one OSD in a wave, such as 500GB (0: any amount)")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show the plan, and propose nothing")
 	_ = cmd.RegisterFlagCompletionFunc("prefer", cobra.FixedCompletions([]string{"bytes", "pairs"}, cobra.ShellCompDirectiveNoFileComp))
 	addOutputFlag(cmd)
-	return cmd
 }
 
 func (f *rebalanceFlags) run(cmd *cobra.Command) error {

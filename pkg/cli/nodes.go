@@ -21,7 +21,7 @@ import (
 func nodesCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "nodes", Short: "The nodes whose agents the coordinators know"}
 	addCoordinatorFlags(cmd)
-	cmd.AddCommand(nodesList(), nodesMaintenance())
+	cmd.AddCommand(nodesList(), nodesDrain(), nodesMaintenance())
 	return cmd
 }
 
@@ -75,33 +75,68 @@ func nodesList() *cobra.Command {
 	return cmd
 }
 
+// nodesAtOnce is how many nodes are asked for at a time.
+const nodesAtOnce = 200
+
 func listNodes(ctx context.Context, c *coordinatorapi.Client) ([]nodeView, error) {
-	answer, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.ListNodesResponse, error) {
-		return api.ListNodes(ctx, &v1.ListNodesRequest{Inventory: true}, o...)
-	})
-	if err != nil {
-		return nil, err
-	}
 	list := []nodeView{}
-	for _, m := range answer.GetNodes() {
-		v := nodeView{Name: m.GetName(), Generation: m.GetGeneration(), Reported: m.GetReported().AsTime(), Maintenance: m.GetMaintenance()}
-		var i agentapi.Inventory
-		if err := json.Unmarshal(m.GetInventory(), &i); err != nil {
-			return nil, fault.New(fault.Invalid, "read the inventory of node %s: %w", v.Name, err)
+	for token := ""; ; {
+		page, err := coordinatorapi.Call(ctx, c, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.ListNodesResponse, error) {
+			return api.ListNodes(ctx, &v1.ListNodesRequest{Inventory: true, PageSize: nodesAtOnce, PageToken: token}, o...)
+		})
+		if err != nil {
+			return nil, err
 		}
-		for _, d := range i.Disks {
-			if d.Because(storage.ReasonKind) {
-				continue // no disk at all
+		for _, m := range page.GetNodes() {
+			v, err := nodeOf(m)
+			if err != nil {
+				return nil, err
 			}
-			v.List = append(v.List, d)
-			v.Disks, v.Capacity = v.Disks+1, v.Capacity+d.Size
-			if d.Free() {
-				v.Free++
-			}
+			list = append(list, v)
 		}
-		list = append(list, v)
+		if token = page.GetNextPageToken(); token == "" {
+			return list, nil
+		}
 	}
-	return list, nil
+}
+
+// nodeOf reads a node and its inventory.
+func nodeOf(m *v1.Node) (nodeView, error) {
+	v := nodeView{Name: m.GetName(), Generation: m.GetGeneration(), Reported: m.GetReported().AsTime(), Maintenance: m.GetMaintenance()}
+	var i agentapi.Inventory
+	if err := json.Unmarshal(m.GetInventory(), &i); err != nil {
+		return nodeView{}, fault.New(fault.Invalid, "read the inventory of node %s: %w", v.Name, err)
+	}
+	for _, d := range i.Disks {
+		if d.Because(storage.ReasonKind) {
+			continue // no disk at all
+		}
+		v.List = append(v.List, d)
+		v.Disks, v.Capacity = v.Disks+1, v.Capacity+d.Size
+		if d.Free() {
+			v.Free++
+		}
+	}
+	return v, nil
+}
+
+func nodesDrain() *cobra.Command {
+	var f rebalanceFlags
+	cmd := &cobra.Command{
+		Use: "drain NODE", Short: "Plan that all data leaves a node's OSDs; nothing moves before the plan is approved", Args: cobra.ExactArgs(1), ValidArgsFunction: nodeNames,
+		Long: `Plan that all data leaves the OSDs below a node's host in the CRUSH map, in waves, by upmaps first and weights last. The OSDs go on running, and the host stays in
+the map: give it its data back with "holdfast coordinator rebalance --add-host NODE=OSD,...", or let the map forget it with --remove.`,
+		Example: "  holdfast nodes drain n4 --dry-run\n  holdfast nodes drain n4",
+	}
+	remove := cmd.Flags().Bool("remove", false, "the CRUSH map forgets the host and its OSDs at the end; stop and purge them then")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if f.drainHosts, f.rmHosts = args, nil; *remove {
+			f.drainHosts, f.rmHosts = nil, args
+		}
+		return f.run(cmd)
+	}
+	f.addPlanFlags(cmd)
+	return cmd
 }
 
 func nodesMaintenance() *cobra.Command {

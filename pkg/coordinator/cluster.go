@@ -222,15 +222,27 @@ func (s *Server) ListHistory(ctx context.Context, r *coordinatorv1.ListHistoryRe
 	})
 }
 
-// ListNodes lists the nodes whose agents have reported.
+// nodesPage is how many bytes of inventories end a page of nodes: a message holds 16 MiB, and an inventory at most 8 MiB.
+const nodesPage = 4 << 20
+
+// ListNodes lists the nodes whose agents have reported, by name; a token is the last name of the page before.
 func (s *Server) ListNodes(ctx context.Context, r *coordinatorv1.ListNodesRequest) (*coordinatorv1.ListNodesResponse, error) {
 	answer := &coordinatorv1.ListNodesResponse{}
 	return answer, s.read(ctx, func(state *fsm.State) error {
+		size := 0
 		for _, name := range slices.Sorted(maps.Keys(state.Nodes)) {
+			if string(name) <= r.GetPageToken() {
+				continue
+			}
+			if n := len(answer.Nodes); n == pageSize(r.GetPageSize()) || size >= nodesPage {
+				answer.NextPageToken = answer.Nodes[n-1].GetName()
+				return nil
+			}
 			n := state.Nodes[name]
 			m := &coordinatorv1.Node{Name: string(name), Boot: n.Boot, Generation: n.Generation, Reported: timestamppb.New(n.Reported), Maintenance: n.Maintenance}
 			if r.GetInventory() {
 				m.Inventory = slices.Clone(n.Inventory)
+				size += len(m.Inventory)
 			}
 			answer.Nodes = append(answer.Nodes, m)
 		}

@@ -2,12 +2,14 @@ package coordinator
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/obs/codes"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // alone is a cluster of one member.
@@ -113,6 +116,37 @@ func TestChecksNameWhatIsWrong(t *testing.T) {
 	s.now = func() time.Time { return time.Now().AddDate(20, 0, 0) }
 	if list := s.checks(); list[1].Code != codes.CertificateExpires {
 		t.Errorf("in twenty years: %v", list)
+	}
+}
+
+func TestPagesOfNodesFitAMessage(t *testing.T) {
+	m := newMemory()
+	large := json.RawMessage(`"` + strings.Repeat("x", 3<<20) + `"`)
+	var names, got []string
+	for i := range 5 {
+		names = append(names, fmt.Sprint("n", i))
+		m.do(t, &fsm.ReportNode{Node: storage.NodeID(names[i]), Boot: "b", Generation: 1, Inventory: large})
+	}
+	s := serverOn(t, m, "c1")
+	pages := 0
+	for token := ""; ; {
+		answer, err := s.ListNodes(t.Context(), &coordinatorv1.ListNodesRequest{Inventory: true, PageToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := proto.Size(answer); size > 12<<20 {
+			t.Errorf("a page of %d bytes", size)
+		}
+		for _, n := range answer.GetNodes() {
+			got = append(got, n.GetName())
+		}
+		pages++
+		if token = answer.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	if pages != 3 || !slices.Equal(got, names) {
+		t.Errorf("%d pages: %v", pages, got)
 	}
 }
 

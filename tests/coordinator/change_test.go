@@ -138,9 +138,9 @@ func TestChangesOfTheClusterReachTheirPlannedBalance(t *testing.T) {
 	client := c.client(c.open("admin"))
 	c.leader(client)
 	clients(t, ceph)
-	c.carryOut(t, client, ceph, 1, "--add-host", "h4=4:2TiB,5:3TiB")
-	c.carryOut(t, client, ceph, 1, "--replace", "0=2TiB", "--replace", "1=3TiB")
-	c.carryOut(t, client, ceph, 0, "--drain-host", "h2")
+	c.carryOut(t, client, ceph, 1, "coordinator", "rebalance", "--add-host", "h4=4:2TiB,5:3TiB")
+	c.carryOut(t, client, ceph, 1, "coordinator", "rebalance", "--replace", "0=2TiB", "--replace", "1=3TiB")
+	c.carryOut(t, client, ceph, 0, "nodes", "drain", "h2")
 	for id, p := range pgDump(t, ceph) {
 		if slices.Contains(p.Up, 2) {
 			t.Errorf("PG %s is on the drained osd.2: %v", id, p.Up)
@@ -174,7 +174,7 @@ func (c *cluster) carryOut(t *testing.T, client *coordinatorapi.Client, ceph rea
 	var proposed struct {
 		Plan plan.Plan `json:"plan"`
 	}
-	read(t, c.holdfast(slices.Concat([]string{"coordinator", "rebalance", "--wave-backfills", waveBackfills(), "-o", "json"}, change, admin)...), &proposed)
+	read(t, c.holdfast(slices.Concat(change, []string{"--wave-backfills", waveBackfills(), "-o", "json"}, admin)...), &proposed)
 	p := proposed.Plan
 	t.Logf("%v: plan %s: %d steps, %s; %v", change, p.ID, len(p.Steps), p.Sync, p.Notes)
 	c.holdfast(slices.Concat([]string{"plan", "approve", string(p.ID), "--token", p.Token()}, admin)...)

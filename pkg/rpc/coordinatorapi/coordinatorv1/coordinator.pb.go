@@ -2239,7 +2239,9 @@ func (x *Node) GetInventory() []byte {
 
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Inventory     bool                   `protobuf:"varint,1,opt,name=inventory,proto3" json:"inventory,omitempty"` // with the inventories
+	Inventory     bool                   `protobuf:"varint,1,opt,name=inventory,proto3" json:"inventory,omitempty"`               // with the inventories: fewer nodes fit a page
+	PageSize      uint32                 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"` // 0: 100; at most 1000
+	PageToken     string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2281,9 +2283,25 @@ func (x *ListNodesRequest) GetInventory() bool {
 	return false
 }
 
+func (x *ListNodesRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListNodesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListNodesResponse has the nodes by name.
 type ListNodesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         []*Node                `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2323,6 +2341,13 @@ func (x *ListNodesResponse) GetNodes() []*Node {
 		return x.Nodes
 	}
 	return nil
+}
+
+func (x *ListNodesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type SetMaintenanceRequest struct {
@@ -3197,11 +3222,15 @@ const file_coordinator_proto_rawDesc = "" +
 	"generation\x126\n" +
 	"\breported\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\breported\x12 \n" +
 	"\vmaintenance\x18\x05 \x01(\tR\vmaintenance\x12\x1c\n" +
-	"\tinventory\x18\x06 \x01(\fR\tinventory\"0\n" +
+	"\tinventory\x18\x06 \x01(\fR\tinventory\"l\n" +
 	"\x10ListNodesRequest\x12\x1c\n" +
-	"\tinventory\x18\x01 \x01(\bR\tinventory\"H\n" +
+	"\tinventory\x18\x01 \x01(\bR\tinventory\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"p\n" +
 	"\x11ListNodesResponse\x123\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x1d.holdfast.coordinator.v1.NodeR\x05nodes\"=\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x1d.holdfast.coordinator.v1.NodeR\x05nodes\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"=\n" +
 	"\x15SetMaintenanceRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\"\x18\n" +
