@@ -72,7 +72,7 @@ func agentCommand() *cobra.Command {
 	flags.DurationVar(&f.healthEvery, "health-every", time.Hour, "how often disks are asked for their health by smartctl (a disk that sleeps is not woken); 0: never")
 	flags.DurationVar(&f.scrubEvery, "scrub-every", 30*24*time.Hour, "how often each array of a stack compares its copies or parity; 0: never")
 	flags.StringVar(&f.minSize, "min-size", disk.DefaultMinSize.String(), "smaller disks are not free")
-	flags.StringSliceVar(&f.coordinators, "coordinators", nil, "HOST:PORT,... of the coordinators, which give the orders then (default: none: orders come over the socket)")
+	flags.StringSliceVar(&f.coordinators, "coordinators", nil, "HOST:PORT,... of the coordinators, or srv:NAME whose SRV records they are, which give the orders then (default: none: orders come over the socket)")
 	flags.StringVar(&f.join, "join", "", "token of \"holdfast coordinator token create\", or a file that holds it: gets the certificate when --certs has none, and says --coordinators")
 	flags.StringVar(&f.certs, "certs", "/etc/holdfast/certs", "with --coordinators: directory with ca.crt, tls.crt and tls.key of agent/NODE; followed when they change")
 	flags.StringVar(&f.disks.Root, "root", "/", "root directory of the machine; in a container, where the host's is mounted")

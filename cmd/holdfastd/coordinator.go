@@ -22,10 +22,12 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/coordinator"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
 	"github.com/holdfast-storage/holdfast/pkg/pools"
 	"github.com/holdfast-storage/holdfast/pkg/rebalance"
+	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/unixhttp"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -36,6 +38,8 @@ const certificateLook = 10 * time.Second
 type coordinatorFlags struct {
 	name, dir, address, listen, certs string
 	members                           map[string]string
+	membersDNS                        string
+	membersCount                      int
 	heartbeat, stall                  time.Duration
 	monitors                          []string
 	cephUser, cephKeyFile             string
@@ -67,6 +71,8 @@ coordinator leads, and exits: let it be started again.`,
 	flags.StringVar(&f.ca, "ca", "", "directory of the CA's key, for join tokens (default: this member lets nobody join)")
 	flags.StringVar(&f.join, "join", "", "token of \"holdfast coordinator token create\", or a file that holds it: gets the certificate when --certs has none")
 	flags.StringToStringVar(&f.members, "members", nil, "NAME=HOST:PORT,... of all members of a new cluster")
+	flags.StringVar(&f.membersDNS, "members-dns", "", "in place of --members: a name whose SRV records are the members, each with its target's first label as its name")
+	flags.IntVar(&f.membersCount, "members-count", 3, "with --members-dns: how many a new cluster has; it is waited for until DNS names as many")
 	flags.DurationVar(&f.heartbeat, "heartbeat", raftnode.DefaultHeartbeat, "how long a member waits for its leader before it stands itself")
 	flags.DurationVar(&f.stall, "stall", 3*time.Second, "how long a write may take before the disk counts as hung")
 	flags.BoolVar(&f.recover, "recover", false, "a majority is lost for ever: make this member alone the cluster, with what it has, and end; start it without this flag then")
@@ -75,6 +81,7 @@ coordinator leads, and exits: let it be started again.`,
 	flags.StringVar(&f.cephUser, "ceph-user", "hf-coordinator", "Ceph user, without \"client.\"")
 	flags.StringVar(&f.cephKeyFile, "ceph-key-file", "/etc/holdfast/ceph.key", "file that holds the user's key and nothing else")
 	_ = cmd.MarkFlagRequired("address")
+	cmd.MarkFlagsMutuallyExclusive("members", "members-dns")
 	return cmd
 }
 
@@ -120,7 +127,7 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 	}
 	work, ctx := errgroup.WithContext(ctx)
 	node, err := raftnode.Start(raftnode.Config{
-		Name: f.name, Dir: f.dir, Address: f.address, Listener: port.For(certs.Raft), Certs: store, Members: f.first(),
+		Name: f.name, Dir: f.dir, Address: f.address, Listener: port.For(certs.Raft), Certs: store, Members: f.first(), Discover: f.discover(ctx, log),
 		Heartbeat: f.heartbeat, Stall: f.stall, Log: log,
 		Stalled: func(err error) { // nothing that waits for the disk ends, so neither would a proper shutdown
 			log.Error("exit", obs.KeyError, err)
@@ -178,6 +185,9 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 // cephAgain is the pause before a Ceph cluster that did not answer is asked again.
 const cephAgain = 5 * time.Second
 
+// dnsAgain is the pause before DNS is asked again for the members.
+const dnsAgain = 2 * time.Second
+
 // work does the leader's work on the Ceph cluster, once that answers: after a power cut the coordinators may be first.
 func (f *coordinatorFlags) work(ctx context.Context, node *raftnode.Node, dialer *native.Dialer, planner *rebalance.Planner, log *slog.Logger) error {
 	var cluster ceph.Cluster
@@ -217,6 +227,29 @@ func (f *coordinatorFlags) ceph(ctx context.Context, dialer *native.Dialer) (cep
 }
 
 // first are the members of a new cluster, by name.
+// discover waits until DNS names all members of a new cluster; nil without --members-dns.
+func (f *coordinatorFlags) discover(ctx context.Context, log *slog.Logger) func() ([]raftnode.Member, error) {
+	if f.membersDNS == "" {
+		return nil
+	}
+	return func() (list []raftnode.Member, err error) {
+		return list, poll.Until(ctx, dnsAgain, func() (bool, error) {
+			found, err := coordinatorapi.Lookup(ctx, net.DefaultResolver, f.membersDNS)
+			if len(found) != f.membersCount {
+				log.Info("wait until DNS names the members", "name", f.membersDNS, "named", len(found), "want", f.membersCount, obs.KeyError, err)
+				return false, nil
+			}
+			for _, m := range found {
+				list = append(list, raftnode.Member{Name: m.Name, Address: m.Address})
+			}
+			if !slices.ContainsFunc(list, func(m raftnode.Member) bool { return m.Name == f.name }) {
+				return false, fault.New(fault.Invalid, "%s names %v, and this member is %s", f.membersDNS, list, f.name)
+			}
+			return true, nil
+		})
+	}
+}
+
 func (f *coordinatorFlags) first() []raftnode.Member {
 	var list []raftnode.Member
 	for name, address := range f.members {

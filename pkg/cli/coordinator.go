@@ -44,7 +44,7 @@ func coordinatorCommand() *cobra.Command {
 func addCoordinatorFlags(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
 	flags.String("certs", "", "directory with your certificate, as \"holdfast coordinator init\" writes it (default: $"+certsVariable+", that of \"holdfast up\" in --data-dir, or "+usualCerts+")")
-	flags.StringSlice("endpoints", nil, "HOST:PORT of the coordinators (default: those in the file endpoints of --certs)")
+	flags.StringSlice("endpoints", nil, "HOST:PORT of the coordinators, or srv:NAME whose SRV records they are (default: those in the file endpoints of --certs)")
 	flags.Duration("timeout", 30*time.Second, "how long to look for a coordinator that leads")
 }
 
@@ -180,7 +180,7 @@ func statusOf(ctx context.Context, client *coordinatorapi.Client, address string
 // lookAtMembers asks each member of the configuration that the first one to answer tells.
 func lookAtMembers(ctx context.Context, client *coordinatorapi.Client) (*coordinatorsView, error) {
 	var errs []error
-	for _, address := range client.Addresses() {
+	for _, address := range client.Addresses(ctx) {
 		first, err := statusOf(ctx, client, address)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", address, err))

@@ -241,7 +241,7 @@ const watchAgain = time.Second
 // watchPlan tells of the plan whenever it changes. fault.Precondition: it did not complete.
 func watchPlan(ctx context.Context, c *coordinatorapi.Client, id string, tell func(planView)) error {
 	for {
-		for _, address := range c.Addresses() {
+		for _, address := range c.Addresses(ctx) {
 			over, err := watchAt(ctx, c, address, id, tell)
 			if over || ctx.Err() != nil || err != nil && !errors.Is(err, fault.Unavailable) {
 				return err

@@ -193,7 +193,7 @@ func (u *Uplink) tellInventory(ctx context.Context, i disk.Inventory) error {
 // listen hears from whichever member leads that plans have changed.
 func (u *Uplink) listen(ctx context.Context) error {
 	for ctx.Err() == nil {
-		for _, address := range u.Client.Addresses() {
+		for _, address := range u.Client.Addresses(ctx) {
 			if err := u.listenAt(ctx, address); err != nil && ctx.Err() == nil {
 				u.Log.Debug("coordinator tells no news", "address", address, obs.KeyError, err)
 			}

@@ -48,6 +48,8 @@ type Config struct {
 	Certs    *certs.Store
 	// Members make a new cluster, if Dir holds nothing yet. A member that joins an existing cluster has none.
 	Members []Member
+	// Discover finds the Members of a new cluster when they are not given; it must give the same to each of them. Nil: nobody does.
+	Discover func() ([]Member, error)
 	// Heartbeat is how long a member waits for its leader before it stands itself; 0: DefaultHeartbeat.
 	Heartbeat time.Duration
 	// Stall is how long a write of the store may take before the disk counts as hung; 0: three seconds.
@@ -194,12 +196,17 @@ func (c Config) raft() *raft.Config {
 
 // bootstrap writes the first configuration into a store that holds nothing.
 func (n *Node) bootstrap(rc *raft.Config, snapshots raft.SnapshotStore) error {
-	if len(n.cfg.Members) == 0 {
+	if len(n.cfg.Members) == 0 && n.cfg.Discover == nil {
 		return nil
 	}
 	has, err := raft.HasExistingState(n.store, n.store, snapshots)
 	if err != nil || has {
 		return err
+	}
+	if len(n.cfg.Members) == 0 {
+		if n.cfg.Members, err = n.cfg.Discover(); err != nil {
+			return err
+		}
 	}
 	if err := raft.BootstrapCluster(rc, n.store, n.store, snapshots, n.wire, configuration(n.cfg.Members)); err != nil {
 		return fmt.Errorf("make a new cluster: %w", err)

@@ -3,9 +3,13 @@
 package coordinatorapi
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,14 +37,28 @@ type CallOption = grpc.CallOption
 type Client struct {
 	certs *certs.Store
 
+	// Resolver looks up names behind DNSPrefix; New sets the system's.
+	Resolver *net.Resolver
+	named    []string
+
 	mu        sync.Mutex
 	addresses []string // the last that answered first
+	looked    time.Time
+	unnamed   error // why DNS named none
 	conns     map[string]*grpc.ClientConn
 }
 
-// New makes a client for members at addresses (host:port).
+// New makes a client for members at addresses: host:port each, or DNSPrefix with a name.
 func New(store *certs.Store, addresses []string) *Client {
-	return &Client{certs: store, addresses: slices.Clone(addresses), conns: map[string]*grpc.ClientConn{}}
+	c := &Client{certs: store, Resolver: net.DefaultResolver, conns: map[string]*grpc.ClientConn{}}
+	for _, a := range addresses {
+		if name, ok := strings.CutPrefix(a, DNSPrefix); ok {
+			c.named = append(c.named, name)
+		} else {
+			c.addresses = append(c.addresses, a)
+		}
+	}
+	return c
 }
 
 // Close ends its connections.
@@ -70,11 +88,44 @@ func (c *Client) At(address string) (coordinatorv1.CoordinatorClient, error) {
 	return coordinatorv1.NewCoordinatorClient(conn), nil
 }
 
-// Addresses are those that are known, the last that answered first.
-func (c *Client) Addresses() []string {
+// lookAgain is how long what DNS said holds.
+const lookAgain = 30 * time.Second
+
+// Addresses are those that are known, the last that answered first, with those that DNS names.
+func (c *Client) Addresses(ctx context.Context) []string {
+	c.mu.Lock()
+	known, fresh := slices.Clone(c.addresses), len(c.addresses) > 0 && time.Since(c.looked) < lookAgain
+	c.mu.Unlock()
+	if len(c.named) == 0 || fresh {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	var found []Named
+	var failed error
+	for _, name := range c.named {
+		list, err := Lookup(ctx, c.Resolver, name)
+		found, failed = append(found, list...), errors.Join(failed, err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.looked, c.unnamed = time.Now(), failed
+	for _, f := range found {
+		if !slices.Contains(c.addresses, f.Address) {
+			c.addresses = append(c.addresses, f.Address)
+		}
+	}
 	return slices.Clone(c.addresses)
+}
+
+// missing is why there are no addresses; nil if there are.
+func (c *Client) missing() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.addresses) > 0 {
+		return nil
+	}
+	return c.unnamed
 }
 
 // first puts an address in front.
@@ -94,7 +145,7 @@ func Call[T any](ctx context.Context, c *Client, call func(context.Context, coor
 	var none T
 	var last error
 	for {
-		for _, address := range c.Addresses() {
+		for _, address := range c.Addresses(ctx) {
 			answer, hint, err := try(ctx, c, address, call)
 			if hint != "" && hint != address {
 				answer, _, err = try(ctx, c, hint, call)
@@ -108,7 +159,7 @@ func Call[T any](ctx context.Context, c *Client, call func(context.Context, coor
 		}
 		select {
 		case <-ctx.Done():
-			return none, fault.New(fault.Unavailable, "no coordinator answers as the leader (%s): %w", describe(last), ctx.Err())
+			return none, fault.New(fault.Unavailable, "no coordinator answers as the leader (%s): %w", describe(cmp.Or(last, c.missing())), ctx.Err())
 		case <-time.After(between):
 		}
 	}
