@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/holdfast-storage/holdfast/pkg/daemon"
 )
 
 const nodeFiles = "../../deploy/node"
@@ -119,5 +122,19 @@ func TestTheManifestSaysWhatTheAgentNeeds(t *testing.T) {
 	}
 	if !slices.Equal(kinds, []string{"ServiceAccount", "DaemonSet"}) {
 		t.Errorf("it holds %v", kinds)
+	}
+}
+
+func TestTheCoordinatorsPageGivesTheUserThatUpMakes(t *testing.T) {
+	page, err := os.ReadFile("../../deploy/coordinators.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := daemon.Caps{}
+	for _, m := range regexp.MustCompile(`(?m)^  (mon|mgr|osd|mds) "([^"]*)"`).FindAllStringSubmatch(string(page), -1) {
+		told[m[1]] = m[2]
+	}
+	if !maps.Equal(told, daemon.CoordinatorCaps()) || !strings.Contains(string(page), "get-or-create-key "+daemon.Coordinator+" ") {
+		t.Errorf("the page has %v, and %s is made with %v", told, daemon.Coordinator, daemon.CoordinatorCaps())
 	}
 }

@@ -96,11 +96,13 @@ func NodeCaps(filesystem string, rbdPools ...string) Caps {
 	}
 }
 
-// CoordinatorCaps are what the coordinators need: to look, to move PGs, and to keep the manager from moving them.
+// CoordinatorCaps are what the coordinators need: to look, to move PGs, to make and set pools, and to keep the manager from moving PGs.
 func CoordinatorCaps() Caps {
 	return Caps{
 		"mon": "allow r, allow command 'osd pg-upmap-items', allow command 'osd rm-pg-upmap-items', allow command 'osd setcrushmap', " +
-			"allow command 'osd set' with key=norebalance, allow command 'osd unset' with key=norebalance",
+			"allow command 'osd set' with key=norebalance, allow command 'osd unset' with key=norebalance, " +
+			"allow command 'osd crush rule create-replicated', allow command 'osd erasure-code-profile set', allow command 'osd pool create', " +
+			"allow command 'osd pool set', allow command 'osd pool application enable'",
 		"mgr": "allow r, allow command 'balancer off'",
 	}
 }

@@ -13,19 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/pkg/daemon"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rebalance"
 	"github.com/holdfast-storage/holdfast/tests/realceph"
 )
-
-// coordinatorCaps are all that the coordinators' Ceph user may do.
-var coordinatorCaps = []string{
-	"mon", "allow r, allow command 'osd pg-upmap-items', allow command 'osd rm-pg-upmap-items', allow command 'osd setcrushmap', " +
-		"allow command 'osd set' with key=norebalance, allow command 'osd unset' with key=norebalance, " +
-		"allow command 'osd crush rule create-replicated', allow command 'osd erasure-code-profile set', allow command 'osd pool create', " +
-		"allow command 'osd pool set', allow command 'osd pool application enable'",
-	"mgr", "allow r, allow command 'balancer off'",
-}
 
 // TestARebalanceSurvivesItsLeaders moves PGs of a real cluster of mixed OSDs in waves, under load, with the leader killed twice on
 // the way: the upmaps at the end are those of the plan, and all PGs are active+clean with them.
@@ -103,7 +95,11 @@ func TestARebalanceSurvivesItsLeaders(t *testing.T) {
 // cephCluster starts three coordinators with a Ceph user of their own.
 func cephCluster(t *testing.T, ceph realceph.Cluster) *cluster {
 	t.Helper()
-	key := ceph.Tool(t, append([]string{"ceph", "auth", "get-or-create-key", "client.hf-coordinator"}, coordinatorCaps...)...)
+	args := []string{"ceph", "auth", "get-or-create-key", daemon.Coordinator}
+	for service, caps := range daemon.CoordinatorCaps() {
+		args = append(args, service, caps)
+	}
+	key := ceph.Tool(t, args...)
 	file := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(file, []byte(key), 0o600); err != nil {
 		t.Fatal(err)

@@ -35,6 +35,9 @@ func TestTheCoordinatorsOfACluster(t *testing.T) {
 		out, _ := c.run("coordinator", "rebalance") // with the certificate of the directory
 		return strings.Contains(out, "as balanced as the rules allow")
 	})
+	if out := c.must("pool", "create", "vms", "--bytes", "1GB", "--failure-domain", "osd", "--yes", "--certs", admin); !strings.Contains(out, "completed") {
+		t.Errorf("the coordinators' user cannot make a pool: %s", out)
+	}
 	pid := daemonNamed(st, "coordinator.c2").PID
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
