@@ -9,7 +9,7 @@ import (
 )
 
 // Place gives an OSD that runs its place in the CRUSH map: below a host, which is made where there is none of that name, and with
-// that weight. host "" leaves it where it is. An OSD that has weight elsewhere is refused: its data has to leave it first. What is as
+// that weight. host "" leaves it where it is, which may be nowhere for an OSD without weight. An OSD that has weight elsewhere is refused: its data has to leave it first. What is as
 // asked for already is left out.
 func (e *Editor) Place(osd crush.ItemID, host string, weight crush.Weight) error {
 	if err := e.exists(osd); err != nil {
@@ -17,6 +17,9 @@ func (e *Editor) Place(osd crush.ItemID, host string, weight crush.Weight) error
 	}
 	holder := e.crush.Holder(osd)
 	if host == "" && holder == nil {
+		if weight == 0 {
+			return nil
+		}
 		return fault.New(fault.Invalid, "osd.%d is below no host yet: say which", osd)
 	}
 	if holder == nil || host != "" && holder.Name != host {
