@@ -40,7 +40,7 @@ var ErrAsWanted = errors.New("the pool is as its policy wants it")
 // Plan plans a pool that is to be made, or set, as its policies want it: what the request says, then the pool's own, its device class's and
 // the cluster's policy, by name, and the defaults. The state that it was made from is the second value.
 func (k *Keeper) Plan(ctx context.Context, r *coordinatorv1.PlanPoolRequest, policies func(name string) []byte) (plan.Plan, json.RawMessage, error) {
-	policy, err := inherited(r, policies)
+	policy, asked, err := inherited(r, policies)
 	if err != nil {
 		return plan.Plan{}, nil, err
 	}
@@ -61,7 +61,7 @@ func (k *Keeper) Plan(ctx context.Context, r *coordinatorv1.PlanPoolRequest, pol
 	if p.Parent, err = plan.Hash(now); err != nil {
 		return plan.Plan{}, nil, err
 	}
-	step, after, err := w.step(r, now, advice)
+	step, after, err := w.step(r, now, advice, asked)
 	if err != nil {
 		return plan.Plan{}, nil, err
 	}
@@ -77,10 +77,10 @@ func (k *Keeper) Plan(ctx context.Context, r *coordinatorv1.PlanPoolRequest, pol
 	return p, state, err
 }
 
-// inherited is the policy that counts for a pool.
-func inherited(r *coordinatorv1.PlanPoolRequest, policies func(string) []byte) (p placement.Policy, err error) {
+// inherited is the policy that counts for a pool. asked: the request itself says how many failures are to be survived.
+func inherited(r *coordinatorv1.PlanPoolRequest, policies func(string) []byte) (p placement.Policy, asked bool, err error) {
 	if name := r.GetName(); name == "" || strings.ContainsAny(name, "/@ \t\n") {
-		return p, fault.New(fault.Invalid, "a pool named %q: no spaces, / or @", name)
+		return p, false, fault.New(fault.Invalid, "a pool named %q: no spaces, / or @", name)
 	}
 	parse := func(what string, data []byte) (p placement.Policy, err error) {
 		if len(data) > 0 {
@@ -91,29 +91,31 @@ func inherited(r *coordinatorv1.PlanPoolRequest, policies func(string) []byte) (
 		return p, err
 	}
 	if p, err = parse("what is wanted of the pool", r.GetPolicy()); err != nil {
-		return p, err
+		return p, false, err
 	}
+	asked = p.Failures > 0
 	cluster, err := parse("the cluster's policy", policies("cluster"))
 	if err != nil {
-		return p, err
+		return p, false, err
 	}
 	own, err := parse("the pool's policy", policies("pool "+r.GetName()))
 	if err != nil {
-		return p, err
+		return p, false, err
 	}
 	p = p.Inherit(own)
 	if class := p.Inherit(cluster).Class; class != "" {
 		above, err := parse("the policy of class "+class, policies("class "+class))
 		if err != nil {
-			return p, err
+			return p, false, err
 		}
 		p = p.Inherit(above)
 	}
-	return p.Inherit(cluster).Inherit(placement.DefaultPolicy()), nil
+	return p.Inherit(cluster).Inherit(placement.DefaultPolicy()), asked, nil
 }
 
-// step is what is to be done for an advice, and the pool afterwards.
-func (w world) step(r *coordinatorv1.PlanPoolRequest, now State, a *placement.Advice) (plan.Step, State, error) {
+// step is what is to be done for an advice, and the pool afterwards. What a pool survives is lowered only where that was asked for with the
+// request itself: an inventory that is short for a while, or a policy of all pools, must not do it.
+func (w world) step(r *coordinatorv1.PlanPoolRequest, now State, a *placement.Advice, asked bool) (plan.Step, State, error) {
 	name := r.GetName()
 	want := State{Size: a.Size, MinSize: a.MinSize, PGs: uint32(a.PGs), Rule: name}
 	p := w.pool(name)
@@ -138,11 +140,16 @@ func (w world) step(r *coordinatorv1.PlanPoolRequest, now State, a *placement.Ad
 			"pool %s is %s over %s (class %q), and its policy wants %s over %s (class %q): make another pool and move the data, or change its rule (`holdfast placement plan --failure-domain`)",
 			name, typeOf(p.Erasure()), domain, class, a.Type, a.Domain, a.Policy.Class)
 	}
-	if want.Rule = now.Rule; p.Erasure() {
-		want.Size = now.Size
+	if want.Rule = now.Rule; p.Erasure() { // both are its profile's, which is for ever
+		want.Size, want.MinSize = now.Size, now.MinSize
 	}
-	if now == want {
+	switch {
+	case now == want:
 		return plan.Step{}, want, fault.As(fault.Precondition, ErrAsWanted)
+	case (want.Size < now.Size || want.MinSize < now.MinSize) && !asked:
+		return plan.Step{}, want, fault.New(fault.Precondition,
+			"pool %s has size %d, min_size %d, and for what there is now its policies give size %d, min_size %d, which is less: bring back what is missing, or say --failures %d to have it lowered",
+			name, now.Size, now.MinSize, want.Size, want.MinSize, a.Policy.Failures)
 	}
 	args, err := json.Marshal(Set{Name: name, From: now, To: want, Advice: a})
 	if err != nil {
