@@ -35,6 +35,8 @@ func (s *State) replaceable(e *Entry, b *Supersede, hash string) error {
 	switch {
 	case !e.Held() || e.Phase == Cancelled:
 		return fault.New(fault.Precondition, "plan %s is %s: there is nothing to supersede", id, e.Phase)
+	case e.Cancel:
+		return fault.New(fault.Precondition, "plan %s is to be cancelled: what it was to do is not wanted any more", id)
 	case e.Pause != nil && e.Pause.By != Coordinator:
 		return fault.New(fault.Precondition, "plan %s is paused by %s: %s", id, e.Pause.By, e.Pause.Why)
 	case e.Worker() != Coordinator:

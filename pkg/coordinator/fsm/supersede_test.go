@@ -85,4 +85,6 @@ func TestWhatMustNotBeSuperseded(t *testing.T) {
 	if d.phase(old.ID) != fsm.Running {
 		t.Fatal(d.phase(old.ID))
 	}
+	d.refused(fault.Precondition, "to be cancelled", &fsm.Supersede{Plan: old.ID, State: []byte(`{"a":2}`), By: &next})
+	d.refused(fault.Precondition, "to be cancelled", &fsm.Supersede{Plan: old.ID, State: []byte(`{"a":2}`)})
 }
