@@ -112,25 +112,31 @@ func (n *Node) linked(ctx context.Context, id int, diskID storage.DiskID) bool {
 }
 
 func (n *Node) activate(ctx context.Context, uuid string, id storage.DiskID) error {
-	d, err := n.Disks.Find(ctx, id)
+	number, err := n.place(ctx, uuid, id)
 	if err != nil {
-		return err
-	}
-	label, device, err := n.inside(ctx, d)
-	if err != nil {
-		return err
-	}
-	if label.UUID != uuid || label.FSID != n.FSID || !label.Ready {
-		return fault.New(fault.Precondition, "%s carries %s, UUID %s: it is not the OSD %s that was made there, or was not made to its end", device, osdName(label), label.UUID, uuid)
-	}
-	number, err := idOf(label)
-	if err != nil {
-		return err
-	}
-	if err := n.primeStore(ctx, number, device); err != nil {
 		return err
 	}
 	return n.Daemons.Start(ctx, number)
+}
+
+// place makes sure that the disk carries the OSD, makes its store ready and points it at where the disk is now. It returns the OSD's number.
+func (n *Node) place(ctx context.Context, uuid string, id storage.DiskID) (int, error) {
+	d, err := n.Disks.Find(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	label, device, err := n.inside(ctx, d)
+	if err != nil {
+		return 0, err
+	}
+	if label.UUID != uuid || label.FSID != n.FSID || !label.Ready {
+		return 0, fault.New(fault.Precondition, "%s carries %s, UUID %s: it is not the OSD %s that was made there, or was not made to its end", device, osdName(label), label.UUID, uuid)
+	}
+	number, err := idOf(label)
+	if err != nil {
+		return 0, err
+	}
+	return number, n.primeStore(ctx, number, device)
 }
 
 // primeStore makes the data directory from the device's label where it is gone, fetches the

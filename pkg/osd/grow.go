@@ -2,6 +2,7 @@ package osd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -117,9 +118,24 @@ func (n *Node) expanded(ctx context.Context, id int, diskID storage.DiskID) (Sta
 	return Todo, nil
 }
 
-// expand stops the OSD once no data depends on it alone.
+// expand gives BlueStore the new space. The OSD is stopped for that, and runs again where it does not come about.
 func (n *Node) expand(ctx context.Context, g Growth) error {
-	err := n.await(ctx, name(g.ID)+" to become safe to stop: without it some data would be unavailable", func(ctx context.Context) (bool, error) {
+	err := n.awaitStoppable(ctx, g)
+	if err == nil {
+		err = n.expandStopped(ctx, g)
+	}
+	if err == nil {
+		return nil
+	}
+	if start := n.activate(ctx, g.UUID, g.Disk); start != nil {
+		err = errors.Join(err, fmt.Errorf("start %s as it is: %w", name(g.ID), start))
+	}
+	return err
+}
+
+// awaitStoppable waits until no data depends on the OSD alone.
+func (n *Node) awaitStoppable(ctx context.Context, g Growth) error {
+	return n.await(ctx, name(g.ID)+" to become safe to stop: without it some data would be unavailable", func(ctx context.Context) (bool, error) {
 		e, err := n.byID(ctx, g.ID)
 		if err != nil || e.Up == 0 {
 			return true, err
@@ -130,13 +146,19 @@ func (n *Node) expand(ctx context.Context, g Growth) error {
 		}
 		return ok, err
 	})
+}
+
+// expandStopped first points the store at where the device is now: it may have another name since the OSD was last started, as after a boot, and the tool
+// takes what the store points at.
+func (n *Node) expandStopped(ctx context.Context, g Growth) error {
+	id, err := n.place(ctx, g.UUID, g.Disk)
 	if err != nil {
 		return err
 	}
-	if err := n.Daemons.Stop(ctx, g.ID); err != nil {
+	if err := n.Daemons.Stop(ctx, id); err != nil {
 		return err
 	}
-	_, err = n.Run.Run(ctx, command.Cmd{Name: "ceph-bluestore-tool", Args: []string{"bluefs-bdev-expand", "--path", n.store(g.ID), "--no-mon-config"}})
+	_, err = n.Run.Run(ctx, command.Cmd{Name: "ceph-bluestore-tool", Args: []string{"bluefs-bdev-expand", "--path", n.store(id), "--no-mon-config"}})
 	return err
 }
 

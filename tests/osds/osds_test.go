@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -275,13 +276,7 @@ func (b *bench) reboot(t *testing.T, id storage.DiskID) {
 	if err := os.RemoveAll(store); err != nil {
 		t.Fatal(err)
 	}
-	old := b.loops[file]
-	b.run("losetup", "--detach", old)
-	b.disk("between", 2*gib) // takes the old name
-	b.attach(file)
-	if b.loops[file] == old {
-		t.Fatalf("it has the same name, %s", old)
-	}
+	b.rename(t, "first", "between")
 	started, err := b.node().ActivateAll(t.Context())
 	if err != nil || len(started) != 1 || started[0] != 3 {
 		t.Fatalf("started %v, %v", started, err)
@@ -290,6 +285,31 @@ func (b *bench) reboot(t *testing.T, id storage.DiskID) {
 		t.Errorf("its device is %s, %v", link, err)
 	}
 }
+
+// rename gives a disk, which nothing has open, another name; a new disk takes the old one.
+func (b *bench) rename(t *testing.T, name, between string) {
+	t.Helper()
+	file := filepath.Join(b.dir, name)
+	old := b.loops[file]
+	b.run("losetup", "--detach", old)
+	b.disk(between, 2*gib)
+	b.attach(file)
+	if b.loops[file] == old {
+		t.Fatalf("it has the same name, %s", old)
+	}
+}
+
+// noExpansion is a ceph-bluestore-tool that does not expand.
+type noExpansion struct{ command.Runner }
+
+func (r noExpansion) Run(ctx context.Context, cmd command.Cmd) (command.Result, error) {
+	if slices.Contains(cmd.Args, "bluefs-bdev-expand") {
+		return command.Result{}, errNoExpansion
+	}
+	return r.Runner.Run(ctx, cmd)
+}
+
+var errNoExpansion = errors.New("it does not expand")
 
 func (b *bench) growth(t *testing.T) ([]osd.Step, error) {
 	g, err := b.node().PlanGrowth(t.Context(), 3)
@@ -302,8 +322,24 @@ func (b *bench) grow(t *testing.T, id storage.DiskID) {
 		t.Errorf("nothing grew, and it did %v", notes)
 	}
 	b.loopGrows(t, "first", 6*gib)
-	steps, err = b.growth(t)
-	b.do(t, steps, err)
+	g, err := b.node().PlanGrowth(t.Context(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := b.node()
+	n.Run = noExpansion{n.Run}
+	if err := osd.Run(t.Context(), n.Grow(g), nil); !errors.Is(err, errNoExpansion) {
+		t.Errorf("the tool fails: %v", err)
+	}
+	if running, err := b.daemons().Running(3); err != nil || !running {
+		t.Errorf("it does not run as it was: %v", err)
+	}
+	// The power goes while it is stopped for that.
+	if err := b.daemons().Stop(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	b.rename(t, "first", "grown")
+	b.do(t, b.node().Grow(g), nil)
 	if n, _ := b.tree(t, 3); n.Status != "up" || math.Abs(n.Weight-6./1024) > 1e-4 {
 		t.Errorf("it is %+v", n)
 	}
