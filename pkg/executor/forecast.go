@@ -56,14 +56,25 @@ type sums struct {
 	steps                                [][2]float64 // bytes, seconds
 }
 
+// between is the most that counts as a step's own of the time since the step before was verified: its check, an attempt that was cut
+// off, the election of another leader. What is longer was a pause.
+const between = time.Minute
+
 // measured sums up the steps that are verified.
 func measured(p plan.Plan, records []Record) (m sums) {
 	begun := map[int]time.Time{}
+	var free time.Time // when the next step might have begun
 	for _, r := range records {
 		switch {
+		case r.Event == Paused || r.Event == Again:
+			free = r.At
 		case r.Event == StepBegun:
 			begun[r.Step] = r.At
+			if gap := r.At.Sub(free); !free.IsZero() && gap > 0 {
+				begun[r.Step] = r.At.Add(-min(gap, between))
+			}
 		case r.Event == StepVerified && r.Step < len(p.Steps):
+			free = r.At
 			at, ok := begun[r.Step]
 			if !ok {
 				continue // it was done before

@@ -52,3 +52,18 @@ func TestThereIsNoForecastBeforeAnythingWasMeasured(t *testing.T) {
 		t.Errorf("a plan that is over: %+v", s)
 	}
 }
+
+func TestTheForecastCountsWhatLiesBetweenSteps(t *testing.T) {
+	p := plan.Plan{Steps: []plan.Step{{Sync: 10}, {Sync: 10}, {Sync: 10}, {Sync: 10}}}
+	at := func(second int, event executor.Event, step int) executor.Record {
+		return executor.Record{Event: event, Step: step, At: time.Unix(int64(second), 0)}
+	}
+	records := []executor.Record{
+		at(10, executor.StepBegun, 0), at(16, executor.StepVerified, 0),
+		at(18, executor.StepBegun, 1), at(19, executor.StepBegun, 1), at(22, executor.StepVerified, 1), // 2 s of checks, a second try
+		at(22, executor.Paused, 2), at(9000, executor.Again, 2), at(9002, executor.StepBegun, 2), at(9006, executor.StepVerified, 2),
+	}
+	if f, ok := executor.ForecastOf(p, records); !ok || f.Likely != 6 {
+		t.Errorf("%+v, %v", f, ok)
+	}
+}
