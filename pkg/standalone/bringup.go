@@ -30,7 +30,6 @@ func (s *Supervisor) steps() []step {
 	list := []step{
 		{name: "keys", check: s.keysMade, do: s.makeKeys},
 		{name: "configuration", check: never, do: s.writeConfig},
-		{name: "coordinators", check: never, do: s.startCoordinators},
 		{name: "monitors", check: never, do: s.startMons, verify: s.awaitMons},
 		{name: "OSD stores", check: s.osdsMade, do: s.makeOSDs},
 		{name: "daemons", check: never, do: s.startDaemons, verify: s.awaitOSDs},
@@ -38,13 +37,14 @@ func (s *Supervisor) steps() []step {
 		{name: "file system", check: never, do: s.makeFilesystem, verify: s.awaitMDS},
 		{name: "manager", check: never, do: s.makeGroup},
 		{name: "users", check: never, do: s.ensureUsers},
-		{name: "leader", check: never, do: s.giveKey, verify: s.awaitLeader},
 		// Also without the CSI services: then they run elsewhere, in Kubernetes say.
 		{name: "CSI files", check: never, do: s.writeCSIFiles},
 	}
 	if s.state.CSI {
 		list = append(list, step{name: "CSI services", check: never, do: s.startCSI, verify: s.awaitCSI})
 	}
+	// Neither Ceph nor a volume needs the coordinators: what is wrong with them keeps none of those down.
+	list = append(list, step{name: "coordinators", check: never, do: s.startCoordinators}, step{name: "leader", check: never, do: s.giveKey, verify: s.awaitLeader})
 	if s.state.Agent {
 		list = append(list, step{name: "agent", check: never, do: s.startAgent, verify: s.awaitAgent})
 	}

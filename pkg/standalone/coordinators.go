@@ -35,16 +35,25 @@ const (
 	agentDir = "agent"
 )
 
-// giveCoordinators decides where the coordinators are, of a cluster that has none yet.
+// giveCoordinators decides where the coordinators are, of a cluster that has none yet: at the top of its own window of ports, if nothing has taken that.
 func (s *State) giveCoordinators(count int) error {
 	if len(s.Coordinators) > 0 {
 		return nil
 	}
-	base := s.PortHigh + 1
-	for tries := 0; checkPorts(s.Address, base, base+count-1) != nil; tries++ {
-		if base += portBlock; tries > 100 || base > 65000 {
+	base := s.PortHigh + 1 - count
+	err := checkPorts(s.Address, base, s.PortHigh)
+	if err == nil {
+		s.PortHigh = base - 1
+	}
+	// Elsewhere in the middle of a block: clusters that are down at the moment may have fixed ports at both ends of theirs.
+	for at := s.PortHigh + portBlock/2; errors.Is(err, fault.Busy); at += portBlock {
+		if at+count > 65536 {
 			return fault.New(fault.Exhausted, "no %d free ports in a row on %s above %d for the coordinators", count, s.Address, s.PortHigh)
 		}
+		base, err = at, checkPorts(s.Address, at, at+count-1)
+	}
+	if err != nil {
+		return err
 	}
 	for i := range count {
 		s.Coordinators = append(s.Coordinators, CoordinatorState{fmt.Sprint("c", i+1), base + i})
@@ -116,7 +125,7 @@ func (s *Supervisor) certify(now time.Time) error {
 	}
 	wanted := map[string]certs.Identity{
 		adminDir: {Role: certs.Admin, Name: "admin"},
-		agentDir: {Role: certs.Agent, Name: s.state.NodeName},
+		agentDir: {Role: certs.Agent, Name: s.state.agentName()},
 	}
 	for _, c := range s.state.Coordinators {
 		wanted[c.Name] = certs.Identity{Role: certs.Coordinator, Name: c.Name}
@@ -165,8 +174,17 @@ func (s *Supervisor) giveKey(ctx context.Context) error {
 	return writeIfChanged(s.coordinatorKey(), []byte(made.Key+"\n"), 0o600)
 }
 
-// awaitLeader waits until a coordinator leads.
+// awaitLeader waits until a coordinator leads. An old cluster does its work without one, and its agent starts OSDs.
 func (s *Supervisor) awaitLeader(ctx context.Context) error {
+	err := s.leads(ctx)
+	if errors.Is(err, fault.Unavailable) && s.state.Formed {
+		s.note(err.Error())
+		return nil
+	}
+	return err
+}
+
+func (s *Supervisor) leads(ctx context.Context) error {
 	store, err := certs.Open(s.coordinatorDir(adminDir))
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ func found(o Options) (*State, error) {
 	for i := range o.Mons {
 		s.Mons = append(s.Mons, MonState{ID: daemon.MonRef(i).ID, V2: base + 2*i, V1: base + 2*i + 1})
 	}
-	s.PortLow, s.PortHigh = base+2*o.Mons+1, base+size-1-o.Coordinators
+	s.PortLow, s.PortHigh = base+2*o.Mons+1, base+size-1
 	if host, port, _ := net.SplitHostPort(o.Listen); port == "0" {
 		s.Listen = net.JoinHostPort(host, strconv.Itoa(base+2*o.Mons))
 	}
@@ -142,6 +142,9 @@ func (s *State) adjust(o Options) error {
 	}
 	if o.Agent != nil {
 		s.Agent = *o.Agent
+	}
+	if o.Stop {
+		return nil
 	}
 	set(&o.Coordinators, DefaultCoordinators)
 	return s.giveCoordinators(o.Coordinators)

@@ -107,7 +107,11 @@ func (s *Supervisor) checkWorld() error {
 			continue
 		}
 		if err := checkPort(s.state.Address, c.Port); err != nil {
-			return fmt.Errorf("coordinator %s: %w; the address of a coordinator cannot change: stop what has the port, then run `holdfast up` again", c.Name, err)
+			err = fmt.Errorf("coordinator %s: %w; the address of a coordinator cannot change: stop what has the port", c.Name, err)
+			if !s.state.Formed {
+				return err
+			}
+			s.note(err.Error()) // data is served without it, and it is started again and again
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -193,14 +194,22 @@ func (c *cluster) left() map[int]string {
 
 // killAll kills until none is left: a process that is being started at that moment does not have its
 // command line yet.
-func (c *cluster) killAll() {
+func (c *cluster) killAll() { c.kill(func(string) bool { return true }) }
+
+// kill does that to those whose command line is one of a kind.
+func (c *cluster) kill(kind func(line string) bool) {
 	c.t.Helper()
+	pids := func() map[int]string {
+		list := c.pids()
+		maps.DeleteFunc(list, func(_ int, line string) bool { return !kind(line) })
+		return list
+	}
 	deadline := time.Now().Add(30 * time.Second)
-	for pids := c.pids(); len(pids) > 0; pids = c.pids() {
+	for list := pids(); len(list) > 0; list = pids() {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("processes outlive SIGKILL: %v", pids)
+			c.t.Fatalf("processes outlive SIGKILL: %v", list)
 		}
-		for pid := range pids {
+		for pid := range list {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 		time.Sleep(20 * time.Millisecond)
