@@ -63,12 +63,12 @@ type Agent struct {
 	stop     context.CancelFunc // of the plan that runs
 	ended    chan struct{}      // closed when it has
 	live     map[plan.ID]executor.Status
-	refused  map[plan.ID]error  // plans that could not even be begun
-	down     map[string]error   // stacks that could not be brought up
-	stuck    string             // why OSDs do not run
-	proposed map[plan.ID]bool   // once by this agent: they do not come again
-	growths  map[string]plan.ID // the newest that was proposed for each stack
-	orders   sync.Mutex         // one order at a time
+	refused  map[plan.ID]error // plans that could not even be begun
+	down     map[string]error  // stacks that could not be brought up
+	stuck    string            // why OSDs do not run
+	proposed map[plan.ID]bool  // once by this agent: they do not come again
+	said     map[string]string // complaints
+	orders   sync.Mutex        // one order at a time
 	terms    terms
 }
 
@@ -78,7 +78,7 @@ func New(cfg Config) *Agent {
 		cfg.Now = time.Now
 	}
 	return &Agent{
-		Config: cfg, wake: make(chan struct{}), waiting: "it is starting", live: map[plan.ID]executor.Status{}, refused: map[plan.ID]error{}, down: map[string]error{}, proposed: map[plan.ID]bool{}, growths: map[string]plan.ID{},
+		Config: cfg, wake: make(chan struct{}), waiting: "it is starting", live: map[plan.ID]executor.Status{}, refused: map[plan.ID]error{}, down: map[string]error{}, proposed: map[plan.ID]bool{}, said: map[string]string{},
 		terms: terms{dir: cfg.Ledger.Dir},
 	}
 }

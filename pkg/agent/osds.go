@@ -24,7 +24,8 @@ type OSDs interface {
 	List(ctx context.Context) ([]agentapi.OSD, error)
 	// Plan calculates, and changes nothing.
 	Plan(ctx context.Context, r agentapi.OSDRequest) (plan.Plan, error)
-	// Activate starts what does not run and is to, and returns it. Disks that are busy are left alone. fault.NotFound: there is no cluster.
+	// Activate starts what does not run and is to, and returns it. Disks that are busy are left alone: that is asked just before each start, since plans go
+	// on meanwhile. fault.NotFound: there is no cluster.
 	Activate(ctx context.Context, busy func(storage.DiskID) bool) ([]int, error)
 }
 
@@ -38,33 +39,46 @@ func (a *Agent) KeepOSDs(ctx context.Context) error {
 	}
 	ticker := time.NewTicker(keepEvery)
 	defer ticker.Stop()
-	last, disks := "", uint64(0)
+	disks := uint64(0)
 	for {
 		started, err := a.activate(ctx)
-		if now := a.Inventory().Generation; err == nil && now != disks {
-			if err = a.proposeOSDs(ctx); err == nil {
-				disks = now
-			}
-		}
 		for _, id := range started {
 			a.Log.Info("osd was started", obs.KeyOSD, id)
 		}
-		text := ""
-		if err != nil && !errors.Is(err, fault.NotFound) && ctx.Err() == nil {
-			text = err.Error()
-			if text != last {
-				a.Log.Warn("osds cannot all be started", obs.KeyError, err)
+		if ctx.Err() != nil || errors.Is(err, fault.NotFound) {
+			err = nil
+		}
+		a.complain(err, "osds cannot all be started")
+		a.setStuck(err)
+		if now := a.Inventory().Generation; now != disks {
+			err := a.proposeOSDs(ctx)
+			if err == nil {
+				disks = now
 			}
+			if ctx.Err() != nil || errors.Is(err, fault.NotFound) {
+				err = nil
+			}
+			a.complain(err, "the growth of osds' disks cannot be used")
 		}
-		if text != last {
-			a.set(func() { a.stuck = text })
-		}
-		last = text
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
+	}
+}
+
+// setStuck says why OSDs do not run; nil for no reason.
+func (a *Agent) setStuck(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	a.mu.Lock()
+	same := a.stuck == text
+	a.mu.Unlock()
+	if !same {
+		a.set(func() { a.stuck = text })
 	}
 }
 
@@ -83,29 +97,39 @@ func (a *Agent) awaitRun(ctx context.Context) bool {
 	}
 }
 
-// activate starts OSDs on disks that no plan is at work on: one that runs, or that has begun and is not at its end. Until a plan has
-// begun, nothing on its disks is in its hands.
+// activate starts OSDs on disks that no plan is at work on.
 func (a *Agent) activate(ctx context.Context) ([]int, error) {
 	if !a.mayRun() {
 		return nil, nil
 	}
+	var unread error
+	started, err := a.OSDs.Activate(ctx, func(id storage.DiskID) bool {
+		busy, err := a.busy(plan.DiskID(id))
+		unread = errors.Join(unread, err)
+		return busy || err != nil
+	})
+	return started, errors.Join(err, unread)
+}
+
+// busy reports whether a plan is at work on a disk: one that runs, or that has begun and is not at its end. Until a plan has
+// begun, nothing on its disks is in its hands.
+func (a *Agent) busy(id plan.DiskID) (bool, error) {
 	list, err := a.Ledger.List()
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	a.mu.Lock()
 	running := a.running
 	a.mu.Unlock()
-	var busy []plan.DiskID
 	for _, e := range list {
-		if e.Plan.ID == running || e.Touched && !e.Status.Phase.Final() {
-			for _, d := range e.Plan.Disks {
-				busy = append(busy, d.ID)
-			}
-			busy = append(busy, atWork(e)...)
+		if e.Plan.ID != running && (!e.Touched || e.Status.Phase.Final()) {
+			continue
+		}
+		if slices.ContainsFunc(e.Plan.Disks, func(d plan.Disk) bool { return d.ID == id }) || slices.Contains(atWork(e), id) {
+			return true, nil
 		}
 	}
-	return a.OSDs.Activate(ctx, func(id storage.DiskID) bool { return slices.Contains(busy, plan.DiskID(id)) })
+	return false, nil
 }
 
 // atWork is the volume of a stack's plan while the plan is at the OSD on it. Through all its other steps, which may take days, the OSD runs.

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/disk"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/layout"
 	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
@@ -34,9 +35,13 @@ type osds struct {
 
 func (o *osds) List(context.Context) ([]agentapi.OSD, error) { return o.list, nil }
 
-// Plan plans nothing but the growth of an OSD, the same each time.
+// Plan plans nothing but the growth of an OSD to the size of its disk.
 func (o *osds) Plan(_ context.Context, r agentapi.OSDRequest) (plan.Plan, error) {
-	return plan.Plan{Subject: fmt.Sprintf("osd %d", r.ID), What: r.Do, Steps: []plan.Step{{Kind: "osd-expand", What: "expand"}}}.Seal(-1)
+	i := slices.IndexFunc(o.list, func(one agentapi.OSD) bool { return one.ID == r.ID })
+	if o.list[i].Disk == "" {
+		return plan.Plan{}, errors.New("its disk has no name")
+	}
+	return plan.Plan{Subject: fmt.Sprintf("osd %d", r.ID), What: r.Do, After: o.list[i].Size, Steps: []plan.Step{{Kind: "osd-expand", What: "expand"}}}.Seal(-1)
 }
 
 func (o *osds) Activate(_ context.Context, busy func(storage.DiskID) bool) ([]int, error) {
@@ -117,19 +122,13 @@ func TestForOSDsWhoseDisksHaveGrownAPlanIsProposed(t *testing.T) {
 	book := ledger.Of(t.TempDir())
 	book.Fresh = func(plan.Plan) error { return nil }
 	o := &osds{list: []agentapi.OSD{
+		{ID: 0, Keeper: agentapi.KeeperAgent, Used: 4 * storage.GiB, Size: 6 * storage.GiB},
 		{ID: 1, Disk: "D1", Keeper: agentapi.KeeperAgent, Used: 4 * storage.GiB, Size: 4*storage.GiB + 4096},
 		{ID: 2, Disk: "D2", Keeper: agentapi.KeeperAgent, Used: 4 * storage.GiB, Size: 6 * storage.GiB},
 		{ID: 3, Disk: storage.VolumeDisk("hf--bulk-data"), Keeper: agentapi.KeeperAgent, Used: 4 * storage.GiB, Size: 6 * storage.GiB},
 		{ID: 4, Disk: "D4", Keeper: agentapi.KeeperSupervisor, Used: 4 * storage.GiB, Size: 6 * storage.GiB},
 		{ID: 5, Disk: "D5", Keeper: agentapi.KeeperAgent, Size: 6 * storage.GiB},
 	}}
-	a := agent.New(agent.Config{
-		Ledger: book, OSDs: o, Worker: &worker{book: book}, Inventory: func() disk.Inventory { return disk.Inventory{Generation: 1} }, Log: slog.New(slog.DiscardHandler),
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	all.Go(func() { _ = a.KeepOSDs(ctx) })
-	all.Go(func() { _ = a.Run(ctx) })
 	proposals := func() []ledger.Entry {
 		list, err := book.List()
 		if err != nil {
@@ -137,15 +136,76 @@ func TestForOSDsWhoseDisksHaveGrownAPlanIsProposed(t *testing.T) {
 		}
 		return list
 	}
-	await(t, "a plan is proposed", func() bool { return len(proposals()) > 0 })
+	for _, size := range []storage.Bytes{6 * storage.GiB, 8 * storage.GiB} { // it grows once more, and the next agent finds that
+		o.list[2].Size = size
+		a := agent.New(agent.Config{
+			Ledger: book, OSDs: o, Worker: &worker{book: book}, Inventory: func() disk.Inventory { return disk.Inventory{Generation: 1} }, Log: slog.New(slog.DiscardHandler),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		all.Go(func() { _ = a.KeepOSDs(ctx) })
+		all.Go(func() { _ = a.Run(ctx) })
+		await(t, "a plan is proposed", func() bool {
+			return slices.ContainsFunc(proposals(), func(e ledger.Entry) bool { return e.Plan.After == size })
+		})
+		cancel()
+		all.Wait()
+		if list := proposals(); len(list) != 1 || list[0].Plan.Subject != "osd 2" || list[0].Status.Phase != executor.Proposed {
+			t.Errorf("%+v", list)
+		}
+		if s, err := a.Status(); err != nil || len(s.Proposed) != 1 || s.Proposed[0].What != "grow" || len(s.Checks) > 0 {
+			t.Errorf("%+v, %v", s, err)
+		}
+	}
+}
+
+// late is asked to start OSDs while a plan begins.
+type late struct {
+	agent.OSDs
+
+	begin func()
+	busy  chan [2]bool // before and after
+}
+
+func (l *late) Activate(ctx context.Context, busy func(storage.DiskID) bool) ([]int, error) {
+	before := busy("D1")
+	l.begin()
+	select {
+	case l.busy <- [2]bool{before, busy("D1")}:
+	case <-ctx.Done():
+	}
+	return nil, fault.New(fault.NotFound, "there is no cluster")
+}
+
+func (l *late) List(context.Context) ([]agentapi.OSD, error) { return nil, nil }
+
+func TestAnOSDIsNotStartedBesideAPlanThatHasJustBegun(t *testing.T) {
+	book := ledger.Of(t.TempDir())
+	_, p := made(t, "media")
+	j, err := journal.Create(book.Dir, p)
+	if err == nil {
+		err = journal.Ask(book.Dir, p.ID, journal.WishPause)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &late{busy: make(chan [2]bool), begin: func() {
+		if err := errors.Join(j.Append(executor.Record{Event: executor.StepBegun}), j.Append(executor.Record{Event: executor.Stopped, Error: "no"}), j.Close()); err != nil {
+			t.Error(err)
+		}
+	}}
+	a := agent.New(agent.Config{
+		Ledger: book, OSDs: l, Worker: &worker{book: book}, Inventory: func() disk.Inventory { return disk.Inventory{} }, Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() { _ = a.KeepOSDs(ctx) })
+	all.Go(func() { _ = a.Run(ctx) })
+	if got := <-l.busy; got != [2]bool{false, true} {
+		t.Errorf("busy before it began and after: %v", got)
+	}
 	cancel()
 	all.Wait()
-	if list := proposals(); len(list) != 1 || list[0].Plan.Subject != "osd 2" || list[0].Status.Phase != executor.Proposed {
-		t.Errorf("%+v", list)
-	}
-	if s, err := a.Status(); err != nil || len(s.Proposed) != 1 || s.Proposed[0].What != "grow" {
-		t.Errorf("%+v, %v", s.Proposed, err)
-	}
 }
 
 // keeps has an agent, which first waits for another process to let go of the plans, look after OSDs.

@@ -9,6 +9,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/layout"
+	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
@@ -83,30 +84,27 @@ func (a *Agent) Propose(s Sight) {
 	}
 	for _, name := range s.stackNames() {
 		for _, disk := range s.failing() {
-			if err := a.proposeOne(name, func(now stack.Stack) (plan.Plan, bool, error) { return Replacement(now, disk, s.Inventory.Disks) }); err != nil {
-				a.Log.Warn("no replacement can be proposed", obs.KeyDisk, disk, obs.KeyName, name, obs.KeyError, err)
+			err := a.ofStack(name, func(now stack.Stack) error {
+				p, ok, err := Replacement(now, disk, s.Inventory.Disks)
+				if err != nil || !ok {
+					return err
+				}
+				return a.offer(p)
+			})
+			a.complain(err, "no replacement can be proposed", obs.KeyDisk, disk, obs.KeyName, name)
+		}
+		err := a.ofStack(name, func(now stack.Stack) error {
+			p, ok, err := Enlargement(now, s.Inventory.Disks)
+			if err != nil {
+				return err
 			}
-		}
-		if err := a.proposeOne(name, func(now stack.Stack) (plan.Plan, bool, error) { return a.enlarge(now, s.Inventory.Disks) }); err != nil {
-			a.Log.Warn("the growth of disks cannot be used", obs.KeyName, name, obs.KeyError, err)
-		}
+			if !ok { // nothing is gained any more, or somebody else has used it
+				return a.withdraw(ledger.Stacks+" "+name, stack.KindDiskGrow, a.offered)
+			}
+			return a.offerGrowth(p)
+		})
+		a.complain(err, "the growth of disks cannot be used", obs.KeyName, name)
 	}
-}
-
-// enlarge is Enlargement, in place of what was proposed for the stack before: its disks have grown once more since, or somebody else has used it.
-func (a *Agent) enlarge(s stack.Stack, disks []storage.Disk) (plan.Plan, bool, error) {
-	p, ok, err := Enlargement(s, disks)
-	if err != nil {
-		return p, false, err
-	}
-	a.mu.Lock()
-	before := a.growths[s.Name]
-	a.growths[s.Name] = p.ID
-	a.mu.Unlock()
-	if before != "" && before != p.ID {
-		err = journal.Withdraw(a.Ledger.Dir, before)
-	}
-	return p, ok, err
 }
 
 func (s Sight) stackNames() []string {
@@ -118,25 +116,79 @@ func (s Sight) stackNames() []string {
 	return slices.Compact(names)
 }
 
-// proposeOne keeps the plan that is made for a stack, if there is one.
-func (a *Agent) proposeOne(name string, calculate func(stack.Stack) (plan.Plan, bool, error)) error {
+// ofStack does something for a stack as it is, unless a plan is on its way.
+func (a *Agent) ofStack(name string, do func(stack.Stack) error) error {
 	current, there, err := a.Ledger.Stack(name)
 	if errors.Is(err, fault.Busy) || err == nil && !there {
-		return nil // a plan is on its way, perhaps this one
+		return nil
 	}
 	if err != nil {
 		return err
 	}
-	p, ok, err := calculate(current)
-	if err != nil || !ok || !a.firstTime(p.ID) {
-		return err
+	return do(current)
+}
+
+// offer keeps a plan for somebody to approve. One that this agent has offered before is not offered again: somebody has withdrawn it.
+func (a *Agent) offer(p plan.Plan) error {
+	if a.offered(p.ID) {
+		return nil
 	}
 	if _, err := a.Ledger.Propose(p); err != nil {
 		return err
 	}
-	a.Log.Info("plan is proposed", obs.KeyName, name, obs.KeyPlan, p.ID)
-	a.set(func() {})
+	a.Log.Info("plan is proposed", obs.KeyName, p.Subject, obs.KeyPlan, p.ID)
+	a.set(func() { a.proposed[p.ID] = true })
 	return nil
+}
+
+func (a *Agent) offered(id plan.ID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.proposed[id]
+}
+
+// offerGrowth offers a plan for what disks have grown by, in place of those before: they have grown once more since. What others have proposed for that gives
+// way to a new plan alone.
+func (a *Agent) offerGrowth(p plan.Plan) error {
+	isNew := !a.offered(p.ID)
+	err := a.withdraw(p.Subject, p.Steps[0].Kind, func(id plan.ID) bool { return id != p.ID && (isNew || a.offered(id)) })
+	if err != nil {
+		return err
+	}
+	return a.offer(p)
+}
+
+// withdraw forgets proposals for a subject that begin alike.
+func (a *Agent) withdraw(subject string, first plan.Kind, is func(plan.ID) bool) error {
+	proposals, err := journal.Proposals(a.Ledger.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range proposals {
+		if e.Err != nil || len(e.Plan.Steps) == 0 || e.Plan.Subject != subject || e.Plan.Steps[0].Kind != first || !is(e.Plan.ID) {
+			continue
+		}
+		if err := journal.Withdraw(a.Ledger.Dir, e.Plan.ID); err != nil {
+			return err
+		}
+		a.set(func() {})
+	}
+	return nil
+}
+
+// complain says an error, until it is another one or gone, once.
+func (a *Agent) complain(err error, what string, about ...any) {
+	key, text := fmt.Sprint(append(about, what)...), ""
+	if err != nil {
+		text = err.Error()
+	}
+	a.mu.Lock()
+	again := a.said[key] == text
+	a.said[key] = text
+	a.mu.Unlock()
+	if err != nil && !again {
+		a.Log.Warn(what, append(about, obs.KeyError, err)...)
+	}
 }
 
 // leftUnused is what an OSD does not use of its disk although that has not grown, in bytes, rounded up: BlueStore counts in blocks.
@@ -147,34 +199,28 @@ func enlarged(o agentapi.OSD) bool {
 	return o.Keeper == agentapi.KeeperAgent && o.Used > 0 && o.Size-o.Used >= leftUnused && !o.Disk.OfVolume()
 }
 
-// proposeOSDs keeps a plan for each OSD whose disk has grown, as virtual ones do.
+// proposeOSDs keeps a plan for each OSD whose disk has grown, as virtual ones do. One that cannot be planned does not keep the others from it.
 func (a *Agent) proposeOSDs(ctx context.Context) error {
 	list, err := a.OSDs.List(ctx)
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, o := range list {
 		if !enlarged(o) {
 			continue
 		}
-		p, err := a.OSDs.Plan(ctx, agentapi.OSDRequest{Do: "grow", ID: o.ID})
-		if err == nil && a.firstTime(p.ID) {
-			_, err = a.Ledger.Propose(p)
-			a.Log.Info("plan is proposed", obs.KeyOSD, o.ID, obs.KeyPlan, p.ID)
-			a.set(func() {})
-		}
-		if err != nil {
-			return fmt.Errorf("plan the growth of osd.%d: %w", o.ID, err)
+		if err := a.proposeOSD(ctx, o.ID); err != nil {
+			errs = append(errs, fmt.Errorf("plan the growth of osd.%d: %w", o.ID, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// firstTime reports whether a plan has not been proposed by this agent yet.
-func (a *Agent) firstTime(id plan.ID) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	first := !a.proposed[id]
-	a.proposed[id] = true
-	return first
+func (a *Agent) proposeOSD(ctx context.Context, id int) error {
+	p, err := a.OSDs.Plan(ctx, agentapi.OSDRequest{Do: "grow", ID: id})
+	if err != nil {
+		return err
+	}
+	return a.offerGrowth(p)
 }

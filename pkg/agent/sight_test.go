@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -137,6 +138,36 @@ func TestWhatIsProposedFollowsTheSizesOfDisks(t *testing.T) {
 		if !slices.Equal(status.Proposed, want) {
 			t.Errorf("disks of %d GiB: %v, want %v", size, status.Proposed, want)
 		}
+	}
+}
+
+func TestAPlanThatCannotBeKeptIsProposedAgain(t *testing.T) {
+	dir := t.TempDir()
+	s, p := made(t, "media")
+	record(t, ledger.Of(dir), p)
+	var log bytes.Buffer
+	a := begin(t, dir)
+	a.Log = slog.New(slog.NewTextHandler(&log, nil))
+	sight := agent.Sight{Arrays: []agent.ArraySight{{Stack: "media"}}, Inventory: disk.Inventory{Generation: 1, Disks: []storage.Disk{{ID: "D1", Size: 12 * storage.GiB}, {ID: "D2", Size: 12 * storage.GiB}}}}
+	q, ok, err := agent.Enlargement(s, sight.Inventory.Disks)
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	inTheWay := filepath.Join(dir, "plans", string(q.ID)+".plan")
+	if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a.Propose(sight)
+	a.Propose(sight)
+	if n := strings.Count(log.String(), "the growth of disks cannot be used"); n != 1 || strings.Contains(log.String(), "is proposed") {
+		t.Errorf("said %d times: %s", n, log.String())
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	a.Propose(sight)
+	if status, err := a.client.Status(t.Context()); err != nil || len(status.Proposed) != 1 || status.Proposed[0].ID != q.ID {
+		t.Errorf("%+v, %v", status.Proposed, err)
 	}
 }
 

@@ -261,11 +261,11 @@ func (o *OSDs) Activate(ctx context.Context, busy func(storage.DiskID) bool) (st
 	}
 	var errs []error
 	for _, p := range placed {
-		if keeperOf(p, n.FSID, own) != agentapi.KeeperAgent || busy(p.Disk.ID) {
+		if keeperOf(p, n.FSID, own) != agentapi.KeeperAgent {
 			continue
 		}
 		running, err := (osd.Processes{Paths: o.Paths}).Running(p.ID)
-		if err == nil && (running || elsewhere(p, addresses)) {
+		if err == nil && (running || elsewhere(p, addresses) || busy(p.Disk.ID)) {
 			continue
 		}
 		if err == nil {
