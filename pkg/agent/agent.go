@@ -67,7 +67,7 @@ type Agent struct {
 	down     map[string]error  // stacks that could not be brought up
 	stuck    string            // why OSDs do not run
 	proposed map[plan.ID]bool  // once by this agent: they do not come again
-	said     map[string]string // complaints
+	said     map[string]string // the newest error about each thing
 	orders   sync.Mutex        // one order at a time
 	terms    terms
 }

@@ -48,7 +48,9 @@ func (a *Agent) KeepOSDs(ctx context.Context) error {
 		if ctx.Err() != nil || errors.Is(err, fault.NotFound) {
 			err = nil
 		}
-		a.complain(err, "osds cannot all be started")
+		if a.isNews("start of osds", err) {
+			a.Log.Warn("osds cannot all be started", obs.KeyError, err)
+		}
 		a.setStuck(err)
 		if now := a.Inventory().Generation; now != disks {
 			err := a.proposeOSDs(ctx)
@@ -58,7 +60,9 @@ func (a *Agent) KeepOSDs(ctx context.Context) error {
 			if ctx.Err() != nil || errors.Is(err, fault.NotFound) {
 				err = nil
 			}
-			a.complain(err, "the growth of osds' disks cannot be used")
+			if a.isNews("growth of disks of osds", err) {
+				a.Log.Warn("the growth of osds' disks cannot be used", obs.KeyError, err)
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -91,7 +91,9 @@ func (a *Agent) Propose(s Sight) {
 				}
 				return a.offer(p)
 			})
-			a.complain(err, "no replacement can be proposed", obs.KeyDisk, disk, obs.KeyName, name)
+			if a.isNews("replacement of "+string(disk)+" in "+name, err) {
+				a.Log.Warn("no replacement can be proposed", obs.KeyDisk, disk, obs.KeyName, name, obs.KeyError, err)
+			}
 		}
 		err := a.ofStack(name, func(now stack.Stack) error {
 			p, ok, err := Enlargement(now, s.Inventory.Disks)
@@ -103,7 +105,9 @@ func (a *Agent) Propose(s Sight) {
 			}
 			return a.offerGrowth(p)
 		})
-		a.complain(err, "the growth of disks cannot be used", obs.KeyName, name)
+		if a.isNews("growth of disks of "+name, err) {
+			a.Log.Warn("the growth of disks cannot be used", obs.KeyName, name, obs.KeyError, err)
+		}
 	}
 }
 
@@ -176,19 +180,17 @@ func (a *Agent) withdraw(subject string, first plan.Kind, is func(plan.ID) bool)
 	return nil
 }
 
-// complain says an error, until it is another one or gone, once.
-func (a *Agent) complain(err error, what string, about ...any) {
-	key, text := fmt.Sprint(append(about, what)...), ""
+// isNews reports whether an error is to be said: the one before about the same was another one, or none.
+func (a *Agent) isNews(about string, err error) bool {
+	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	a.mu.Lock()
-	again := a.said[key] == text
-	a.said[key] = text
-	a.mu.Unlock()
-	if err != nil && !again {
-		a.Log.Warn(what, append(about, obs.KeyError, err)...)
-	}
+	defer a.mu.Unlock()
+	before := a.said[about]
+	a.said[about] = text
+	return text != "" && text != before
 }
 
 // leftUnused is what an OSD does not use of its disk although that has not grown, in bytes, rounded up: BlueStore counts in blocks.

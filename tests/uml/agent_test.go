@@ -29,6 +29,7 @@ agent() {
 limit=64MiB/s
 again() { kill $pid; wait $pid || true; limit=$1; agent; }             # with another limit: a slow machine must not miss a reshape
 finished() { plan watch "$1" | grep completed; }
+not() { if "$@"; then return 1; fi; }                                  # a failure that is wanted: "set -e" lets "! command" pass whatever it returns
 id() { sed -n 's/^  "id": "\(.*\)",/\1/p' "$1"; }
 `
 
@@ -36,14 +37,14 @@ id() { sed -n 's/^  "id": "\(.*\)",/\1/p' "$1"; }
 const agentScript = agentTools + `
 agent
 [ "$(stat -c %a "$DIR/data/run/agent.sock")" = 600 ]
-! "$DIR/holdfastd" agent --data-dir "$DIR/data" 2> "$DIR/second"  # one agent a directory
+not "$DIR/holdfastd" agent --data-dir "$DIR/data" 2> "$DIR/second"  # one agent a directory
 grep -q 'another process' "$DIR/second"
 plan new media --disk HF-0001,HF-0002 --mount /mnt/media --reserve 64MiB --out "$DIR/new.json" > /dev/null
 new=$(id "$DIR/new.json")
 plan propose "$DIR/new.json"
 plan list | grep "$new.*proposed"
 plan approve "$new" | grep '2 to take'
-! plan approve "$new" --token serial.HF-0001                      # not all that is at stake
+not plan approve "$new" --token serial.HF-0001                    # not all that is at stake
 plan approve "$new" --token serial.HF-0002,serial.HF-0001
 finished "$new"
 dd if=/dev/urandom of=/mnt/media/file bs=1M count=40 status=none
@@ -56,7 +57,7 @@ grow=$(id "$DIR/grow.json") stale=$(id "$DIR/stale.json")
 plan approve "$grow" --token serial.HF-0003,serial.HF-0004
 until hf agent status | grep "$grow"; do sleep 0.1; done
 until plan list | grep "$grow" && grep -q reshape /proc/mdstat; do sleep 0.1; done
-! plan run "$DIR/new.json" --approve x 2> /dev/null
+not plan run "$DIR/new.json" --approve x 2> /dev/null
 kill -9 $pid; wait $pid || true
 agent                                                            # goes on by itself
 until hf agent status | grep "$grow"; do sleep 0.1; done
@@ -73,10 +74,10 @@ sleep 2
 plan list | grep "$grow.*pausing"
 plan resume "$grow"
 finished "$grow"
-! plan approve "$stale" --token serial.HF-0004 2> "$DIR/refused"
+not plan approve "$stale" --token serial.HF-0004 2> "$DIR/refused"
 grep 'is stale.*disk serial.HF-0003 is part of it' "$DIR/refused"
 plan cancel "$stale"
-! plan list | grep "$stale"
+if plan list | grep "$stale"; then exit 1; fi
 [ "$(sha256sum < /mnt/media/file)" = "$sum" ]
 grep -A1 raid5 /proc/mdstat
 plan list
@@ -107,7 +108,7 @@ limit=64MiB/s
 agent
 until hf agent status | grep HF-PLAN-STOPPED; do sleep 0.2; done
 until [ "$(cat /sys/block/md127/md/sync_action)" = idle ]; do sleep 0.2; done
-! plan grow media --step add:HF-0005 2> "$DIR/refused"
+not plan grow media --step add:HF-0005 2> "$DIR/refused"
 grep 'has not come to its end' "$DIR/refused"
 plan abandon "$grow" 2>&1 | grep 'serial.HF-0003,serial.HF-0004'
 plan abandon "$grow" --token serial.HF-0003,serial.HF-0004

@@ -36,11 +36,12 @@ plan show "$proposal"
 plan approve "$proposal" --token "$proposal"
 finished "$proposal"
 [ "$(space solo)" -gt $((solo + 250)) ]
-! sfdisk --list /dev/loop0 2>&1 | grep 'backup GPT'
+if sfdisk --list /dev/loop0 2>&1 | grep 'backup GPT'; then exit 1; fi
 
 grown 1 704M                                                      # one half of a mirror: nothing is gained yet
-sleep 7
-! plan list | grep 'stack pair .*proposed'
+until curl -s --unix-socket "$DIR/data/run/agent.sock" http://agent/v1/inventory | grep -q '"size_bytes":738197504\b'; do sleep 0.2; done
+sleep 12                                                           # two looks
+if plan list | grep 'stack pair .*proposed'; then exit 1; fi
 grown 2 736M
 proposed pair
 plan approve "$proposal" --token "$proposal"
