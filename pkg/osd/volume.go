@@ -39,13 +39,21 @@ func makeOnVolume(_ context.Context, n *Node, v stack.Volume) ([]Step, error) {
 	return n.Prepare(Request{UUID: v.OSD.UUID, Disk: VolumeDisk(v), Class: v.OSD.Class})
 }
 
-// growOnVolume has nothing to do where somebody has removed the OSD.
+// growOnVolume has nothing to do where somebody has removed the OSD. Where a person has made another one in its place, that is grown.
 func growOnVolume(ctx context.Context, n *Node, v stack.Volume) ([]Step, error) {
-	e, err := n.byUUID(ctx, v.OSD.UUID)
+	d, err := n.Disks.Find(ctx, VolumeDisk(v))
+	if err != nil {
+		return nil, err
+	}
+	uuid := v.OSD.UUID
+	if osd := onDisk(d); osd != nil && osd.FSID == n.FSID {
+		uuid = osd.UUID
+	}
+	e, err := n.byUUID(ctx, uuid)
 	if errors.Is(err, fault.NotFound) || err == nil && e.destroyed() {
 		return nil, nil
 	}
-	return n.Grow(Growth{ID: e.ID, UUID: v.OSD.UUID, Disk: VolumeDisk(v), Interrupt: true}), err
+	return n.Grow(Growth{ID: e.ID, UUID: uuid, Disk: d.ID, Interrupt: true}), err
 }
 
 // onVolume is one step of a stack's plan: a list of an OSD's own steps, which find out by themselves how far they have come.
