@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,13 +25,17 @@ const (
 	approved  = "approved"
 	running   = "running"
 	cancelled = "cancelled"
+	completed = "completed"
 	abandoned = "abandoned"
 )
 
 // hand hands what was proposed here over to the coordinators, who keep it from then on.
 func (u *Uplink) hand(ctx context.Context, local []agentapi.Plan) error {
+	maps.DeleteFunc(u.refused, func(id plan.ID, _ refusal) bool {
+		return !slices.ContainsFunc(local, func(p agentapi.Plan) bool { return p.Plan.ID == id })
+	})
 	for _, p := range local {
-		if p.Status.Phase != executor.Proposed || p.Error != "" {
+		if p.Status.Phase != executor.Proposed || p.Error != "" || u.waits(p.Plan.ID) {
 			continue
 		}
 		err := u.propose(ctx, p.Plan)
@@ -43,12 +48,40 @@ func (u *Uplink) hand(ctx context.Context, local []agentapi.Plan) error {
 			}
 		case errors.Is(err, fault.Unavailable):
 			return err
-		case u.refused[p.Plan.ID] != err.Error():
-			u.refused[p.Plan.ID] = err.Error()
+		case u.refuse(p.Plan.ID, err):
 			u.Log.Warn("the coordinators do not take a proposal", obs.KeyPlan, p.Plan.ID, obs.KeyError, err)
 		}
 	}
 	return nil
+}
+
+// refusal is why something of a plan was refused, by the coordinators or here. It is tried again after a pause that doubles each time, and
+// whenever the disks have changed.
+type refusal struct {
+	why        string
+	pause      time.Duration
+	until      time.Time
+	generation uint64 // of the inventory
+}
+
+// The pauses before what was refused is tried again.
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+)
+
+// waits reports whether what was refused of a plan is not to be tried yet.
+func (u *Uplink) waits(id plan.ID) bool {
+	r, ok := u.refused[id]
+	return ok && time.Now().Before(r.until) && u.Inventory().Generation == r.generation
+}
+
+// refuse notes a refusal, and reports whether it is news.
+func (u *Uplink) refuse(id plan.ID, err error) bool {
+	last := u.refused[id]
+	pause := min(max(firstPause, 2*last.pause), lastPause)
+	u.refused[id] = refusal{err.Error(), pause, time.Now().Add(pause), u.Inventory().Generation}
+	return last.why != err.Error()
 }
 
 func (u *Uplink) propose(ctx context.Context, p plan.Plan) error {
@@ -173,34 +206,78 @@ func (u *Uplink) ask(ctx context.Context) error {
 	return nil
 }
 
-// obey passes on what was decided of plans that were begun here: to pause, to end, to be given up.
+// obey passes on what was decided of plans that were begun here: to pause, to end, to be given up. One that cannot be obeyed does not keep
+// the others from it.
 func (u *Uplink) obey(ctx context.Context, local []agentapi.Plan) error {
 	term, err := u.Agent.Term()
 	if err != nil || term == 0 { // no coordinator has ordered anything yet
 		return err
 	}
+	var errs []error
+	over := map[plan.ID]string{}
 	for _, p := range local {
+		id := p.Plan.ID
 		if p.Status.Phase == executor.Proposed || p.Status.Phase.Final() || p.Error != "" {
 			continue
 		}
-		m := u.plans[p.Plan.ID]
-		if m == nil {
-			m, err = u.get(ctx, p.Plan.ID)
-			if errors.Is(err, fault.NotFound) {
-				continue // of the time before there were coordinators
-			}
-			if err != nil {
-				return err
-			}
+		m, err := u.decided(ctx, id)
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
-		if o := wanted(p, m); o.Do != "" {
-			o.Term, o.ID = term, p.Plan.ID
-			if _, err := u.Agent.Take(ctx, o); err != nil {
-				return fmt.Errorf("%s plan %s: %w", o.Do, o.ID, err)
-			}
+		if u.plans[id] == nil && ended(m) {
+			over[id] = m.GetPhase()
+		}
+		o := wanted(p, m)
+		if o.Do == "" || u.waits(id) {
+			continue
+		}
+		o.Term, o.ID = term, id
+		err = u.take(ctx, o)
+		switch {
+		case err == nil:
+			delete(u.refused, id)
+		case errors.Is(err, fault.Unavailable): // the agent is not ready
+			errs = append(errs, err)
+		case u.refuse(id, err):
+			u.Log.Warn("the agent does not do what was decided", "verb", o.Do, obs.KeyPlan, id, obs.KeyError, err)
 		}
 	}
-	return nil
+	u.over = over
+	return errors.Join(errs...)
+}
+
+// decided is what the coordinators say of a plan. What is over, or what they do not know as it is of the time before them, is asked for once.
+func (u *Uplink) decided(ctx context.Context, id plan.ID) (*v1.Plan, error) {
+	if m := u.plans[id]; m != nil {
+		return m, nil
+	}
+	if phase, ok := u.over[id]; ok {
+		return &v1.Plan{Phase: phase}, nil
+	}
+	m, err := u.get(ctx, id)
+	if errors.Is(err, fault.NotFound) {
+		return &v1.Plan{}, nil
+	}
+	return m, err
+}
+
+// ended reports whether nothing will be decided of a plan any more, unless it is listed again.
+func ended(m *v1.Plan) bool {
+	switch m.GetPhase() {
+	case "", cancelled, completed, abandoned:
+		return true
+	default:
+		return false
+	}
+}
+
+// take gives the agent an order. What hangs there, as disks do, must not keep other orders waiting.
+func (u *Uplink) take(ctx context.Context, o agent.Order) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := u.Agent.Take(ctx, o)
+	return err
 }
 
 // wanted is what a plan that was begun here lacks of what was decided. It is pure.

@@ -2,7 +2,8 @@
 // that they give this node, and tells them how that goes.
 //
 // Invariant: nothing is ordered of the agent but under a lease of the coordinators, or by what a leader that a majority confirmed
-// has said of a plan; and nothing is told to them that is not in this node's journals. So it may end at any point and begin anew.
+// has said of a plan; and no step is told to them to be begun or done that is not so in this node's journals. So it may end at any
+// point and begin anew.
 //
 // It must not import what does the steps, nor the coordinators' own packages.
 package uplink
@@ -64,10 +65,11 @@ type Uplink struct {
 	news    chan struct{} // the coordinators have something to tell
 	plans   map[plan.ID]*v1.Plan
 	bodies  map[plan.ID]plan.Plan
+	over    map[plan.ID]string // phases of plans that are begun here and over there; "" for one that they do not know
 	told    map[string]string  // states of subjects, by their hashes
-	refused map[plan.ID]string // proposals that the coordinators do not take
-	seen    uint64             // the generation of the inventory that subjects were looked at in
-	asked   time.Time          // when plans were listed last
+	refused map[plan.ID]refusal
+	seen    uint64    // the generation of the inventory that subjects were looked at in
+	asked   time.Time // when plans were listed last
 	work    *work
 }
 
@@ -75,7 +77,7 @@ type Uplink struct {
 func New(cfg Config) *Uplink {
 	return &Uplink{
 		Config: cfg, boot: rand.Text(), news: make(chan struct{}, 1),
-		bodies: map[plan.ID]plan.Plan{}, told: map[string]string{}, refused: map[plan.ID]string{},
+		bodies: map[plan.ID]plan.Plan{}, told: map[string]string{}, refused: map[plan.ID]refusal{},
 	}
 }
 

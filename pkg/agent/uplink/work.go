@@ -86,15 +86,14 @@ func (u *Uplink) lease(ctx context.Context, id plan.ID, local []agentapi.Plan) e
 
 // order has the agent run a plan, or go on with it.
 func (u *Uplink) order(ctx context.Context, p plan.Plan, local []agentapi.Plan) error {
-	if _, err := u.Agent.Take(ctx, agent.Order{Term: u.work.term, Do: agentapi.Approve, Plan: &p, Token: p.Token()}); err != nil {
+	if err := u.take(ctx, agent.Order{Term: u.work.term, Do: agentapi.Approve, Plan: &p, Token: p.Token()}); err != nil {
 		return err
 	}
 	at := slices.IndexFunc(local, func(l agentapi.Plan) bool { return l.Plan.ID == p.ID })
 	if at < 0 || !rests(local[at]) {
 		return nil
 	}
-	_, err := u.Agent.Take(ctx, agent.Order{Term: u.work.term, Do: agentapi.Resume, ID: p.ID})
-	return err
+	return u.take(ctx, agent.Order{Term: u.work.term, Do: agentapi.Resume, ID: p.ID})
 }
 
 // rests reports whether a plan of this node needs a word to go on.
