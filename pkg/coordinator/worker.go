@@ -233,6 +233,10 @@ func (w *Worker) run(ctx context.Context, id plan.ID) error {
 	if errors.Is(err, executor.ErrPaused) {
 		return nil
 	}
+	if errors.Is(err, fault.Unsupported) && !j.rest { // it could not even be begun: no record tells that
+		at, _ := executor.Reached(work.Records)
+		err = errors.Join(err, j.Append(executor.Record{Event: executor.Stopped, Step: at, Error: err.Error()}))
+	}
 	if err != nil {
 		return fmt.Errorf("plan %s: %w", id, err)
 	}

@@ -180,6 +180,43 @@ func TestPlansOfDifferentSubjectsRunBesideEachOther(t *testing.T) {
 	})
 }
 
+func TestAPlanThatNobodyKnowsToDoStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		p := approved(t, m, "placement", 1)
+		worker(t, m, time.Minute, func(w *Worker) { w.Registry = nil })
+		time.Sleep(time.Hour)
+		var term uint64
+		m.View(func(s *fsm.State) { term = s.Term })
+		if phase, _ := m.phase(p.ID); phase != fsm.Stopped || term != 1 {
+			t.Errorf("it is %s after %d leases", phase, term)
+		}
+	})
+}
+
+func TestAPlanGoesFromTheCoordinatorToANode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		p := propose(t, "placement", `{"a":1}`, 2)
+		p.Steps[1].Executor, p.Steps[1].Kind = "node", "array-reshape"
+		p, err := p.Seal(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.do(t, &fsm.ReportNode{Node: "n1", Boot: "b", Generation: 1, Inventory: []byte(`{}`)})
+		m.do(t, &fsm.SetSubject{Subject: "placement", State: []byte(`{"a":1}`)})
+		m.do(t, &fsm.Propose{Plan: p, Node: "n1"})
+		m.do(t, &fsm.Approve{Plan: p.ID, Token: p.Token()})
+		begun := worker(t, m, time.Minute, nil)
+		time.Sleep(time.Hour)
+		var who string
+		m.View(func(s *fsm.State) { who = s.Plans[p.ID].Worker() })
+		if phase, _ := m.phase(p.ID); phase != fsm.Running || who != "n1" || begun() != 1 {
+			t.Errorf("it is %s at %s after %d steps", phase, who, begun())
+		}
+	})
+}
+
 func TestPlansRestWhileThereIsTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory()

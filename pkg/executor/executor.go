@@ -115,6 +115,8 @@ const progressEvery = 10 * time.Second
 
 // Run runs what is left of the plan. nil means that all steps are verified, now or before. A plan that was cancelled
 // goes on, too: what lies between two steps is neither the state before nor the one after, so there is no other way from it.
+// It rests before a step of another executor than that of the step which it begins with. fault.Unsupported without any record in the
+// journal: there is a step here of a kind that is not in the registry.
 func (e *Executor) Run(ctx context.Context, p plan.Plan, j Journal) error {
 	past := replay(j.Records())
 	switch {
@@ -123,13 +125,18 @@ func (e *Executor) Run(ctx context.Context, p plan.Plan, j Journal) error {
 	case past.abandoned:
 		return fault.New(fault.Precondition, "plan %s was abandoned: make another one", p.ID)
 	}
-	for _, s := range p.Steps[past.next:] {
+	left := p.Steps[past.next:]
+	others := func(s plan.Step) bool { return s.Executor != left[0].Executor }
+	for _, s := range left {
+		if others(s) {
+			break
+		}
 		if _, ok := e.Registry[s.Kind]; !ok {
 			return fault.New(fault.Unsupported, "nothing was done: no step of kind %q is known here, and the plan has one: %s", s.Kind, s.What)
 		}
 	}
 	for i := past.next; i < len(p.Steps); i++ {
-		if err := e.halt(j, i, past.begun == i); err != nil {
+		if err := e.halt(j, i, past.begun == i, others(p.Steps[i])); err != nil {
 			return err
 		}
 		r := &run{Executor: e, plan: p, journal: j, index: i}
@@ -144,12 +151,12 @@ func (e *Executor) Run(ctx context.Context, p plan.Plan, j Journal) error {
 	return e.append(j, Record{Event: Completed, Step: len(p.Steps)})
 }
 
-// halt ends the run before a step if somebody asked for that.
-func (e *Executor) halt(j Journal, step int, begun bool) error {
+// halt ends the run before a step if somebody asked for that, or if the step is another's.
+func (e *Executor) halt(j Journal, step int, begun, other bool) error {
 	switch {
 	case e.Cancelled != nil && e.Cancelled():
 		return errors.Join(fault.As(fault.Aborted, ErrCancelled), e.append(j, Record{Event: Cancelled, Step: step}))
-	case e.Paused != nil && !begun && e.Paused():
+	case other, e.Paused != nil && !begun && e.Paused():
 		return errors.Join(fault.As(fault.Aborted, ErrPaused), e.append(j, Record{Event: Paused, Step: step}))
 	default:
 		return nil

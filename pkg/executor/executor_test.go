@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,25 @@ func TestAPlanIsNotBegunWhoseEndNobodyKnowsToDo(t *testing.T) {
 	j := &memory{world: w}
 	if err := e.Run(t.Context(), fakePlan(t), j); !errors.Is(err, fault.Unsupported) || w.did[0] != 0 || len(j.records) != 0 {
 		t.Errorf("%v; done: %v, journal: %v", err, w.did, j.records)
+	}
+}
+
+func TestARunRestsBeforeAStepOfAnother(t *testing.T) {
+	w := newWorld()
+	e := w.executor()
+	delete(e.Registry, "2")
+	p := fakePlan(t)
+	p.Steps[2].Executor = "another"
+	p, err := p.Seal(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &memory{world: w}
+	if err := e.Run(t.Context(), p, j); !errors.Is(err, executor.ErrPaused) || !slices.Equal(w.halves, []int{2, 2, 0, 0}) {
+		t.Fatalf("%v; done: %v", err, w.halves)
+	}
+	if s := executor.StatusOf(p, j.records); s.Phase != executor.Held || s.Step != 2 {
+		t.Errorf("%+v", s)
 	}
 }
 
