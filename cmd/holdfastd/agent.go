@@ -73,7 +73,7 @@ func agentCommand() *cobra.Command {
 	flags.DurationVar(&f.scrubEvery, "scrub-every", 30*24*time.Hour, "how often each array of a stack compares its copies or parity; 0: never")
 	flags.StringVar(&f.minSize, "min-size", disk.DefaultMinSize.String(), "smaller disks are not free")
 	flags.StringSliceVar(&f.coordinators, "coordinators", nil, "HOST:PORT,... of the coordinators, or srv:NAME whose SRV records they are, which give the orders then (default: none: orders come over the socket)")
-	flags.StringVar(&f.join, "join", "", "token of \"holdfast coordinator token create\", or a file that holds it: gets the certificate when --certs has none, and says --coordinators")
+	flags.StringVar(&f.join, "join", "", "file that holds a token of \"holdfast coordinator token create\", or the token: gets the certificate when --certs has none, or one that has expired; and the default of --coordinators")
 	flags.StringVar(&f.certs, "certs", "/etc/holdfast/certs", "with --coordinators: directory with ca.crt, tls.crt and tls.key of agent/NODE; followed when they change")
 	flags.StringVar(&f.disks.Root, "root", "/", "root directory of the machine; in a container, where the host's is mounted")
 	flags.StringArrayVar(&f.disks.Asked, "device", nil, "a loop or UML device that counts as a disk, for tests")
@@ -91,7 +91,7 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	store, err := f.identity(cmd.Context())
+	store, err := f.identity(cmd.Context(), log)
 	if err != nil {
 		return err
 	}
@@ -110,6 +110,10 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	osds := &machine.OSDs{Paths: paths, Disks: f.disks, Dial: machine.Administrator(dialer, paths)}
 	book := f.ledger(cmd.Context(), osds)
 	osds.Volumes = func() ([]string, error) { return machine.VolumesOf(book) }
+	var expires func() time.Time
+	if store != nil {
+		expires = store.Expires
+	}
 	var a *agent.Agent
 	watcher := disk.NewWatcher(disk.NewScanner(f.disks), disk.WatcherConfig{Every: f.rescan, Changed: func(i disk.Inventory) {
 		log.Info("disks have changed", "inventory", i.String())
@@ -118,7 +122,7 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	monitor := f.monitor(book, watcher, log)
 	a = agent.New(agent.Config{
 		Version: version, Node: f.node, DataDir: f.dataDir, MetricsURL: "http://" + metrics.Addr().String() + "/metrics",
-		Coordinated: store != nil, Ledger: book, OSDs: osds, Inventory: watcher.Inventory, Log: log, Problems: func() []agentapi.Check { return monitor.Sight().Checks() },
+		Coordinated: store != nil, Expires: expires, Ledger: book, OSDs: osds, Inventory: watcher.Inventory, Log: log, Problems: func() []agentapi.Check { return monitor.Sight().Checks() },
 		Worker: &machine.Machine{Ledger: book, Devices: machine.NewDisks(f.disks), Limits: limits, More: osds.Registry()},
 	})
 	monitor.Looked = a.Propose
@@ -146,21 +150,15 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 }
 
 // identity opens the certificate by which coordinators know this node; nil without --coordinators and --join.
-func (f *agentFlags) identity(ctx context.Context) (*certs.Store, error) {
+func (f *agentFlags) identity(ctx context.Context, log *slog.Logger) (*certs.Store, error) {
 	if len(f.coordinators) == 0 && f.join == "" {
 		return nil, nil
 	}
-	store, addresses, err := identify(ctx, f.certs, f.join)
-	if err != nil {
-		return nil, err
+	store, err := identify(ctx, f.certs, f.join, certs.Identity{Role: certs.Agent, Name: f.node}, log)
+	if err == nil && len(f.coordinators) == 0 {
+		f.coordinators, err = coordinatorapi.Endpoints(f.certs)
 	}
-	if len(f.coordinators) == 0 {
-		f.coordinators = addresses
-	}
-	if want := (certs.Identity{Role: certs.Agent, Name: f.node}); store.Identity() != want {
-		return nil, fmt.Errorf("the certificate in %s is for %s, and this is %s: --node-id says the node's name", f.certs, store.Identity(), want)
-	}
-	return store, nil
+	return store, err
 }
 
 // recordsOf reads journals.

@@ -69,7 +69,7 @@ coordinator leads, and exits: let it be started again.`,
 	flags.StringVar(&f.listen, "listen", "", "host:port to listen on (default: --address)")
 	flags.StringVar(&f.certs, "certs", "/etc/holdfast/certs", "directory with ca.crt, tls.crt and tls.key; followed when they change")
 	flags.StringVar(&f.ca, "ca", "", "directory of the CA's key, for join tokens (default: this member lets nobody join)")
-	flags.StringVar(&f.join, "join", "", "token of \"holdfast coordinator token create\", or a file that holds it: gets the certificate when --certs has none")
+	flags.StringVar(&f.join, "join", "", "file that holds a token of \"holdfast coordinator token create\", or the token: gets the certificate when --certs has none, or one that has expired")
 	flags.StringToStringVar(&f.members, "members", nil, "NAME=HOST:PORT,... of all members of a new cluster")
 	flags.StringVar(&f.membersDNS, "members-dns", "", "in place of --members: a name whose SRV records are the members, each with its target's first label as its name")
 	flags.IntVar(&f.membersCount, "members-count", 3, "with --members-dns: how many a new cluster has; it is waited for until DNS names as many")
@@ -92,16 +92,11 @@ func (f *coordinatorFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	store, _, err := identify(cmd.Context(), f.certs, f.join)
+	store, err := identify(cmd.Context(), f.certs, f.join, certs.Identity{Role: certs.Coordinator, Name: f.name}, log)
 	if err != nil {
 		return err
 	}
-	if f.name == "" {
-		f.name = store.Identity().Name
-	}
-	if want := (certs.Identity{Role: certs.Coordinator, Name: f.name}); store.Identity() != want {
-		return fmt.Errorf("the certificate in %s is for %s, not for %s", f.certs, store.Identity(), want)
-	}
+	f.name = store.Identity().Name
 	if f.listen == "" {
 		f.listen = f.address
 	}
@@ -173,7 +168,7 @@ func (f *coordinatorFlags) serve(ctx context.Context, store *certs.Store, log *s
 		return joining.Close()
 	})
 	work.Go(func() error {
-		if err := joining.Serve(coordinator.Plain{Listener: port.For(certs.Join)}); !errors.Is(err, http.ErrServerClosed) {
+		if err := joining.Serve(coordinator.Plain(port.For(certs.Join))); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve those who join: %w", err)
 		}
 		return nil

@@ -47,8 +47,10 @@ type Config struct {
 	MetricsURL string
 	// Coordinated: coordinators give the orders, and nobody at this machine does.
 	Coordinated bool
-	Log         *slog.Logger
-	Now         func() time.Time
+	// Expires is when the node's certificate ends; nil without one.
+	Expires func() time.Time
+	Log     *slog.Logger
+	Now     func() time.Time
 }
 
 // Agent is the agent of a node.

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"fmt"
+	"time"
 
+	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/obs/codes"
@@ -29,10 +31,24 @@ func (a *Agent) checks(list []ledger.Entry) []agentapi.Check {
 		all = append(all, agentapi.Check{Code: string(codes.OSDDown), Severity: localapi.HealthWarn, Message: a.stuck, Action: "see the OSD's log below the data directory, then holdfast osd activate"})
 	}
 	a.mu.Unlock()
+	if a.Expires != nil {
+		all = append(all, expiryChecks(a.Expires(), a.Now())...)
+	}
 	if a.Problems != nil {
 		all = append(all, a.Problems()...)
 	}
 	return all
+}
+
+// expiryChecks is what is wrong with a certificate that ends then.
+func expiryChecks(ends, now time.Time) []agentapi.Check {
+	if ends.Sub(now) >= certs.Soon {
+		return nil
+	}
+	return []agentapi.Check{{
+		Code: string(codes.CertificateExpires), Severity: localapi.HealthWarn, Message: "the certificate by which the coordinators know this node ends at " + ends.Local().Format(time.DateTime),
+		Action: "holdfast coordinator certificate DIR --ca ... --role agent, and copy it to the agent's --certs; or start the agent with --join and a new token once it has ended",
+	}}
 }
 
 // planChecks is what is wrong with one plan.

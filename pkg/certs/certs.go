@@ -79,6 +79,8 @@ const (
 	caLife  = 10 * 365 * 24 * time.Hour
 	Life    = 90 * 24 * time.Hour // of a process's certificate
 	backlog = time.Hour
+	// Soon is how long before its end a certificate is to be renewed: it is a health check's matter from then on.
+	Soon = 14 * 24 * time.Hour
 )
 
 // Pair is a certificate with its private key, both PEM.
@@ -152,23 +154,6 @@ func (ca Pair) SignRequest(id Identity, request []byte, now time.Time) ([]byte, 
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
-// Request makes a private key, PEM, and the request for a certificate of its public one, DER.
-func Request() (key, request []byte, err error) {
-	private, err := newKey()
-	if err != nil {
-		return nil, nil, err
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode key: %w", err)
-	}
-	request, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, private)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make request for a certificate: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), request, nil
-}
-
 // templateOf is the certificate of an identity, for TLS as client and server alike.
 func templateOf(id Identity, parent *x509.Certificate, now time.Time) (*x509.Certificate, error) {
 	serial, err := newSerial()
@@ -211,33 +196,46 @@ func pair(template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) (Pa
 	if err != nil {
 		return Pair{}, fmt.Errorf("sign certificate of %s: %w", template.Subject.CommonName, err)
 	}
+	secret, err := encodeKey(key)
+	return Pair{Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Key: secret}, err
+}
+
+func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	secret, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return Pair{}, fmt.Errorf("encode key: %w", err)
+		return nil, fmt.Errorf("encode key: %w", err)
 	}
-	return Pair{
-		Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		Key:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}),
-	}, nil
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), nil
+}
+
+func decodeKey(text []byte) (*ecdsa.PrivateKey, error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fault.New(fault.Invalid, "the key is no PEM")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "read key: %w", err)
+	}
+	private, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "the key is no ECDSA key")
+	}
+	return private, nil
 }
 
 func (ca Pair) parse() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode(ca.Cert)
-	secret, _ := pem.Decode(ca.Key)
-	if block == nil || secret == nil {
-		return nil, nil, fault.New(fault.Invalid, "the CA's certificate or key is no PEM")
+	if block == nil {
+		return nil, nil, fault.New(fault.Invalid, "the CA's certificate is no PEM")
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		return nil, nil, fault.New(fault.Invalid, "the CA's certificate: %w", err)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(secret.Bytes)
+	signer, err := decodeKey(ca.Key)
 	if err != nil {
-		return nil, nil, fault.New(fault.Invalid, "the CA's key: %w", err)
-	}
-	signer, ok := key.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, nil, fault.New(fault.Invalid, "the CA's key is no ECDSA key")
+		return nil, nil, fmt.Errorf("the CA: %w", err)
 	}
 	return cert, signer, nil
 }

@@ -94,6 +94,8 @@ func (l *Listener) admit(c net.Conn) {
 	}
 	select {
 	case to.conns <- conn:
+	case <-ctx.Done(): // there are as many as are served
+		_ = c.Close()
 	case <-l.done:
 		_ = c.Close()
 	}

@@ -3,8 +3,12 @@ package certs
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,6 +46,52 @@ func Write(dir string, ca []byte, p Pair) error {
 	return nil
 }
 
+// Request makes the request for a certificate, DER, by the private key in a directory. It makes the key where there is none: who asks again
+// after a crash comes with the same one.
+func Request(dir string) (key, request []byte, err error) {
+	path := filepath.Join(dir, keyFile)
+	var private *ecdsa.PrivateKey
+	switch key, err = os.ReadFile(path); {
+	case err == nil:
+		private, err = decodeKey(key)
+	case errors.Is(err, fs.ErrNotExist):
+		private, key, err = storeKey(path)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("private key %s: %w", path, err)
+	}
+	request, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, private)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make request for a certificate: %w", err)
+	}
+	return key, request, nil
+}
+
+func storeKey(path string) (*ecdsa.PrivateKey, []byte, error) {
+	private, err := newKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := encodeKey(private)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, nil, err //nolint:wrapcheck // the caller says what for
+	}
+	return private, key, replace(path, key)
+}
+
+// KeyHash is the SHA-256 of the public key that a request is for, in hexadecimal digits.
+func KeyHash(request []byte) (string, error) {
+	r, err := x509.ParseCertificateRequest(request)
+	if err != nil {
+		return "", fault.New(fault.Invalid, "read request for a certificate: %w", err)
+	}
+	sum := sha256.Sum256(r.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:]), nil
+}
+
 // The files of a CA's directory.
 const (
 	caCertFile = "ca.crt"
@@ -67,6 +117,14 @@ func ReadCA(dir string) (Pair, error) {
 		return Pair{}, fmt.Errorf("read CA: %w", err)
 	}
 	return Pair{Cert: cert, Key: key}, nil
+}
+
+// WriteSecret writes a file that its owner alone may read, mode 0600, also where there was another.
+func WriteSecret(path string, data []byte) error {
+	if err := replace(path, data); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
 }
 
 // replace writes a file such that it is there whole, or as it was.

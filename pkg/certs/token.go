@@ -58,6 +58,9 @@ func (t Token) Reveal() (string, error) {
 	return tokenPrefix + base64.RawURLEncoding.EncodeToString(data), nil
 }
 
+// IsToken reports whether a text is meant as a token: such a text must not be quoted.
+func IsToken(text string) bool { return strings.HasPrefix(text, tokenPrefix) }
+
 // ParseToken reads what Reveal wrote. Errors do not quote it.
 func ParseToken(text string) (Token, error) {
 	encoded, ok := strings.CutPrefix(strings.TrimSpace(text), tokenPrefix)

@@ -84,11 +84,9 @@ func coordinators(cmd *cobra.Command) (*coordinatorapi.Client, error) {
 	}
 	addresses, _ := cmd.Flags().GetStringSlice("endpoints")
 	if len(addresses) == 0 {
-		data, err := os.ReadFile(filepath.Join(dir, coordinatorapi.EndpointsFile))
-		if err != nil {
+		if addresses, err = coordinatorapi.Endpoints(dir); err != nil {
 			return nil, fmt.Errorf("where are the coordinators? --endpoints is not given: %w", err)
 		}
-		addresses = strings.Fields(string(data))
 	}
 	return coordinatorapi.New(store, addresses), nil
 }

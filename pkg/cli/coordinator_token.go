@@ -31,13 +31,13 @@ type tokenView struct {
 }
 
 func coordinatorTokenCreate() *cobra.Command {
-	var role, name string
+	var role, name, file string
 	var ttl time.Duration
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make a token for one process; it is good once, until it expires", Args: cobra.NoArgs,
 		Long: "The token is a secret: who has it joins as --name. It holds the coordinators' addresses and their CA, by which the one who joins knows them. " +
 			"The coordinators must have the CA's key (holdfastd coordinator --ca).",
-		Example: "  holdfast coordinator token create --role agent --name n7 --ttl 1h\n  holdfastd agent --node-id n7 --join TOKEN",
+		Example: "  holdfast coordinator token create --role agent --name n7 --ttl 1h --out n7.token\n  holdfastd agent --node-id n7 --join n7.token",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			who, ok := joiners[role]
 			if !ok {
@@ -52,12 +52,16 @@ func coordinatorTokenCreate() *cobra.Command {
 				}
 				v := tokenView{t.GetToken(), t.GetExpires().AsTime()}
 				fmt.Fprintf(cmd.ErrOrStderr(), "for %s/%s, good once, until %s\n", who, name, v.Expires.Local().Format(time.DateTime))
+				if file != "" {
+					return certs.WriteSecret(file, []byte(v.Token+"\n"))
+				}
 				return emit(cmd, v, nil, func(out io.Writer) { fmt.Fprintln(out, v.Token) })
 			})
 		},
 	}
 	cmd.Flags().StringVar(&role, "role", "agent", "agent or member")
 	cmd.Flags().StringVar(&name, "name", "", "name of the node or the member")
+	cmd.Flags().StringVar(&file, "out", "", "write the token to this file, for its owner alone, in place of the standard output")
 	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long it is good, at most seven days")
 	_ = cmd.MarkFlagRequired("name")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"agent", "member"}, cobra.ShellCompDirectiveNoFileComp))

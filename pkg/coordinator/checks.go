@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/obs/codes"
 )
@@ -16,11 +17,8 @@ type check struct {
 	Message string
 }
 
-// Bounds of what is in order.
-const (
-	quietLeader = 10 * time.Second // that nothing is heard of
-	expiresSoon = 14 * 24 * time.Hour
-)
+// quietLeader is how long nothing may be heard of a leader.
+const quietLeader = 10 * time.Second
 
 // checks are what is wrong, as this member sees it.
 func (s *Server) checks() (list []check) {
@@ -30,7 +28,7 @@ func (s *Server) checks() (list []check) {
 	if last := s.members.LastContact(); s.members.Leader().Name == "" || s.now().Sub(last) > quietLeader {
 		add(codes.CoordinatorNoLeader, "nobody leads, as %s knows", s.members.Name())
 	}
-	if left := s.certs.Expires().Sub(s.now()); left < expiresSoon {
+	if left := s.certs.Expires().Sub(s.now()); left < certs.Soon {
 		add(codes.CertificateExpires, "the certificate of %s ends in %s", s.members.Name(), left.Round(time.Hour))
 	}
 	if s.planner != nil && s.planner.Balancer() == "on" {

@@ -2,14 +2,13 @@ package coordinator
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
@@ -59,8 +58,12 @@ func (s *Server) CreateToken(ctx context.Context, r *coordinatorv1.CreateTokenRe
 	return &coordinatorv1.Token{Token: text, Expires: timestamppb.New(expires)}, err
 }
 
-// largestJoin is what a request to join may weigh, in bytes.
-const largestJoin = 64 << 10
+// Bounds of what those may cost who have no certificate.
+const (
+	largestJoin  = 64 << 10        // bytes of a request
+	joinPatience = 5 * time.Second // to send it, and to answer it
+	mostJoining  = 64              // connections
+)
 
 // Joining serves those who have a token and no certificate, on connections of certs.Join, through Plain.
 func (s *Server) Joining() *http.Server {
@@ -73,14 +76,16 @@ func (s *Server) Joining() *http.Server {
 		}
 		var answer coordinatorapi.JoinAnswer
 		if err == nil {
-			answer, err = s.join(r.Context(), q)
+			ctx, cancel := context.WithTimeout(r.Context(), joinPatience)
+			defer cancel()
+			answer, err = s.join(ctx, q)
 		}
 		var not *raftnode.NotLeader
 		code := http.StatusOK
 		switch {
 		case errors.As(err, &not):
 			code, answer.Leader = http.StatusMisdirectedRequest, not.Leader.Address
-		case errors.Is(err, fault.Unavailable):
+		case errors.Is(err, fault.Unavailable), errors.Is(err, fault.Exhausted):
 			code = http.StatusServiceUnavailable
 		case err != nil:
 			code = http.StatusForbidden
@@ -93,27 +98,36 @@ func (s *Server) Joining() *http.Server {
 		w.WriteHeader(code)
 		_ = json.NewEncoder(w).Encode(answer) // its only error: who asks went away
 	})
-	return &http.Server{Handler: mux, ReadTimeout: patience, WriteTimeout: patience, IdleTimeout: time.Second, MaxHeaderBytes: largestJoin}
+	return &http.Server{Handler: mux, ReadTimeout: joinPatience, WriteTimeout: 2 * joinPatience, IdleTimeout: time.Second, MaxHeaderBytes: largestJoin}
 }
 
-// Plain hides from net/http that connections are of TLS: it serves no protocols but its own there.
-type Plain struct{ net.Listener }
+// Plain bounds the connections, and hides from net/http that they are of TLS: it serves no protocols but its own there.
+func Plain(l net.Listener) net.Listener { return plain{netutil.LimitListener(l, mostJoining)} }
+
+type plain struct{ net.Listener }
 
 // Accept takes the next connection.
-func (p Plain) Accept() (net.Conn, error) {
+func (p plain) Accept() (net.Conn, error) {
 	c, err := p.Listener.Accept()
 	return struct{ net.Conn }{c}, err //nolint:wrapcheck // net/http looks at it
 }
 
-// join uses a token and signs. What does not come with the secret of a token leaves no trace in the log.
+// join uses a token and signs. What does not come with the secret of a token leaves no trace in the log, which raft's barriers are in, too.
 func (s *Server) join(ctx context.Context, q coordinatorapi.JoinRequest) (a coordinatorapi.JoinAnswer, err error) {
-	if err := s.log.Current(ctx); err != nil { // also: it leads
-		return a, err
-	}
 	hash, known := certs.HashOf(storage.NewSecret(q.Secret)), false
 	s.log.View(func(state *fsm.State) { _, known = state.Tokens[hash] })
-	if !known {
+	_, leads := s.log.Leads()
+	switch {
+	case !leads:
+		return a, &raftnode.NotLeader{Leader: s.members.Leader()}
+	case !known:
 		return a, fault.New(fault.Denied, "there is no such join token, or it has expired: make a new one")
+	}
+	if err := s.limits.allow("who joins", s.now()); err != nil {
+		return a, err
+	}
+	if err := s.log.Current(ctx); err != nil {
+		return a, err
 	}
 	if s.CA == nil {
 		return a, s.noCA()
@@ -123,8 +137,11 @@ func (s *Server) join(ctx context.Context, q coordinatorapi.JoinRequest) (a coor
 	if err != nil {
 		return a, err
 	}
-	key := sha256.Sum256(q.Request)
-	answer, err := s.log.Apply(ctx, fsm.NewCommand(id.String(), "", s.now(), &fsm.Join{Hash: hash, Role: q.Role, Name: q.Name, Key: hex.EncodeToString(key[:])}))
+	key, err := certs.KeyHash(q.Request)
+	if err != nil {
+		return a, err
+	}
+	answer, err := s.log.Apply(ctx, fsm.NewCommand(id.String(), "", s.now(), &fsm.Join{Hash: hash, Role: q.Role, Name: q.Name, Key: key}))
 	if err == nil {
 		err = answer.Err()
 	}

@@ -27,7 +27,7 @@ type bucket struct {
 	at     time.Time
 }
 
-// allow takes a token of a caller's. fault.Busy: there is none.
+// allow takes a token of a caller's. fault.Exhausted: there is none.
 func (l *limiter) allow(who string, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -24,13 +24,10 @@ func TestProcessesJoinWithTokens(t *testing.T) {
 		c.run(name)
 	}
 	token := func(args ...string) string {
-		var made struct {
-			Token string `json:"token"`
-		}
-		read(t, c.holdfast(append([]string{"coordinator", "token", "create", "--certs", admin, "-o", "json"}, args...)...), &made)
 		file := filepath.Join(t.TempDir(), "token")
-		if err := os.WriteFile(file, []byte(made.Token+"\n"), 0o600); err != nil {
-			t.Fatal(err)
+		c.holdfast(append([]string{"coordinator", "token", "create", "--certs", admin, "--out", file}, args...)...)
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Fatalf("the token's file: %v, %v", info, err)
 		}
 		return file
 	}

@@ -220,11 +220,11 @@ func texts() map[Code]Text {
 			Verify:   "holdfast coordinator status shows it as follower or leader.",
 		},
 		CertificateExpires: {
-			Meaning:  "A coordinator's certificate ends soon.",
-			Impact:   "When it has ended nobody talks to that coordinator any more.",
-			Diagnose: "holdfast coordinator status shows until when each is good.",
-			Fix:      "holdfast coordinator certificate DIR --ca ... --role coordinator --name NAME; it is taken without a restart.",
-			Verify:   "holdfast coordinator status shows a later date.",
+			Meaning:  "The certificate of a coordinator, or of a node's agent, ends soon.",
+			Impact:   "When it has ended nobody talks to that coordinator any more, or the coordinators do not hear the node's agent: it takes no orders and tells nothing.",
+			Diagnose: "holdfast coordinator status shows until when each coordinator's is good; on a node, holdfast agent status.",
+			Fix:      "holdfast coordinator certificate DIR --ca ... --role coordinator (or agent) --name NAME; it is taken without a restart. Or start the process with --join and a new token once it has ended.",
+			Verify:   "holdfast coordinator status shows a later date; the check is gone.",
 		},
 		BalancerOn: {
 			Meaning:  "The balancer of Ceph's manager is on, beside the coordinators.",

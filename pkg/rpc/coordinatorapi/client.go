@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -24,8 +26,17 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
 )
 
-// EndpointsFile is the name of the file that holds the coordinators' addresses, a line each, beside a person's certificate.
+// EndpointsFile is the name of the file that holds the coordinators' addresses, a line each, beside the certificate of who calls them.
 const EndpointsFile = "endpoints"
+
+// Endpoints reads the file in a directory.
+func Endpoints(dir string) ([]string, error) {
+	data, err := os.ReadFile(filepath.Join(dir, EndpointsFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the coordinators' addresses: %w", err)
+	}
+	return strings.Fields(string(data)), nil
+}
 
 // LeaderTrailer is the trailer in which a member that does not lead tells the leader's address.
 const LeaderTrailer = "holdfast-leader"

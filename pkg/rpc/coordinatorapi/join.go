@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
@@ -34,10 +37,14 @@ type JoinAnswer struct {
 	Error       string `json:"error,omitempty"`
 }
 
-// Join gets the certificate that a token is for and writes it to a directory, as certs.Open reads it. The private key is made here and
-// goes nowhere. fault.Denied: the token is not good any more.
-func Join(ctx context.Context, token certs.Token, dir string) error {
-	key, request, err := certs.Request()
+// Join gets the certificate of id for a token and writes it to a directory, as certs.Open reads it, with the coordinators' addresses, as
+// Endpoints does. The private key is made there and goes nowhere; it may be interrupted at any point and called again. fault.Denied: the token
+// is another's, or not good any more.
+func Join(ctx context.Context, token certs.Token, id certs.Identity, dir string) error {
+	if token.For != id {
+		return fault.New(fault.Denied, "the join token is for %s, and this is %s", token.For, id)
+	}
+	key, request, err := certs.Request(dir)
 	if err != nil {
 		return err
 	}
@@ -54,11 +61,7 @@ func Join(ctx context.Context, token certs.Token, dir string) error {
 			case err != nil:
 				last = err
 			case code == http.StatusOK:
-				trusted, err := certs.Trust(dir, answer.CA)
-				if err != nil {
-					return err
-				}
-				return certs.Write(dir, trusted, certs.Pair{Cert: answer.Certificate, Key: key})
+				return joined(dir, addresses, answer, key)
 			case code == http.StatusForbidden:
 				return fault.New(fault.Denied, "join as %s: %s", token.For, answer.Error)
 			default:
@@ -74,6 +77,18 @@ func Join(ctx context.Context, token certs.Token, dir string) error {
 		case <-time.After(between):
 		}
 	}
+}
+
+// joined keeps an answer: the certificate last, for with that who asked has joined.
+func joined(dir string, addresses []string, a JoinAnswer, key []byte) error {
+	if err := os.WriteFile(filepath.Join(dir, EndpointsFile), []byte(strings.Join(addresses, "\n")+"\n"), 0o600); err != nil {
+		return fmt.Errorf("keep the coordinators' addresses: %w", err)
+	}
+	trusted, err := certs.Trust(dir, a.CA)
+	if err != nil {
+		return err
+	}
+	return certs.Write(dir, trusted, certs.Pair{Cert: a.Certificate, Key: key})
 }
 
 func askToJoin(ctx context.Context, token certs.Token, address string, body []byte) (answer JoinAnswer, code int, err error) {
