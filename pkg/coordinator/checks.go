@@ -21,7 +21,10 @@ type check struct {
 const quietLeader = 10 * time.Second
 
 // checks are what is wrong, as this member sees it.
-func (s *Server) checks() (list []check) {
+func (s *Server) checks() []check { return append(s.ownChecks(), s.planChecks()...) }
+
+// ownChecks are what is wrong beside the plans.
+func (s *Server) ownChecks() (list []check) {
 	add := func(code codes.Code, format string, args ...any) {
 		list = append(list, check{code, fmt.Sprintf(format, args...)})
 	}
@@ -33,6 +36,14 @@ func (s *Server) checks() (list []check) {
 	}
 	if s.planner != nil && s.planner.Balancer() == "on" {
 		add(codes.BalancerOn, "the Ceph manager's balancer is on, beside the coordinators")
+	}
+	return list
+}
+
+// planChecks are what is wrong with plans, of all nodes.
+func (s *Server) planChecks() (list []check) {
+	add := func(code codes.Code, format string, args ...any) {
+		list = append(list, check{code, fmt.Sprintf(format, args...)})
 	}
 	s.log.View(func(state *fsm.State) {
 		for _, id := range slices.Sorted(maps.Keys(state.Plans)) {

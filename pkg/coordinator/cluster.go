@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -23,8 +24,8 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
-// GetStatus tells how this member sees the cluster.
-func (s *Server) GetStatus(context.Context, *coordinatorv1.GetStatusRequest) (*coordinatorv1.Status, error) {
+// GetStatus tells how this member sees the cluster; agents, which know of their own nodes' plans alone, nothing of what is wrong with plans.
+func (s *Server) GetStatus(ctx context.Context, _ *coordinatorv1.GetStatusRequest) (*coordinatorv1.Status, error) {
 	members, err := s.members.Members()
 	if err != nil {
 		return nil, err
@@ -33,7 +34,11 @@ func (s *Server) GetStatus(context.Context, *coordinatorv1.GetStatusRequest) (*c
 		Name: s.members.Name(), Term: s.members.Term(), CommitIndex: s.members.CommitIndex(),
 		CertificateExpires: timestamppb.New(s.certs.Expires()),
 	}
-	for _, c := range s.checks() {
+	checks := s.ownChecks()
+	if caller(ctx).Role != certs.Agent {
+		checks = append(checks, s.planChecks()...)
+	}
+	for _, c := range checks {
 		m.Checks = append(m.Checks, &coordinatorv1.Check{Code: string(c.Code), Message: c.Message})
 	}
 	if s.planner != nil {

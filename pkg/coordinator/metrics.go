@@ -98,6 +98,7 @@ func (c collector) plans(g gauges) {
 	phases := map[fsm.Phase]float64{fsm.Proposed: 0, fsm.Approved: 0, fsm.Running: 0, fsm.Stopped: 0, fsm.Cancelled: 0, fsm.Completed: 0, fsm.Abandoned: 0}
 	type atWork struct {
 		plan    plan.Plan
+		subject string
 		records []executor.Record
 	}
 	var list []atWork
@@ -105,7 +106,7 @@ func (c collector) plans(g gauges) {
 		for _, e := range s.Plans {
 			phases[e.Phase]++
 			if e.Phase == fsm.Running {
-				list = append(list, atWork{e.Plan, append([]executor.Record(nil), e.Records...)})
+				list = append(list, atWork{e.Plan, e.Subject(), append([]executor.Record(nil), e.Records...)})
 			}
 		}
 	})
@@ -115,7 +116,7 @@ func (c collector) plans(g gauges) {
 	for _, e := range list {
 		id := string(e.plan.ID)
 		f, ok := executor.ForecastOf(e.plan, e.records)
-		g.set(descLeft, float64(f.Left), id, e.plan.Subject)
+		g.set(descLeft, float64(f.Left), id, e.subject)
 		if ok {
 			g.set(descForecast, float64(f.Low), id, "low")
 			g.set(descForecast, float64(f.Likely), id, "likely")

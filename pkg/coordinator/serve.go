@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
@@ -47,6 +48,7 @@ var persons = []certs.Role{certs.Admin, certs.Operator}
 func (s *Server) GRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.Creds(admitted{}), grpc.MaxRecvMsgSize(largest), grpc.MaxSendMsgSize(largest),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: coordinatorapi.Ping / 2}),
 		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
 	)
 	coordinatorv1.RegisterCoordinatorServer(g, s)

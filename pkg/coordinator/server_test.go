@@ -113,6 +113,10 @@ func TestChecksNameWhatIsWrong(t *testing.T) {
 	if text := strings.Join(got, " "); text != "HF-COORDINATOR-NO-LEADER HF-PLAN-WAITS" {
 		t.Errorf("the checks are %s", text)
 	}
+	of := context.WithValue(t.Context(), callerKey{}, certs.Identity{Role: certs.Agent, Name: "n1"})
+	if status, err := s.GetStatus(of, nil); err != nil || len(status.GetChecks()) != 1 {
+		t.Errorf("an agent hears of all nodes' plans: %v, %v", status.GetChecks(), err)
+	}
 	s.now = func() time.Time { return time.Now().AddDate(20, 0, 0) }
 	if list := s.checks(); list[1].Code != codes.CertificateExpires {
 		t.Errorf("in twenty years: %v", list)

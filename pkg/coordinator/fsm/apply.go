@@ -18,6 +18,11 @@ const (
 
 	mostProposals = 1000 // plans that wait for approval
 	maxBody       = 8 << 20
+
+	// Of one node, since version 2: its agent must not take all there is.
+	mostNodeProposals = 100
+	mostNodeSubjects  = 1000
+	mostNodeStates    = 64 << 20 // bytes of the states of its subjects
 )
 
 // Answer is what a command gave: a value in JSON, or the class and text of its refusal.
@@ -74,6 +79,7 @@ func (s *State) Apply(c Command) Answer {
 		s.Clock = c.At
 	}
 	c.At = s.Clock
+	s.Version = max(s.Version, c.Version)
 	if a, done := s.Answers.Of[c.Key]; done && c.Key != "" {
 		return a
 	}
@@ -137,8 +143,8 @@ func DecodeState(data []byte) (*State, error) {
 	if err := json.Unmarshal(data, s); err != nil {
 		return nil, fault.New(fault.Invalid, "read state: %w", err)
 	}
-	if s.Version != Version {
-		return nil, fault.New(fault.Unsupported, "state of version %d: this program knows version %d", s.Version, Version)
+	if s.Version < 1 || s.Version > commandVersion {
+		return nil, fault.New(fault.Unsupported, "state of version %d: this program knows versions up to %d", s.Version, commandVersion)
 	}
 	if err := s.whole(); err != nil {
 		return nil, err

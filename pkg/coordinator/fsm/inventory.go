@@ -2,6 +2,8 @@ package fsm
 
 import (
 	"bytes"
+	"maps"
+	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -63,9 +65,46 @@ func (b *SetSubject) apply(s *State, c Command) (any, error) {
 			return nil, fault.New(fault.Busy, "plan %s is at work on %s: its state is told by that", e.Plan.ID, b.Subject)
 		}
 	}
+	if c.Version >= 2 {
+		if err := s.room(b); err != nil {
+			return nil, err
+		}
+	}
 	s.Subjects[b.Subject] = Subject{State: bytes.Clone(b.State), Hash: hash}
 	s.note(c, b.Subject, "found in a new state")
 	return s.Subjects[b.Subject], nil
+}
+
+// room makes room for the state of a node's subject, "... on NODE", if it must: those are forgotten then that no plan is about which is not
+// over. They can be told anew.
+func (s *State) room(b *SetSubject) error {
+	at := strings.LastIndex(b.Subject, " on ")
+	if at < 0 {
+		return nil
+	}
+	node := b.Subject[at:]
+	live := map[string]bool{}
+	for _, e := range s.Plans {
+		live[e.Subject()] = live[e.Subject()] || !e.Over()
+	}
+	others := func(name string) bool { return name != b.Subject && strings.HasSuffix(name, node) }
+	full := func(counts func(name string) bool) bool {
+		number, size := 1, len(b.State)
+		for name, known := range s.Subjects {
+			if others(name) && counts(name) {
+				number, size = number+1, size+len(known.State)
+			}
+		}
+		return number > mostNodeSubjects || size > mostNodeStates
+	}
+	if !full(others) {
+		return nil
+	}
+	if full(func(name string) bool { return live[name] }) {
+		return fault.New(fault.Precondition, "the states of what is%s are too many: cancel plans that nobody wants", node)
+	}
+	maps.DeleteFunc(s.Subjects, func(name string, _ Subject) bool { return others(name) && !live[name] })
+	return nil
 }
 
 func (b *SetPolicy) apply(s *State, c Command) (any, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
 // entry finds a plan.
@@ -27,10 +28,16 @@ func (b *Propose) apply(s *State, c Command) (any, error) {
 		return nil, err
 	}
 	if known, ok := s.Plans[p.ID]; ok && !known.Over() {
+		if c.Version >= 2 && known.Node != b.Node {
+			return nil, fault.New(fault.Exists, "plan %s is another node's", p.ID)
+		}
 		return known.changed(), nil
 	}
 	if s.proposals() >= mostProposals {
 		return nil, fault.New(fault.Precondition, "%d plans wait for approval: cancel those that nobody wants", mostProposals)
+	}
+	if c.Version >= 2 && b.Node != "" && s.proposalsOf(b.Node) >= mostNodeProposals {
+		return nil, fault.New(fault.Precondition, "%d plans for node %s wait for approval: cancel those that nobody wants", mostNodeProposals, b.Node)
 	}
 	e := &Entry{Plan: p, Node: b.Node, On: b.Subject, Phase: Proposed, By: c.Who, At: c.At}
 	e.Saw = s.Subjects[e.Subject()].State
@@ -59,6 +66,17 @@ func (s *State) proposals() int {
 	n := 0
 	for _, e := range s.Plans {
 		if e.Phase == Proposed {
+			n++
+		}
+	}
+	return n
+}
+
+// proposalsOf counts those of them that are for a node.
+func (s *State) proposalsOf(node storage.NodeID) int {
+	n := 0
+	for _, e := range s.Plans {
+		if e.Phase == Proposed && e.Node == node {
 			n++
 		}
 	}

@@ -7,9 +7,10 @@ import (
 )
 
 // Restored makes a backup's state fit to go on from: what was at work when it was taken may have been done, cancelled or
-// abandoned since, so every plan that is held waits for a person, and no lease of then is good. Terms go on from after.
+// abandoned since, so every plan that is held waits for a person, and no lease of then is good; a join token may have been used since, so none
+// is good either. Terms go on from after.
 func (s *State) Restored(at time.Time, who string, after uint64) {
-	s.Term = max(s.Term, after)
+	s.Term, s.Tokens = max(s.Term, after), nil
 	if at.After(s.Clock) {
 		s.Clock = at
 	}

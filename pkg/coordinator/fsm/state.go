@@ -2,7 +2,7 @@
 //
 // Invariant: Apply is pure. The same commands in the same order give the same state, byte for byte, on every member
 // and after every restart; time, names and chance come in with the command. A refused command changes nothing but
-// the clock and the history of answers.
+// the clock, the version and the history of answers.
 //
 // It must not import raft, files, the network or the clock.
 package fsm
@@ -18,11 +18,9 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
-// Version is that of the state's encoding.
-const Version = 1
-
 // State is what the coordinators agree on. The zero value is not ready: see New.
 type State struct {
+	// Version is the newest of the commands that led here: a program that does not know it would lose a part of the state.
 	Version int `json:"version"`
 	// Clock is the latest time that any command told. It never goes back, whatever a leader's clock does.
 	Clock time.Time `json:"clock"`
@@ -41,7 +39,7 @@ type State struct {
 // New is the state before the first command.
 func New() *State {
 	return &State{
-		Version: Version, Nodes: map[storage.NodeID]Node{}, Subjects: map[string]Subject{}, Policies: map[string]Policy{},
+		Version: 1, Nodes: map[storage.NodeID]Node{}, Subjects: map[string]Subject{}, Policies: map[string]Policy{},
 		Plans: map[plan.ID]*Entry{}, Answers: Answers{Of: map[string]Answer{}},
 	}
 }

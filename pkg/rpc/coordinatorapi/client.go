@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -40,6 +41,11 @@ func Endpoints(dir string) ([]string, error) {
 
 // LeaderTrailer is the trailer in which a member that does not lead tells the leader's address.
 const LeaderTrailer = "holdfast-leader"
+
+// Ping is how often a client whose call is under way makes sure that the member is there: a watcher would wait for a dead one for ever.
+const Ping = 20 * time.Second
+
+const pingPatience = 5 * time.Second
 
 // CallOption is gRPC's, for the functions that Call is given.
 type CallOption = grpc.CallOption
@@ -90,7 +96,7 @@ func (c *Client) At(address string) (coordinatorv1.CoordinatorClient, error) {
 	if !ok {
 		var err error
 		conn, err = grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(c.certs.Client(certs.GRPC, certs.Coordinator, ""))),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20), grpc.MaxCallSendMsgSize(16<<20)))
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: Ping, Timeout: pingPatience}), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20), grpc.MaxCallSendMsgSize(16<<20)))
 		if err != nil {
 			return nil, fault.New(fault.Invalid, "coordinator at %q: %w", address, err)
 		}
