@@ -81,7 +81,7 @@ func New(cfg Config) *Agent {
 	}
 	return &Agent{
 		Config: cfg, wake: make(chan struct{}), waiting: "it is starting", live: map[plan.ID]executor.Status{}, refused: map[plan.ID]error{}, down: map[string]error{}, proposed: map[plan.ID]bool{}, said: map[string]string{},
-		terms: terms{dir: cfg.Ledger.Dir},
+		terms: terms{book: cfg.Ledger},
 	}
 }
 

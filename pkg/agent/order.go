@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
@@ -155,14 +152,12 @@ func (a *Agent) why() string {
 
 // terms is the newest term that this node has seen, in a file: a leader that was deposed is refused also by the next agent.
 type terms struct {
-	dir string
+	book ledger.Ledger
 
 	mu   sync.Mutex
 	read bool
 	term uint64
 }
-
-func (t *terms) file() string { return filepath.Join(t.dir, "term") }
 
 // newest is the newest term that was seen; 0 if there never was a coordinator.
 func (t *terms) newest() (uint64, error) {
@@ -176,20 +171,9 @@ func (t *terms) known() (uint64, error) {
 	if t.read {
 		return t.term, nil
 	}
-	data, err := os.ReadFile(t.file())
-	if errors.Is(err, os.ErrNotExist) {
-		t.read = true
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read the newest term: %w", err)
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
-	if err != nil {
-		return 0, fault.New(fault.Invalid, "%s: %w", t.file(), err)
-	}
-	t.read, t.term = true, n
-	return n, nil
+	n, err := t.book.Term()
+	t.read, t.term = err == nil, n
+	return n, err
 }
 
 // accept refuses a term that is older than the newest one, and remembers a newer one before anything is done by it.
@@ -201,13 +185,13 @@ func (t *terms) accept(term uint64) error {
 	case err != nil:
 		return err
 	case term < newest && term == 0:
-		return fault.New(fault.Aborted, "this node takes orders of the coordinator (term %d): give them there; if there is none any more, remove %s and start the agent again", newest, t.file())
+		return t.book.Own()
 	case term < newest:
 		return fault.New(fault.Aborted, "term %d is over, the newest is %d: another leader was elected", term, newest)
 	case term == newest:
 		return nil
 	}
-	if err := journal.Save(t.file(), strconv.FormatUint(term, 10)+"\n"); err != nil {
+	if err := journal.Save(t.book.TermFile(), strconv.FormatUint(term, 10)+"\n"); err != nil {
 		return err
 	}
 	t.term = term

@@ -169,11 +169,11 @@ func osdChange(v osdVerb) *cobra.Command {
 
 // runOSDPlan approves a plan that was shown and follows it.
 func runOSDPlan(ctx context.Context, cmd *cobra.Command, client *agentapi.Client, made agentapi.Plan) error {
-	theirs, err := byCoordinators(cmd)
+	agent, err := client.Status(ctx)
 	if err != nil {
 		return err
 	}
-	if theirs {
+	if agent.Coordinated {
 		return runByCoordinators(cmd, made.Plan, made.Plan.Token())
 	}
 	if _, err := client.Do(ctx, made.Plan.ID, agentapi.Approve, made.Plan.Token()); err != nil {

@@ -105,6 +105,9 @@ func (l *localPlans) Propose(_ context.Context, p plan.Plan) (agentapi.Plan, err
 // Do implements plans.
 func (l *localPlans) Do(ctx context.Context, id plan.ID, v agentapi.Verb, token string) (agentapi.Plan, error) {
 	book := l.machine.Ledger
+	if err := book.Own(); err != nil {
+		return agentapi.Plan{}, err
+	}
 	e, err := book.Find(id)
 	if err != nil {
 		return agentapi.Plan{}, err

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 )
 
@@ -67,4 +68,31 @@ func TestOrdersWithoutAnAgent(t *testing.T) {
 	fails(t, "plan pause ffff"+global, "there is no plan ffff")
 	fails(t, "osd list"+" --data-dir "+dir, "up --agent")
 	fails(t, "agent status"+" --data-dir "+dir, "holdfastd agent")
+}
+
+// TestNobodyOrdersHereOnceCoordinatorsDo, also while the agent is stopped: the next one would go on with it.
+func TestNobodyOrdersHereOnceCoordinatorsDo(t *testing.T) {
+	root, dir := fakeDisks(t, 8, 8), t.TempDir()
+	global := " --root " + root + " --data-dir " + dir
+	file := filepath.Join(dir, "new.json")
+	if out, err := runLine(t, "plan new media --disk D1,D2 --mount /mnt/media --out "+file+global); err != nil {
+		t.Fatal(err, out)
+	}
+	if got := phase(t, "plan propose "+file+global); got != executor.Proposed {
+		t.Error(got)
+	}
+	term := ledger.Of(dir).TermFile()
+	if err := os.WriteFile(term, []byte("7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := plan.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fails(t, "plan approve "+string(p.ID)+" --token D1,D2"+global, "takes orders of the coordinators (term 7)")
+	fails(t, "plan run "+file+" --approve D1,D2"+global, term)
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -133,7 +134,7 @@ func wantsAgent(p plan.Plan) error {
 
 // runHere runs a plan in this process.
 func runHere(cmd *cobra.Command, k *keeper, p plan.Plan, approved bool, token string, limits machine.Limits) error {
-	if err := wantsAgent(p); err != nil {
+	if err := errors.Join(wantsAgent(p), k.machine.Ledger.Own()); err != nil {
 		return err
 	}
 	unlock, err := journal.Lock(k.machine.Ledger.Dir)

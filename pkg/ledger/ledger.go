@@ -11,8 +11,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,6 +33,34 @@ type Ledger struct {
 
 // Of is the ledger below a data directory.
 func Of(dataDir string) Ledger { return Ledger{Dir: filepath.Join(dataDir, "plans")} }
+
+// TermFile is the file of the newest term of coordinators that this machine has seen.
+func (l Ledger) TermFile() string { return filepath.Join(l.Dir, "term") }
+
+// Term is that term; 0 if there never was a coordinator.
+func (l Ledger) Term() (uint64, error) {
+	data, err := os.ReadFile(l.TermFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the newest term: %w", err)
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return 0, fault.New(fault.Invalid, "%s: %w", l.TermFile(), err)
+	}
+	return n, nil
+}
+
+// Own refuses the orders of who is at this machine once coordinators have given any: fault.Aborted.
+func (l Ledger) Own() error {
+	term, err := l.Term()
+	if err != nil || term == 0 {
+		return err
+	}
+	return fault.New(fault.Aborted, "this node takes orders of the coordinators (term %d): give them there; if there are none any more, remove %s and start the agent again, if it runs", term, l.TermFile())
+}
 
 // Entry is a plan and what has become of it.
 type Entry struct {
