@@ -1,8 +1,12 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,13 +18,17 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/obs/codes"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -154,7 +162,44 @@ func TestPagesOfNodesFitAMessage(t *testing.T) {
 	}
 }
 
-// FuzzRequests: whatever a caller sends to whatever method, it gets an answer, and the state can be written and read.
+// cluster plans for a Ceph cluster that has nothing.
+type cluster struct{ t testing.TB }
+
+func (c cluster) Rebalance(context.Context, *coordinatorv1.PlanRebalanceRequest, int) (plan.Plan, json.RawMessage, error) {
+	return propose(c.t, "placement", `{"a":1}`, 2), json.RawMessage(`{"a":1}`), nil
+}
+func (cluster) Balancer() string                       { return "off" }
+func (cluster) Balance() (float64, float64, time.Time) { return 0.5, 0.9, time.Now() }
+func (cluster) List(context.Context) ([]*coordinatorv1.Pool, error) {
+	return []*coordinatorv1.Pool{{Name: "vms"}}, nil
+}
+func (cluster) Explain(context.Context, string) ([]byte, error) { return []byte(`{}`), nil }
+func (c cluster) Plan(_ context.Context, r *coordinatorv1.PlanPoolRequest, policies func(string) []byte) (plan.Plan, json.RawMessage, error) {
+	policies(r.GetName())
+	return propose(c.t, "pool "+r.GetName(), `{"a":1}`, 1), json.RawMessage(`{"a":1}`), nil
+}
+
+// callers are the contexts of calls by one of each role.
+func callers(t testing.TB, ca certs.Pair) (list []context.Context, ids []certs.Identity) {
+	t.Helper()
+	for _, id := range []certs.Identity{{Role: certs.Admin, Name: "minji"}, {Role: certs.Agent, Name: "n1"}, {Role: certs.Coordinator, Name: "c2"}, {Role: certs.Operator, Name: "o"}} {
+		pair, err := ca.Issue(id, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(pair.Cert)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, peer.NewContext(t.Context(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}}}))
+		ids = append(ids, id)
+	}
+	return list, ids
+}
+
+// FuzzRequests: whatever a caller of whatever role sends to whatever method, it gets an answer, the state can be written and read, and who may
+// not call a method changes nothing.
 func FuzzRequests(f *testing.F) {
 	for i, r := range []proto.Message{
 		&coordinatorv1.SetPolicyRequest{Policy: &coordinatorv1.Policy{Name: "cluster", Spec: []byte(`{"failures":1}`), Approves: []string{"upmap-wave"}}},
@@ -164,45 +209,59 @@ func FuzzRequests(f *testing.F) {
 		&coordinatorv1.ListHistoryRequest{PageToken: "-1"},
 		&coordinatorv1.ReportNodeRequest{Boot: "b", Generation: 2, Inventory: []byte(`{}`)},
 		&coordinatorv1.SetSubjectRequest{Subject: "placement", State: []byte(`{"a":1}`)},
+		&coordinatorv1.SetSubjectRequest{Subject: "stack media on n1", State: []byte(`{"a":1}`)},
 		&coordinatorv1.ReportStepRequest{Plan: "x", Term: 1, Record: []byte(`{"event":"begun"}`)},
 		&coordinatorv1.ProposePlanRequest{Plan: []byte(`{"version":1}`)},
 		&coordinatorv1.PlanPoolRequest{Name: "vms", Policy: []byte(`{}`)},
+		&coordinatorv1.CreateTokenRequest{Role: "agent", Name: "n7", Ttl: durationpb.New(time.Hour)},
 	} {
 		data, err := proto.Marshal(r)
 		if err != nil {
 			f.Fatal(err)
 		}
 		for method := range coordinatorv1.Coordinator_ServiceDesc.Methods {
-			f.Add(uint8(method), data, i%2 == 0)
+			f.Add(uint8(method), data, uint8(i+method))
 		}
+	}
+	ca, err := certs.NewCA("test", time.Now())
+	if err != nil {
+		f.Fatal(err)
 	}
 	m := newMemory()
 	s := serverOn(f, m, "c1")
-	f.Fuzz(func(t *testing.T, method uint8, data []byte, agent bool) {
+	s.CA = &ca
+	contexts, ids := callers(f, ca)
+	f.Fuzz(func(t *testing.T, method uint8, data []byte, who uint8) {
 		m.mu.Lock()
 		m.state = fsm.New()
 		m.mu.Unlock()
-		id := certs.Identity{Role: certs.Admin, Name: "minji"}
-		if agent {
-			id = certs.Identity{Role: certs.Agent, Name: "n1"}
+		s.limits.callers = map[string]*bucket{}
+		s.planner, s.pools = cluster{t}, cluster{t}
+		ctx, id := contexts[int(who)%len(contexts)], ids[int(who)%len(ids)]
+		desc := coordinatorv1.Coordinator_ServiceDesc.Methods[int(method)%len(coordinatorv1.Coordinator_ServiceDesc.Methods)]
+		before, err := m.state.Encode()
+		if err != nil {
+			t.Fatal(err)
 		}
-		ctx := context.WithValue(t.Context(), callerKey{}, id)
-		methods := coordinatorv1.Coordinator_ServiceDesc.Methods
 		for range 2 { // again: it is remembered, or refused
-			_, _ = methods[int(method)%len(methods)].Handler(s, ctx, func(v any) error {
+			_, err = desc.Handler(s, ctx, func(v any) error {
 				r, ok := v.(proto.Message)
 				if !ok {
 					t.Fatalf("%T", v)
 				}
 				return proto.Unmarshal(data, r)
-			}, nil)
+			}, s.unary)
 		}
-		encoded, err := m.state.Encode()
-		if err != nil {
-			t.Fatal(err)
+		encoded, failed := m.state.Encode()
+		if failed != nil {
+			t.Fatal(failed)
 		}
 		if _, err := fsm.DecodeState(encoded); err != nil {
 			t.Fatalf("%v: %s", err, encoded)
+		}
+		only := []string{"SetPolicy", "SetThrottle", "ChangePlan", "PlanRebalance", "PlanPool", "CreateToken", "AddMember", "RemoveMember", "Transfer", "SetMaintenance"}
+		if slices.Contains(only, desc.MethodName) && !slices.Contains(persons, id.Role) && (err == nil || !bytes.Equal(before, encoded)) {
+			t.Errorf("%s calls %s: %v", id, desc.MethodName, err)
 		}
 	})
 }

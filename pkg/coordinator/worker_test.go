@@ -95,7 +95,7 @@ func approved(t *testing.T, m *memory, subject string, steps int) plan.Plan {
 	return p
 }
 
-func propose(t *testing.T, subject, state string, steps int) plan.Plan {
+func propose(t testing.TB, subject, state string, steps int) plan.Plan {
 	t.Helper()
 	parent, err := plan.Hash(json.RawMessage(state))
 	if err != nil {

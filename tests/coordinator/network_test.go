@@ -16,14 +16,13 @@ func newNetwork(t *testing.T, size int) *network {
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	n := &network{os.Getpid() % 250}
+	n := freeNetwork(t)
 	t.Cleanup(func() {
 		for i := range size {
 			_ = exec.Command("ip", "netns", "del", n.space(fmt.Sprint("c", i+1))).Run()
 		}
 		_ = exec.Command("ip", "link", "del", n.bridge()).Run()
 	})
-	run(t, "ip", "link", "add", n.bridge(), "type", "bridge")
 	run(t, "ip", "addr", "add", fmt.Sprintf("10.98.%d.254/24", n.id), "dev", n.bridge())
 	run(t, "ip", "link", "set", n.bridge(), "up")
 	for i := range size {
@@ -36,6 +35,21 @@ func newNetwork(t *testing.T, size int) *network {
 		n.in(t, space, "ip", "link", "set", "eth0", "up")
 	}
 	return n
+}
+
+// freeNetwork takes one that no other run has.
+func freeNetwork(t *testing.T) *network {
+	t.Helper()
+	var out []byte
+	for i := range 250 {
+		n := &network{(os.Getpid() + i) % 250}
+		var err error
+		if out, err = exec.Command("ip", "link", "add", n.bridge(), "type", "bridge").CombinedOutput(); err == nil {
+			return n
+		}
+	}
+	t.Fatalf("no network is free: %s", out)
+	return nil
 }
 
 func (n *network) bridge() string { return fmt.Sprint("hfb", n.id) }
