@@ -27,6 +27,8 @@ type Worker struct {
 	Replanner Replanner
 	Logger    *slog.Logger
 
+	stuck map[plan.ID]stuck // plans that must not go on; of the goroutine that runs Run
+
 	mu      sync.Mutex
 	running map[plan.ID]bool
 	runs    sync.WaitGroup
@@ -64,10 +66,11 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // lead looks after the plans as the leader of a term, and begins to work on those that may run: plans of different subjects beside each
-// other.
+// other. One that cannot be planned anew keeps no other from that.
 func (w *Worker) lead(ctx context.Context, term uint64) error {
-	if err := errors.Join(w.renew(ctx), w.guard(ctx), w.bury(ctx)); err != nil {
-		return err
+	renewed := w.renew(ctx)
+	if err := errors.Join(w.guard(ctx), w.bury(ctx)); err != nil {
+		return errors.Join(renewed, err)
 	}
 	for _, p := range w.next() {
 		w.runs.Go(func() {
@@ -77,7 +80,7 @@ func (w *Worker) lead(ctx context.Context, term uint64) error {
 			}
 		})
 	}
-	return nil
+	return renewed
 }
 
 // take notes that a plan is at work here, or is not any more.
@@ -97,23 +100,35 @@ func (w *Worker) works(id plan.ID) bool {
 	return w.running[id]
 }
 
-// work does a plan's steps as long as this member leads that term and the cluster is the one that the plan was made for.
+// work does a plan's steps as long as this member leads that term and has the lease, and the cluster is the one that the plan was made for.
 func (w *Worker) work(ctx context.Context, term uint64, p plan.Plan) error {
+	a, err := w.apply(ctx, &fsm.TakeLease{Plan: p.ID, Holder: fsm.Coordinator, For: leaseFor})
+	if err != nil {
+		return err
+	}
+	var work fsm.Work
+	if err := a.Read(&work); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		w.watch(ctx, cancel, term, p)
+		w.watch(ctx, cancel, term, work)
 	}()
-	err := w.run(ctx, p.ID)
+	err = w.run(ctx, work)
+	if ctx.Err() != nil {
+		err = nil // it was to end
+	}
 	cancel()
 	<-watched
 	return err
 }
 
-// watch ends the work when this member leads that term no more, or the cluster is not the one that the plan was made for.
-func (w *Worker) watch(ctx context.Context, cancel context.CancelFunc, term uint64, p plan.Plan) {
+// watch ends the work when this member leads that term no more, the lease is another's or nobody's, or the cluster is not the one that the
+// plan was made for.
+func (w *Worker) watch(ctx context.Context, cancel context.CancelFunc, term uint64, work fsm.Work) {
 	ticker, compare := time.NewTicker(lookAgain), time.NewTicker(staleEvery)
 	defer ticker.Stop()
 	defer compare.Stop()
@@ -122,12 +137,12 @@ func (w *Worker) watch(ctx context.Context, cancel context.CancelFunc, term uint
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if now, leads := w.Log.Leads(); !leads || now != term {
+			if now, leads := w.Log.Leads(); !leads || now != term || !w.holds(work) {
 				cancel()
 				return
 			}
 		case <-compare.C:
-			if w.stale(ctx, p) {
+			if w.stale(ctx, work.Plan) {
 				cancel()
 				return
 			}
@@ -135,12 +150,21 @@ func (w *Worker) watch(ctx context.Context, cancel context.CancelFunc, term uint
 	}
 }
 
+// holds reports whether a lease still counts.
+func (w *Worker) holds(work fsm.Work) (holds bool) {
+	w.Log.View(func(s *fsm.State) {
+		e, ok := s.Plans[work.Plan.ID]
+		holds = ok && e.Lease != nil && e.Lease.Term == work.Lease.Term
+	})
+	return holds
+}
+
 // next are the plans whose next step is for the coordinator and may begin, and that nobody works on here. They count as at work then.
 func (w *Worker) next() (list []plan.Plan) {
 	w.Log.View(func(s *fsm.State) {
 		for _, each := range slices.Sorted(maps.Keys(s.Plans)) {
 			e := s.Plans[each]
-			if (e.Phase == fsm.Approved || e.Phase == fsm.Running) && e.Pause == nil && !e.Cancel && e.Worker() == fsm.Coordinator && !w.works(each) {
+			if _, stuck := w.stuck[each]; !stuck && (e.Phase == fsm.Approved || e.Phase == fsm.Running) && e.Pause == nil && !e.Cancel && e.Worker() == fsm.Coordinator && !w.works(each) {
 				list = append(list, e.Plan)
 			}
 		}
@@ -169,42 +193,49 @@ func (w *Worker) bury(ctx context.Context) error {
 	return nil
 }
 
-// guard pauses the coordinator's plans while there is trouble, and lets those go on that it paused.
+// guard pauses the coordinator's plans while there is trouble or they are stuck, and lets those go on that it paused.
 func (w *Worker) guard(ctx context.Context) error {
-	if w.Trouble == nil {
-		return nil
-	}
-	var held, paused []plan.ID
+	pauses := map[plan.ID]*fsm.Pause{}
 	w.Log.View(func(s *fsm.State) {
-		for _, id := range slices.Sorted(maps.Keys(s.Plans)) {
-			switch e := s.Plans[id]; {
-			case !e.Held() || e.Worker() != fsm.Coordinator || e.Phase == fsm.Stopped || e.Phase == fsm.Cancelled:
-			case e.Pause == nil:
-				held = append(held, id)
-			case e.Pause.By == fsm.Coordinator:
-				paused = append(paused, id)
+		for id, e := range s.Plans {
+			if e.Held() && e.Worker() == fsm.Coordinator && e.Phase != fsm.Stopped && e.Phase != fsm.Cancelled && (e.Pause == nil || e.Pause.By == fsm.Coordinator) {
+				pauses[id] = e.Pause
 			}
 		}
 	})
-	if len(held)+len(paused) == 0 {
+	if len(pauses) == 0 {
 		return nil
 	}
-	why, err := w.Trouble(ctx)
-	if err != nil {
-		why = "the cluster does not tell how it is: " + err.Error()
+	trouble := ""
+	if w.Trouble != nil {
+		var err error
+		if trouble, err = w.Trouble(ctx); err != nil {
+			trouble = "the cluster does not tell how it is: " + err.Error()
+		}
 	}
-	change := func(ids []plan.ID, body func(plan.ID) fsm.Body) error {
-		for _, id := range ids {
-			if _, err := w.apply(ctx, body(id)); err != nil {
+	for _, id := range slices.Sorted(maps.Keys(pauses)) {
+		if b := guarded(id, pauses[id], w.stuck[id].why, trouble); b != nil {
+			if _, err := w.apply(ctx, b); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// guarded is what is to be done to a plan that is paused so, or not, while it is stuck or there is trouble; nil for nothing. Trouble that
+// changes, as objects are counted, is not told anew.
+func guarded(id plan.ID, pause *fsm.Pause, stuck, trouble string) fsm.Body {
+	switch {
+	case stuck != "" && (pause == nil || pause.Why != stuck):
+		return &fsm.PausePlan{Plan: id, Why: stuck}
+	case stuck == "" && trouble != "" && pause == nil:
+		return &fsm.PausePlan{Plan: id, Why: trouble}
+	case stuck == "" && trouble == "" && pause != nil:
+		return &fsm.Resume{Plan: id, PausedBy: fsm.Coordinator}
+	default:
 		return nil
 	}
-	if why != "" {
-		return change(held, func(id plan.ID) fsm.Body { return &fsm.PausePlan{Plan: id, Why: why} })
-	}
-	return change(paused, func(id plan.ID) fsm.Body { return &fsm.Resume{Plan: id, PausedBy: fsm.Coordinator} })
 }
 
 func (w *Worker) apply(ctx context.Context, b fsm.Body) (fsm.Answer, error) {
@@ -218,18 +249,10 @@ func (w *Worker) apply(ctx context.Context, b fsm.Body) (fsm.Answer, error) {
 }
 
 // run does the steps of a plan that are for the coordinator, from where it is.
-func (w *Worker) run(ctx context.Context, id plan.ID) error {
-	a, err := w.apply(ctx, &fsm.TakeLease{Plan: id, Holder: fsm.Coordinator, For: leaseFor})
-	if err != nil {
-		return err
-	}
-	var work fsm.Work
-	if err := a.Read(&work); err != nil {
-		return err
-	}
+func (w *Worker) run(ctx context.Context, work fsm.Work) error {
 	j := &logJournal{worker: w, ctx: ctx, work: work}
 	e := executor.Executor{Registry: w.Registry, Now: time.Now, Paused: j.rests}
-	err = e.Run(ctx, work.Plan, j)
+	err := e.Run(ctx, work.Plan, j)
 	if errors.Is(err, executor.ErrPaused) {
 		return nil
 	}
@@ -238,7 +261,7 @@ func (w *Worker) run(ctx context.Context, id plan.ID) error {
 		err = errors.Join(err, j.Append(executor.Record{Event: executor.Stopped, Step: at, Error: err.Error()}))
 	}
 	if err != nil {
-		return fmt.Errorf("plan %s: %w", id, err)
+		return fmt.Errorf("plan %s: %w", work.Plan.ID, err)
 	}
 	return nil
 }

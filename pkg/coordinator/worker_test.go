@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 )
 
@@ -280,6 +282,9 @@ type other struct {
 	why  string
 	next *plan.Plan
 	from int
+	fail error // of planning anew
+	deaf error // of comparing
+	made int   // how often it was asked for
 }
 
 func (o *other) Stale(_ context.Context, p plan.Plan) (string, error) {
@@ -288,13 +293,26 @@ func (o *other) Stale(_ context.Context, p plan.Plan) (string, error) {
 	if o.next != nil && p.ID == o.next.ID {
 		return "", nil
 	}
-	return o.why, nil
+	if p.Subject != "placement" {
+		return "", nil
+	}
+	return o.why, o.deaf
 }
 
-func (o *other) Again(_ context.Context, _ plan.Plan, from, _ int) (*plan.Plan, json.RawMessage, error) {
+func (o *other) set(why string, fail error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.from = from
+	o.why, o.fail = why, fail
+}
+
+func (o *other) Again(_ context.Context, _ plan.Plan, records []executor.Record, _ int) (*plan.Plan, json.RawMessage, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.made++
+	if o.fail != nil {
+		return nil, nil, o.fail
+	}
+	o.from, _ = executor.Reached(records)
 	return o.next, json.RawMessage(`{"a":7}`), nil
 }
 
@@ -336,4 +354,104 @@ func TestAStalePlanIsSupersededOnceTheTroubleIsOver(t *testing.T) {
 			t.Errorf("the old plan is %s, the new one %s, planned from step %d", was, is, o.from)
 		}
 	})
+}
+
+func TestAPlanThatCannotBePlannedAnewKeepsNoOtherBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		p, pool := approved(t, m, "placement", 3), approved(t, m, "pool vms", 1)
+		m.do(t, &fsm.SetPolicy{Name: "cluster", Policy: &fsm.Policy{Approves: []plan.Kind{"wave"}}})
+		next := propose(t, "placement", `{"a":7}`, 1)
+		o := &other{next: &next}
+		o.set("osd.3 is out", fault.New(fault.Precondition, "this cannot be done to its end: add space first"))
+		worker(t, m, time.Minute, func(w *Worker) { w.Replanner = o })
+		time.Sleep(24 * time.Hour)
+		if phase, _ := m.phase(pool.ID); phase != fsm.Completed {
+			t.Errorf("the plan for the pool is %s", phase)
+		}
+		if o.made > 24*60 {
+			t.Errorf("it was planned %d times in a day", o.made)
+		}
+		m.View(func(s *fsm.State) {
+			if e := s.Plans[p.ID]; e.Pause == nil || e.Pause.By != fsm.Coordinator || !strings.Contains(e.Pause.Why, "osd.3 is out") || !strings.Contains(e.Pause.Why, "add space") {
+				t.Errorf("the plan is paused by %+v", e.Pause)
+			}
+			if n := len(s.History); n > 20 {
+				t.Errorf("%d events", n)
+			}
+		})
+		o.set("osd.3 is out", nil)
+		time.Sleep(10 * time.Minute)
+		was, _ := m.phase(p.ID)
+		if is, _ := m.phase(next.ID); was != fsm.Abandoned || is != fsm.Completed {
+			t.Errorf("once it can be, the old plan is %s, the new one %s", was, is)
+		}
+	})
+}
+
+func TestAPlanThatIsStaleNoMoreGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		p := approved(t, m, "placement", 3)
+		o := &other{}
+		o.set("osd.3 is out", fault.New(fault.Precondition, "there is no osd.3"))
+		worker(t, m, time.Minute, func(w *Worker) { w.Replanner = o })
+		time.Sleep(time.Hour)
+		if phase, by := m.phase(p.ID); phase != fsm.Approved || by != fsm.Coordinator {
+			t.Errorf("the plan is %s, paused by %q", phase, by)
+		}
+		o.set("", nil)
+		time.Sleep(time.Hour)
+		if phase, _ := m.phase(p.ID); phase != fsm.Completed {
+			t.Errorf("the plan is %s", phase)
+		}
+	})
+}
+
+func TestAPlanThatNobodyCanCompareKeepsNoOtherBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		p, pool := approved(t, m, "placement", 3), approved(t, m, "pool vms", 1)
+		worker(t, m, time.Minute, func(w *Worker) { w.Replanner = &other{deaf: errors.New("the map cannot be read")} })
+		time.Sleep(time.Hour)
+		if phase, _ := m.phase(pool.ID); phase != fsm.Completed {
+			t.Errorf("the plan for the pool is %s", phase)
+		}
+		if phase, _ := m.phase(p.ID); phase != fsm.Approved {
+			t.Errorf("the plan that nobody can compare is %s", phase)
+		}
+	})
+}
+
+func TestWorkEndsWithItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		p := approved(t, m, "placement", 1)
+		ended := make(chan struct{})
+		worker(t, m, 0, func(w *Worker) {
+			w.Registry["wave"] = func(plan.Step, func(executor.Progress)) (executor.Step, error) {
+				return waits{slow{takes: 0}, ended}, nil
+			}
+		})
+		time.Sleep(10 * time.Minute) // the lease is long over
+		m.do(t, &fsm.Cancel{Plan: p.ID})
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Error("the step goes on without a lease")
+		}
+	})
+}
+
+// waits is a step that reports nothing and ends with its context.
+type waits struct {
+	slow
+
+	ended chan struct{}
+}
+
+func (s waits) Do(ctx context.Context) error {
+	<-ctx.Done()
+	close(s.ended)
+	return ctx.Err()
 }

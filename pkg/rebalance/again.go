@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
 	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
@@ -56,11 +57,18 @@ func (p *Planner) Stale(ctx context.Context, made plan.Plan) (string, error) {
 	return "", nil
 }
 
-// Again plans what is left of a plan: the changes of its steps that are not verified, and balance. nil: there is nothing to do.
-func (p *Planner) Again(ctx context.Context, made plan.Plan, from, backfills int) (*plan.Plan, json.RawMessage, error) {
+// Again plans what is left of a plan: the changes of its steps that are not verified, and balance. A change of the CRUSH map that was begun
+// is ended first, as nothing moves while it is. nil: there is nothing to do.
+func (p *Planner) Again(ctx context.Context, made plan.Plan, records []executor.Record, backfills int) (*plan.Plan, json.RawMessage, error) {
 	cluster, err := p.Cluster()
 	if err != nil {
 		return nil, nil, err
+	}
+	from, begun := executor.Reached(records)
+	if begun {
+		if err := finish(ctx, cluster, made.Steps[from]); err != nil {
+			return nil, nil, err
+		}
 	}
 	o := Options{Prefer: placement.PreferBytes, Waves: placement.WaveOptions{Backfills: backfills}}
 	for _, step := range made.Steps[from:] {

@@ -186,8 +186,10 @@ func (f *fakeCeph) Mgr(_ context.Context, cmd map[string]any, _ []byte) ([]byte,
 	case "pg stat":
 		state, misplaced := "active+clean", 0
 		if f.busy > 0 {
-			f.busy--
-			state, misplaced = "active+remapped+backfilling", f.busy
+			if !f.flags[holding] {
+				f.busy--
+			}
+			state, misplaced = "active+remapped+backfilling", f.busy+1
 		}
 		return json.Marshal(map[string]any{"pg_summary": map[string]any{
 			"num_pg_by_state":   []map[string]any{{"name": state, "num": fakePGs}},

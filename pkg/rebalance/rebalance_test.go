@@ -1,6 +1,7 @@
 package rebalance
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -74,8 +75,10 @@ func free() Throttle { return Throttle{} }
 
 func run(t *testing.T, f *fakeCeph, p plan.Plan, j *journal, bounds func() Throttle) error {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*24*time.Hour)
+	defer cancel()
 	e := executor.Executor{Registry: Steps(f, bounds), Now: time.Now}
-	return e.Run(t.Context(), p, j)
+	return e.Run(ctx, p, j)
 }
 
 // reached fails unless the cluster is in the state that a plan leads to.
@@ -146,7 +149,7 @@ func TestAPlanGoesOnFromWhereverItWasEnded(t *testing.T) {
 		for n := 1; ; n++ {
 			f, j, asked := newFake(t), &journal{}, 0
 			f.fail = func(prefix string) error {
-				if !strings.HasPrefix(prefix, "osd pg-upmap") && !strings.HasPrefix(prefix, "osd set") && prefix != "osd unset" {
+				if !changes(prefix) {
 					return nil
 				}
 				if asked++; asked == n {
@@ -325,16 +328,11 @@ func TestAPlanIsMadeAnewForWhatIsLeft(t *testing.T) {
 		if err := run(t, f, p, j, free); !errors.Is(err, stop) {
 			t.Fatal(err)
 		}
-		f.weight[2] = 0                   // it failed, and its data was made anew elsewhere
-		for pg, pairs := range f.upmaps { // monitors cancel what leads to it
-			if slices.ContainsFunc(pairs, func(p osdmap.Pair) bool { return p.To == 2 }) {
-				delete(f.upmaps, pg)
-			}
-		}
+		f.outOSD(2)
 		if why, err := planner(f).Stale(t.Context(), p); !strings.Contains(why, "osd.2") || err != nil {
 			t.Fatalf("%q, %v", why, err)
 		}
-		next, state, err := planner(f).Again(t.Context(), p, 2, 2)
+		next, state, err := planner(f).Again(t.Context(), p, j.Records(), 2)
 		if err != nil || next == nil {
 			t.Fatalf("%v, %v", next, err)
 		}
@@ -353,5 +351,142 @@ func TestAPlanIsMadeAnewForWhatIsLeft(t *testing.T) {
 		if w := weightOf(f.crush, 6); w != 2*crush.One {
 			t.Errorf("osd.6 weighs %d", w)
 		}
+	})
+}
+
+// outOSD is an OSD that failed, and whose data was made anew elsewhere; monitors cancel upmaps that lead to it.
+func (f *fakeCeph) outOSD(osd int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.weight[osd] = 0
+	for pg, pairs := range f.upmaps {
+		if slices.ContainsFunc(pairs, func(p osdmap.Pair) bool { return p.To == crush.ItemID(osd) }) {
+			delete(f.upmaps, pg)
+		}
+	}
+}
+
+// changes reports whether a command changes the CRUSH map, upmaps or flags.
+func changes(prefix string) bool {
+	return strings.HasPrefix(prefix, "osd pg-upmap") || strings.HasPrefix(prefix, "osd set") || prefix == "osd unset"
+}
+
+// TestMovementIsLetGoWherePlansAreMadeAnew ends a plan at each of its commands in turn, and plans what is left anew as an OSD is out.
+func TestMovementIsLetGoWherePlansAreMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := planned(t, newFake(t), adding())
+		for n := 1; ; n++ {
+			f, j, asked := newFake(t), &journal{}, 0
+			ctx, cancel := context.WithCancel(t.Context())
+			f.fail = func(prefix string) error {
+				if changes(prefix) {
+					asked++
+				}
+				if asked >= n {
+					cancel()
+					return ctx.Err()
+				}
+				return nil
+			}
+			e := executor.Executor{Registry: Steps(f, free), Now: time.Now}
+			err := e.Run(ctx, p, j)
+			cancel()
+			if f.fail = nil; err == nil {
+				break
+			}
+			f.outOSD(2)
+			next, _, err := planner(f).Again(t.Context(), p, j.Records(), 2)
+			if err != nil {
+				t.Fatalf("ended at command %d: %v", n, err)
+			}
+			if len(f.flags) > 0 {
+				t.Fatalf("ended at command %d: %v is left", n, f.flags)
+			}
+			if next == nil {
+				continue
+			}
+			if err := run(t, f, *next, &journal{}, free); err != nil {
+				t.Fatalf("ended at command %d: %v", n, err)
+			}
+			reached(t, f, *next)
+		}
+	})
+}
+
+func TestAChangeThatFailsLetsMovementGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		p := planned(t, f, adding())
+		f.fail = func(prefix string) error {
+			if prefix == "osd setcrushmap" {
+				return fault.New(fault.Denied, "no")
+			}
+			return nil
+		}
+		if err := run(t, f, p, &journal{}, free); !errors.Is(err, fault.Denied) || len(f.flags) > 0 {
+			t.Errorf("the map is the one before: %v, flags %v", err, f.flags)
+		}
+		f.fail = func(prefix string) error {
+			if prefix == "osd pg-upmap-items" {
+				return fault.New(fault.Denied, "no")
+			}
+			return nil
+		}
+		if err := run(t, f, p, &journal{}, free); !errors.Is(err, fault.Denied) || !strings.Contains(err.Error(), "norebalance is set") {
+			t.Errorf("the map is another: %v, flags %v", err, f.flags)
+		}
+	})
+}
+
+func TestAWaveSaysThatNothingMayMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		p := planned(t, f, &coordinatorv1.PlanRebalanceRequest{})
+		f.flags[holding] = true
+		if err := run(t, f, p, &journal{}, free); !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "norebalance") || f.count("osd pg-upmap-items") > 0 {
+			t.Errorf("before it: %v", err)
+		}
+		delete(f.flags, holding)
+		f.fail = func(prefix string) error {
+			if prefix == "osd pg-upmap-items" {
+				f.flags[holding] = true
+			}
+			return nil
+		}
+		if err := run(t, f, p, &journal{}, free); !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "norebalance") {
+			t.Errorf("in it: %v", err)
+		}
+		f.fail = nil
+		delete(f.flags, holding)
+		if err := run(t, f, p, &journal{}, free); err != nil {
+			t.Fatal(err)
+		}
+		reached(t, f, p)
+	})
+}
+
+// TestALeaderThatStoodStillPutsNothingBack lets another leader end the change, and the next wave, while the first one sets upmaps.
+func TestALeaderThatStoodStillPutsNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		p := planned(t, f, adding())
+		n := 0
+		f.fail = func(prefix string) error {
+			if n++; prefix == "osd pg-upmap-items" {
+				f.fail = nil
+				f.mu.Unlock()
+				defer f.mu.Lock()
+				time.Sleep(time.Minute)
+				if err := run(t, f, p, &journal{}, free); err != nil {
+					t.Error(err)
+				}
+				return fault.New(fault.Unavailable, "an election")
+			}
+			return nil
+		}
+		if err := run(t, f, p, &journal{}, free); !errors.Is(err, fault.Precondition) {
+			t.Errorf("the first leader: %v", err)
+		}
+		reached(t, f, p)
 	})
 }

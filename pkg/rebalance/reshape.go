@@ -73,7 +73,7 @@ type crushNow struct {
 }
 
 func (r *reshape) look(ctx context.Context) (now crushNow, err error) {
-	err = patiently(ctx, func() (err error) {
+	err = r.patiently(ctx, func() (err error) {
 		now, err = lookAtCrush(ctx, r.cluster)
 		return err
 	})
@@ -90,13 +90,15 @@ func lookAtCrush(ctx context.Context, c ceph.Cluster) (crushNow, error) {
 		return now, err
 	}
 	var rest struct {
-		Version int64    `json:"crush_version"`
-		Flags   []string `json:"flags_set"`
+		Version int64 `json:"crush_version"`
 	}
 	if err := json.Unmarshal(dump, &rest); err != nil {
 		return now, fmt.Errorf("read the version of the CRUSH map: %w", err)
 	}
-	now.version, now.held = rest.Version, slices.Contains(rest.Flags, holding)
+	if now.held, err = isHeld(dump); err != nil {
+		return now, err
+	}
+	now.version = rest.Version
 	for pg, pairs := range now.cluster.OSDs.UpmapItems {
 		now.upmaps[pg.String()] = plain(pairs)
 	}
@@ -109,6 +111,17 @@ func lookAtCrush(ctx context.Context, c ceph.Cluster) (crushNow, error) {
 	}
 	now.hash, err = crushHash(now.cluster.Crush)
 	return now, err
+}
+
+// isHeld reports whether a dump of the OSD map has the flag that forbids movement.
+func isHeld(dump []byte) (bool, error) {
+	var rest struct {
+		Flags []string `json:"flags_set"`
+	}
+	if err := json.Unmarshal(dump, &rest); err != nil {
+		return false, fmt.Errorf("read the flags of the OSD map: %w", err)
+	}
+	return slices.Contains(rest.Flags, holding), nil
 }
 
 // missing counts the upmaps that are not as the step leaves them.
@@ -126,18 +139,67 @@ const holding = "norebalance"
 
 // Do replaces the map, sets the upmaps and waits until all PGs are where they belong.
 func (r *reshape) Do(ctx context.Context) error {
+	if err := r.change(ctx); err != nil {
+		return r.after(ctx, err)
+	}
+	return r.settle(ctx)
+}
+
+// change does all that movement is forbidden for.
+func (r *reshape) change(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{r.takeOver, r.hold, r.replace} {
-		if err := patiently(ctx, func() error { return step(ctx) }); err != nil {
+		if err := r.patiently(ctx, func() error { return step(ctx) }); err != nil {
 			return err
 		}
 	}
 	if err := r.keep(ctx); err != nil {
 		return err
 	}
-	if err := patiently(ctx, func() error { return r.letGo(ctx) }); err != nil {
+	return r.patiently(ctx, func() error { return r.letGo(ctx) })
+}
+
+// after lets go where the step has failed and the map is the one before: nobody may come back to it. Where the map is new, movement stays
+// forbidden until upmaps keep data where it is. A run that is to end leaves all that to who goes on, or plans anew.
+func (r *reshape) after(ctx context.Context, failed error) error {
+	if ctx.Err() != nil {
+		return failed
+	}
+	now, err := r.look(ctx)
+	if err == nil && now.held && now.hash == r.Before {
+		err = r.patiently(ctx, func() error { return r.letGo(ctx) })
+		now.held = err != nil
+	}
+	if err == nil && !now.held {
+		return failed
+	}
+	return fmt.Errorf("%w; %s is set and nothing that is only misplaced moves: resume the plan, or `ceph osd unset %s`", failed, holding, holding)
+}
+
+// finish ends what a run of a step has begun, and nobody will go on with: data is kept where it is as far as that can be, and then may move.
+func finish(ctx context.Context, c ceph.Cluster, step plan.Step) error {
+	if step.Kind != KindReshape {
+		return nil
+	}
+	made, err := Steps(c, nil)[KindReshape](step, func(executor.Progress) {})
+	if err != nil {
 		return err
 	}
-	return r.settle(ctx)
+	r := made.(*reshape) //nolint:forcetypeassert // the kind's
+	now, err := r.look(ctx)
+	if err != nil || !now.held {
+		return err
+	}
+	if now.hash == r.After {
+		for _, u := range r.Upmaps {
+			if slices.Equal(orEmpty(now.upmaps[u.PG]), u.To) {
+				continue
+			}
+			if err := r.put(ctx, u, func() error { return nil }); err != nil && (isPassing(err) || ctx.Err() != nil) {
+				return err // an OSD that is gone is no reason to hold all others
+			}
+		}
+	}
+	return r.patiently(ctx, func() error { return r.letGo(ctx) })
 }
 
 func (r *reshape) hold(ctx context.Context) error {
@@ -187,13 +249,28 @@ func (r *reshape) keep(ctx context.Context) error {
 	if now.hash != r.After {
 		return fault.New(fault.Precondition, "the CRUSH map is not the one that was just written: plan again")
 	}
+	r.looked = r.now()
 	for _, u := range r.Upmaps {
-		if slices.Equal(orEmpty(now.upmaps[u.PG]), u.To) {
+		was := orEmpty(now.upmaps[u.PG])
+		if slices.Equal(was, u.To) {
 			continue
 		}
-		if err := r.put(ctx, u); err != nil {
+		if err := r.put(ctx, u, func() error { return r.unchanged(ctx, u, was) }); err != nil {
 			return err
 		}
+		r.again()
+	}
+	return nil
+}
+
+// unchanged refuses where somebody else has gone on since the map was replaced: all is held then until the upmaps are set.
+func (r *reshape) unchanged(ctx context.Context, u Upmap, was [][2]int32) error {
+	now, err := lookAtCrush(ctx, r.cluster)
+	if err != nil {
+		return err
+	}
+	if is := orEmpty(now.upmaps[u.PG]); now.hash != r.After || !now.held || !slices.Equal(is, was) && !slices.Equal(is, u.To) {
+		return fault.New(fault.Precondition, "while upmaps were set, somebody else changed the CRUSH map, %s or the upmap of PG %s: plan again", holding, u.PG)
 	}
 	return nil
 }

@@ -55,10 +55,13 @@ type wave struct {
 
 	most  int64     // misplaced objects, of all looks
 	since time.Time // when Do began
+	told  executor.Progress
+	// looked is when the upmaps were found as they should be.
+	looked time.Time
 }
 
 func newWave(c ceph.Cluster, bytes storage.Bytes, report func(executor.Progress), bounds func() Throttle, now func() time.Time) *wave {
-	w := &wave{cluster: c, bytes: bytes, report: report, now: now, since: now()}
+	w := &wave{cluster: c, bytes: bytes, report: report, now: now, since: now(), told: executor.Progress{Total: bytes}}
 	w.gate = &gate{cluster: c, bounds: bounds, now: now, waits: w.tell, moving: map[int32]int{}}
 	return w
 }
@@ -69,6 +72,9 @@ var _ executor.Step = (*wave)(nil)
 func (w *wave) Check(ctx context.Context) (executor.State, error) {
 	set, err := w.set(ctx)
 	if err != nil {
+		return executor.Todo, err
+	}
+	if err := w.free(ctx); err != nil {
 		return executor.Todo, err
 	}
 	if set == 0 {
@@ -84,7 +90,7 @@ func (w *wave) Check(ctx context.Context) (executor.State, error) {
 // set counts the upmaps that are as the plan wants them.
 func (w *wave) set(ctx context.Context) (int, error) {
 	var all map[string][][2]int32
-	err := patiently(ctx, func() (err error) {
+	err := w.patiently(ctx, func() (err error) {
 		all, err = upmaps(ctx, w.cluster)
 		return err
 	})
@@ -105,12 +111,12 @@ func (w *wave) set(ctx context.Context) (int, error) {
 
 // Do sets the upmaps and waits until all PGs are where they belong.
 func (w *wave) Do(ctx context.Context) error {
-	if err := patiently(ctx, func() error { return w.takeOver(ctx) }); err != nil {
+	if err := w.patiently(ctx, func() error { return w.takeOver(ctx) }); err != nil {
 		return err
 	}
 	w.since = w.now()
 	all, err := upmaps(ctx, w.cluster)
-	looked := w.now()
+	w.looked = w.now()
 	for _, u := range w.Upmaps {
 		if err == nil && slices.Equal(orEmpty(all[u.PG]), u.To) {
 			continue
@@ -118,22 +124,33 @@ func (w *wave) Do(ctx context.Context) error {
 		if err := w.gate.pass(ctx, u.Bytes, touched(u)); err != nil {
 			return err
 		}
-		if w.now().Sub(looked) > fresh { // this process may have stood still, and another leader gone on
-			if _, err := w.set(ctx); err != nil {
-				return err
-			}
-			looked = w.now()
-		}
-		if err := w.put(ctx, u); err != nil {
+		if err := w.put(ctx, u, func() error { return w.unchanged(ctx) }); err != nil {
 			return err
 		}
+		w.again()
 	}
 	return w.settle(ctx)
 }
 
-// put gives a PG its upmap.
-func (w *wave) put(ctx context.Context, u Upmap) error {
-	err := patiently(ctx, func() error {
+// again reports what was reported last: who hears nothing for long takes the step for one that is not at work.
+func (w *wave) again() { w.report(w.told) }
+
+// unchanged refuses where somebody else has gone on.
+func (w *wave) unchanged(ctx context.Context) error {
+	_, err := w.set(ctx)
+	return err
+}
+
+// put gives a PG its upmap. unchanged is asked before if the last look is not fresh: this process may have stood still, and another leader
+// gone on.
+func (w *wave) put(ctx context.Context, u Upmap, unchanged func() error) error {
+	err := w.patiently(ctx, func() error {
+		if w.now().Sub(w.looked) > fresh {
+			if err := unchanged(); err != nil {
+				return err
+			}
+			w.looked = w.now()
+		}
 		_, err := w.cluster.Mon(ctx, command(u), nil)
 		return err
 	})
@@ -161,13 +178,16 @@ const fresh = time.Second
 const patience = 2 * time.Minute
 
 // patiently tries again what a monitor election, or a manager that is replaced, may have kept from working.
-func patiently(ctx context.Context, try func() error) error {
+func (w *wave) patiently(ctx context.Context, try func() error) error {
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var last error
 	err := poll.Until(limited, lookEvery, func() (bool, error) {
 		if last = try(); last != nil && !isPassing(last) {
 			return false, last
+		}
+		if last != nil {
+			w.again()
 		}
 		return last == nil, nil
 	})
@@ -204,11 +224,16 @@ const calm = 3
 
 // settle waits until nothing moves any more, and reports how far it is.
 func (w *wave) settle(ctx context.Context) error {
-	still := 0
+	still, asked := 0, w.now()
 	return poll.Until(ctx, lookEvery, func() (bool, error) {
 		now, err := look(ctx, w.cluster)
+		if err == nil && !now.Settled && w.now().Sub(asked) >= freeEvery {
+			asked = w.now()
+			err = w.free(ctx)
+		}
 		if err != nil {
 			if ctx.Err() == nil && isPassing(err) {
+				w.again()
 				return false, nil
 			}
 			return false, err
@@ -221,6 +246,25 @@ func (w *wave) settle(ctx context.Context) error {
 	})
 }
 
+// freeEvery is how often it is looked whether data may move, while it is waited for: in a large cluster the answer has megabytes.
+const freeEvery = 10 * time.Second
+
+// free refuses where data that is only misplaced may not move.
+func (w *wave) free(ctx context.Context) error {
+	var dump []byte
+	err := w.patiently(ctx, func() (err error) {
+		dump, err = w.cluster.Mon(ctx, map[string]any{"prefix": "osd dump"}, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if held, err := isHeld(dump); err != nil || !held {
+		return err
+	}
+	return fault.New(fault.Precondition, "%s is set, and nothing that is only misplaced moves: `ceph osd unset %s` where nobody needs it any more, then resume the plan", holding, holding)
+}
+
 // tell reports the part of the wave's bytes that the misplaced objects which are gone stand for.
 func (w *wave) tell(now pgs) {
 	p := executor.Progress{Total: w.bytes}
@@ -230,7 +274,8 @@ func (w *wave) tell(now pgs) {
 	if took := w.now().Sub(w.since).Seconds(); took > 0 {
 		p.Rate = storage.Bytes(float64(p.Done) / took)
 	}
-	w.report(p)
+	w.told = p
+	w.again()
 }
 
 // Verify finds all upmaps set; Do has waited until the PGs were settled.

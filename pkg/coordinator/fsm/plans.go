@@ -187,7 +187,8 @@ func (b *PausePlan) apply(s *State, c Command) (any, error) {
 	if !e.Held() || e.Phase == Cancelled {
 		return nil, fault.New(fault.Precondition, "plan %s is %s: there is nothing to pause", b.Plan, e.Phase)
 	}
-	if e.Pause == nil || e.Pause.By == Coordinator && c.Who != Coordinator { // a person's pause stays until a person lifts it
+	own := e.Pause != nil && e.Pause.By == Coordinator
+	if e.Pause == nil || own && (c.Who != Coordinator || c.Version >= 2 && e.Pause.Why != b.Why) { // a person's pause stays until a person lifts it
 		e.Pause = &Pause{By: c.Who, Why: b.Why, At: c.At}
 		s.note(c, string(b.Plan), "paused: %s", b.Why)
 	}
