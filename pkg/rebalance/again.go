@@ -13,12 +13,11 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
-	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 )
 
-// Stale says what of the OSDs and pools that a plan was made for is not so any more: an OSD that was marked out, a pool with other PGs. What
-// has come since does not matter, and upmaps are looked at by each wave.
+// Stale says what of the OSDs and pools that a plan was made for is not so any more: an OSD that was marked out, a pool with other PGs, a
+// CRUSH map that somebody else changed. What has come since does not matter, and upmaps are looked at by each wave.
 func (p *Planner) Stale(ctx context.Context, made plan.Plan) (string, error) {
 	if made.Subject != Subject {
 		return "", nil
@@ -31,15 +30,11 @@ func (p *Planner) Stale(ctx context.Context, made plan.Plan) (string, error) {
 	if err := json.Unmarshal(made.State, &was); err != nil {
 		return "", fault.New(fault.Invalid, "read the state of plan %s: %w", made.ID, err)
 	}
-	dump, err := cluster.Mon(ctx, map[string]any{"prefix": "osd dump"}, nil)
+	now, err := lookAtCrush(ctx, cluster)
 	if err != nil {
 		return "", err
 	}
-	m, err := osdmap.Parse(dump)
-	if err != nil {
-		return "", err
-	}
-	osds, pools := namesOf(m)
+	osds, pools := namesOf(now.cluster.OSDs)
 	for _, each := range []struct {
 		what    string
 		was, is map[string]string
@@ -54,7 +49,29 @@ func (p *Planner) Stale(ctx context.Context, made plan.Plan) (string, error) {
 			}
 		}
 	}
-	return "", nil
+	known, err := foreseen(made, now)
+	if err == nil && !known {
+		return "the CRUSH map is none that the plan knows", nil
+	}
+	return "", err
+}
+
+// foreseen reports whether the CRUSH map is one of those that a plan's steps are for.
+func foreseen(made plan.Plan, now crushNow) (bool, error) {
+	for _, step := range made.Steps {
+		var of struct {
+			Places string `json:"places"`
+			Before string `json:"crush_before"`
+			After  string `json:"crush_after"`
+		}
+		if err := json.Unmarshal(step.Args, &of); err != nil {
+			return false, fault.New(fault.Invalid, "read step of plan %s: %w", made.ID, err)
+		}
+		if of.Places == now.places || of.Before == now.hash || of.After == now.hash {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // Again plans what is left of a plan: the changes of its steps that are not verified, and balance. A change of the CRUSH map that was begun
@@ -70,14 +87,14 @@ func (p *Planner) Again(ctx context.Context, made plan.Plan, records []executor.
 			return nil, nil, err
 		}
 	}
-	o := Options{Prefer: placement.PreferBytes, Waves: placement.WaveOptions{Backfills: backfills}}
-	for _, step := range made.Steps[from:] {
-		if step.Kind != KindReshape {
-			continue
-		}
-		var r Reshape
+	var o Options
+	for i, step := range made.Steps[from:] {
+		var r Reshape // or a wave, which has no edits
 		if err := json.Unmarshal(step.Args, &r); err != nil {
 			return nil, nil, fault.New(fault.Invalid, "read step of plan %s: %w", made.ID, err)
+		}
+		if i == 0 {
+			o = r.How.options(backfills)
 		}
 		o.Edits = append(o.Edits, r.Edits...)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/crush"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -86,6 +87,43 @@ func crushHash(m *crush.Map) (string, error) {
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:]), nil
+}
+
+// placesHash names what of a CRUSH map decides where rules place data: what has weight, how it is chosen, and the tunables. Rules, names and
+// OSDs without weight come and go without moving any.
+func placesHash(m *crush.Map) (string, error) {
+	type bucket struct {
+		ID, Type  int
+		Algorithm crush.Algorithm
+		Items     []crush.ItemID
+		Weights   []crush.Weight
+	}
+	var all struct {
+		Tunables   crush.Tunables
+		Buckets    []bucket
+		ChooseArgs []crush.ChooseArgs
+	}
+	data, err := m.Binary()
+	if err != nil {
+		return "", fmt.Errorf("encode CRUSH map: %w", err)
+	}
+	if m, err = crush.Parse(data); err != nil { // as the monitors give it back
+		return "", err
+	}
+	all.Tunables, all.ChooseArgs = m.Tunables, m.ChooseArgs
+	for _, b := range m.Buckets {
+		if b == nil || b.Weight == 0 {
+			continue
+		}
+		of := bucket{ID: int(b.ID), Type: b.Type, Algorithm: b.Algorithm}
+		for i, w := range b.Weights {
+			if w > 0 {
+				of.Items, of.Weights = append(of.Items, b.Items[i]), append(of.Weights, w)
+			}
+		}
+		all.Buckets = append(all.Buckets, of)
+	}
+	return plan.Hash(all)
 }
 
 // editsOf says what changes of OSDs and hosts mean for a cluster as it is.

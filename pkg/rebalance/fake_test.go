@@ -84,7 +84,11 @@ type fakeCeph struct {
 	upmaps   map[string][]osdmap.Pair
 	flags    map[string]bool
 	balancer bool
-	busy     int // looks until all PGs are settled
+	busy     int           // looks until all PGs are settled
+	late     int           // looks until the manager knows of that
+	slow     int           // looks that moving takes
+	moving   map[int32]int // PGs by OSD since all were settled
+	crowd    int           // the most of those
 	degraded int64
 	lacking  float64
 	checks   map[string]any
@@ -105,7 +109,7 @@ func newFake(t *testing.T) *fakeCeph {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fakeCeph{crush: m, version: 7, weight: map[int]float64{}, upmaps: map[string][]osdmap.Pair{}, flags: map[string]bool{}, balancer: true, status: "HEALTH_OK", checks: map[string]any{}}
+	f := &fakeCeph{crush: m, version: 7, weight: map[int]float64{}, upmaps: map[string][]osdmap.Pair{}, flags: map[string]bool{}, slow: 2, moving: map[int32]int{}, balancer: true, status: "HEALTH_OK", checks: map[string]any{}}
 	for osd := range 8 {
 		f.weight[osd] = 1
 	}
@@ -154,16 +158,27 @@ func (f *fakeCeph) Mon(_ context.Context, cmd map[string]any, input []byte) ([]b
 		for i := 0; i < len(ids); i += 2 {
 			pairs = append(pairs, osdmap.Pair{From: crush.ItemID(ids[i]), To: crush.ItemID(ids[i+1])})
 		}
-		f.upmaps[cmd["pgid"].(string)], f.busy = pairs, 2
+		f.move(cmd["pgid"].(string), pairs)
 	case "osd rm-pg-upmap-items":
-		delete(f.upmaps, cmd["pgid"].(string))
-		f.busy = 2
+		f.move(cmd["pgid"].(string), nil)
 	case "health":
 		return json.Marshal(map[string]any{"status": f.status, "checks": f.checks})
 	default:
 		return nil, fault.New(fault.Unsupported, "the fake knows no %q", prefix)
 	}
 	return nil, nil
+}
+
+// move gives a PG an upmap, and lets it move.
+func (f *fakeCeph) move(pg string, pairs []osdmap.Pair) {
+	for _, osd := range touched(Upmap{From: plain(f.upmaps[pg]), To: plain(pairs)}) {
+		f.moving[osd]++
+		f.crowd = max(f.crowd, f.moving[osd])
+	}
+	if f.upmaps[pg] = pairs; len(pairs) == 0 {
+		delete(f.upmaps, pg)
+	}
+	f.busy, f.late = f.slow, 1
 }
 
 func (f *fakeCeph) Mgr(_ context.Context, cmd map[string]any, _ []byte) ([]byte, error) {
@@ -185,9 +200,14 @@ func (f *fakeCeph) Mgr(_ context.Context, cmd map[string]any, _ []byte) ([]byte,
 		return json.Marshal(map[string]any{"pg_map": map[string]any{"pg_stats": pgs, "osd_stats": osds}})
 	case "pg stat":
 		state, misplaced := "active+clean", 0
-		if f.busy > 0 {
+		if f.late > 0 {
+			f.late--
+		} else if f.busy > 0 {
 			if !f.flags[holding] {
 				f.busy--
+			}
+			if f.busy == 0 {
+				clear(f.moving)
 			}
 			state, misplaced = "active+remapped+backfilling", f.busy+1
 		}

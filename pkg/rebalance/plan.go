@@ -1,6 +1,7 @@
 package rebalance
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,22 @@ const KindWave plan.Kind = "upmap-wave"
 type Wave struct {
 	Upmaps []Upmap `json:"upmaps"`
 	Moves  int64   `json:"moves"` // of shards
+	// Places names what of the CRUSH map places data (placesHash); "" for a change of the map, which knows the whole of it.
+	Places string `json:"places,omitempty"`
+	How    How    `json:"how"`
+}
+
+// How is what somebody wanted of a plan. What is left of it is planned so, too.
+type How struct {
+	Prefer placement.Prefer `json:"prefer,omitempty"`
+	// Backfills and Bytes bound a wave; 0: nobody said so.
+	Backfills int   `json:"wave_backfills,omitempty"`
+	Bytes     int64 `json:"wave_bytes,omitempty"`
+}
+
+// options are those of a plan that is made so. backfills bounds waves where nobody said otherwise.
+func (h How) options(backfills int) Options {
+	return Options{How: h, Waves: placement.WaveOptions{Backfills: cmp.Or(h.Backfills, backfills), Bytes: h.Bytes}}
 }
 
 // Upmap is a PG's pg_upmap_items before and after; none is an empty list.
@@ -32,12 +49,11 @@ type Upmap struct {
 
 // Options say how a cluster is to be changed and balanced.
 type Options struct {
-	Prefer placement.Prefer
-	Waves  placement.WaveOptions
+	How
+
+	Waves placement.WaveOptions
 	// Edits are changes of the CRUSH map: what gives space first.
 	Edits []Edit
-	// Rate is what the cluster moves in a second, for the forecast; 0: 100 MiB.
-	Rate storage.Bytes
 }
 
 // usualRate is the rate that forecasts are made with before anything was measured.
@@ -53,7 +69,7 @@ func Plan(now placement.Cluster, state State, o Options) (plan.Plan, error) {
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	change, err := placement.PlanChange(path.Before, path.After, o.Prefer)
+	change, err := placement.PlanChange(path.Before, path.After, cmp.Or(o.Prefer, placement.PreferBytes))
 	if err != nil {
 		return plan.Plan{}, err
 	}
@@ -65,6 +81,9 @@ func Plan(now placement.Cluster, state State, o Options) (plan.Plan, error) {
 		return plan.Plan{}, fault.New(fault.Precondition, "this cannot be done to its end: %s (%s): add space first, or remove less", words(waves.LeftOut), words(waves.Why))
 	}
 	m := &maker{now: now, options: o, state: state, waves: waves}
+	if m.places, err = placesHash(now.Crush); err != nil {
+		return plan.Plan{}, err
+	}
 	return m.plan(change)
 }
 
@@ -72,7 +91,8 @@ func Plan(now placement.Cluster, state State, o Options) (plan.Plan, error) {
 type maker struct {
 	now     placement.Cluster
 	options Options
-	state   State // after the steps that are made
+	state   State  // after the steps that are made
+	places  string // of the CRUSH map then
 	waves   *placement.Waves
 	steps   []plan.Step
 }
@@ -112,15 +132,16 @@ func scaled(raw int64, part float64) storage.Bytes { return storage.Bytes(float6
 // step adds what a step of the waves does, if that is anything.
 func (m *maker) step(i int) error {
 	s := m.waves.Steps[i]
-	w := Wave{Moves: s.Moves, Upmaps: m.upmaps(s)}
+	w := Wave{Moves: s.Moves, Upmaps: m.upmaps(s), Places: m.places, How: m.options.How}
 	bytes := storage.Bytes(s.Bytes)
 	step := plan.Step{
 		Kind: KindWave, What: fmt.Sprintf("wave %d of %d: %d PGs get other OSDs, %s move", i+1, len(m.waves.Steps), len(w.Upmaps), bytes), Executor: "coordinator",
-		Requires: []string{"their upmaps are as they were planned from"}, Sync: bytes, Passes: 1, Redundancy: 1, Forecast: m.seconds(bytes),
+		Requires: []string{"their upmaps are as they were planned from"}, Sync: bytes, Passes: 1, Redundancy: 1, Forecast: int64((bytes + usualRate - 1) / usualRate),
 	}
 	args := any(w)
 	switch {
 	case len(s.Change) > 0:
+		w.Places = ""
 		r := Reshape{Wave: w, Before: m.state.CRUSH}
 		first, last := split(m.now, m.options.Edits)
 		if r.Edits = first; s.Kind == placement.Finish {
@@ -128,6 +149,9 @@ func (m *maker) step(i int) error {
 		}
 		var err error
 		if r.After, err = crushHash(s.After.Crush); err != nil {
+			return err
+		}
+		if m.places, err = placesHash(s.After.Crush); err != nil {
 			return err
 		}
 		m.state.CRUSH = r.After
@@ -162,14 +186,6 @@ func (m *maker) upmaps(s placement.Step) (list []Upmap) {
 		}
 	}
 	return list
-}
-
-func (m *maker) seconds(bytes storage.Bytes) int64 {
-	rate := m.options.Rate
-	if rate == 0 {
-		rate = usualRate
-	}
-	return int64((bytes + rate - 1) / rate)
 }
 
 func orEmpty(pairs [][2]int32) [][2]int32 {

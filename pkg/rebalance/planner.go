@@ -24,10 +24,11 @@ func (p *Planner) Connected(c ceph.Cluster) { p.cluster.Store(&c) }
 
 // Rebalance returns a plan for a request, with the state that it was made from. backfills is the most that a wave moves to or from an OSD.
 func (p *Planner) Rebalance(ctx context.Context, r *coordinatorv1.PlanRebalanceRequest, backfills int) (plan.Plan, json.RawMessage, error) {
-	o := Options{Prefer: placement.PreferBytes, Waves: placement.WaveOptions{Backfills: backfills, Bytes: int64(r.GetWaveBytes())}}
+	how := How{Backfills: int(r.GetWaveBackfills()), Bytes: int64(r.GetWaveBytes())}
 	if r.GetPreferPairs() {
-		o.Prefer = placement.PreferPairs
+		how.Prefer = placement.PreferPairs
 	}
+	o := how.options(backfills)
 	cluster, err := p.Cluster()
 	if err != nil {
 		return plan.Plan{}, nil, err

@@ -68,13 +68,14 @@ type crushNow struct {
 	cluster placement.Cluster
 	version int64
 	hash    string
+	places  string // see placesHash
 	upmaps  map[string][][2]int32
 	held    bool // norebalance is set
 }
 
-func (r *reshape) look(ctx context.Context) (now crushNow, err error) {
-	err = r.patiently(ctx, func() (err error) {
-		now, err = lookAtCrush(ctx, r.cluster)
+func (w *wave) look(ctx context.Context) (now crushNow, err error) {
+	err = w.patiently(ctx, func() (err error) {
+		now, err = lookAtCrush(ctx, w.cluster)
 		return err
 	})
 	return now, err
@@ -109,7 +110,10 @@ func lookAtCrush(ctx context.Context, c ceph.Cluster) (crushNow, error) {
 	if now.cluster.Crush, err = crush.Parse(binary); err != nil {
 		return now, err
 	}
-	now.hash, err = crushHash(now.cluster.Crush)
+	if now.hash, err = crushHash(now.cluster.Crush); err != nil {
+		return now, err
+	}
+	now.places, err = placesHash(now.cluster.Crush)
 	return now, err
 }
 

@@ -20,22 +20,24 @@ type Throttle struct {
 	Degraded float64
 }
 
-// gate lets PGs move one after the other. What moves already is not slowed down: Ceph moves a PG whole.
+// gate lets PGs move one after the other, and none while there is trouble. What moves already is not slowed down: Ceph moves a PG whole.
 type gate struct {
-	cluster ceph.Cluster
-	bounds  func() Throttle
-	now     func() time.Time
-	waits   func(pgs) // hears of the cluster while it waits
+	wave   *wave
+	bounds func() Throttle
 
 	free   time.Time     // when what was let move has had its time
-	moving map[int32]int // PGs by OSD since all were settled
+	moving map[int32]int // PGs by OSD since all had come to rest
+	looked time.Time     // at the cluster
+	well   bool          // it was, then
 }
 
 // pass returns when a PG may move between OSDs.
-func (g *gate) pass(ctx context.Context, bytes storage.Bytes, osds []int32) error {
+func (g *gate) pass(ctx context.Context, u Upmap) error {
+	osds := touched(u)
 	err := poll.Until(ctx, lookEvery, func() (bool, error) {
 		open, err := g.open(ctx, osds)
 		if err != nil && isPassing(err) && ctx.Err() == nil {
+			g.wave.again()
 			return false, nil
 		}
 		return open, err
@@ -43,48 +45,60 @@ func (g *gate) pass(ctx context.Context, bytes storage.Bytes, osds []int32) erro
 	if err != nil {
 		return err
 	}
-	for _, osd := range osds {
-		g.moving[osd]++
-	}
+	g.take(u)
 	if rate := g.bounds().Bytes; rate > 0 {
-		from := g.now()
+		from := g.wave.now()
 		if g.free.After(from) {
 			from = g.free
 		}
-		g.free = from.Add(time.Duration(float64(bytes) / float64(rate) * float64(time.Second)))
+		g.free = from.Add(time.Duration(float64(u.Bytes) / float64(rate) * float64(time.Second)))
 	}
 	return nil
+}
+
+// take counts a PG as on the move.
+func (g *gate) take(u Upmap) {
+	for _, osd := range touched(u) {
+		g.moving[osd]++
+	}
 }
 
 // open reports whether one more PG may move now.
 func (g *gate) open(ctx context.Context, osds []int32) (bool, error) {
 	bounds := g.bounds()
-	if bounds == (Throttle{Degraded: bounds.Degraded}) {
-		return true, nil
+	if g.looked.IsZero() || g.wave.now().Sub(g.looked) >= lookEvery {
+		if err := g.look(ctx, bounds); err != nil {
+			return false, err
+		}
 	}
-	now, err := look(ctx, g.cluster)
+	return g.well && g.spent(bounds) && !g.crowded(bounds, osds), nil
+}
+
+// look asks how the cluster is.
+func (g *gate) look(ctx context.Context, bounds Throttle) error {
+	now, err := look(ctx, g.wave.cluster)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if now.Settled {
+	if g.wave.tell(now) {
 		clear(g.moving)
 	}
-	if !g.spent(bounds) || g.crowded(bounds, osds) {
-		g.waits(now)
-		return false, nil
+	why, err := trouble(ctx, g.wave.cluster, now, bounds.Degraded)
+	if err != nil {
+		return err
 	}
-	if bounds.Latency == 0 {
-		return true, nil
+	var took time.Duration
+	if bounds.Latency > 0 {
+		if took, err = commitLatency(ctx, g.wave.cluster); err != nil {
+			return err
+		}
 	}
-	took, err := commitLatency(ctx, g.cluster)
-	if err == nil && took > bounds.Latency {
-		g.waits(now)
-	}
-	return took <= bounds.Latency, err
+	g.well, g.looked = why == "" && took <= bounds.Latency, g.wave.now()
+	return nil
 }
 
 // spent reports whether what was let move has had its time.
-func (g *gate) spent(bounds Throttle) bool { return bounds.Bytes == 0 || !g.now().Before(g.free) }
+func (g *gate) spent(bounds Throttle) bool { return bounds.Bytes == 0 || !g.wave.now().Before(g.free) }
 
 // crowded reports whether one of the OSDs has as many PGs on the move as it may.
 func (g *gate) crowded(bounds Throttle, osds []int32) bool {

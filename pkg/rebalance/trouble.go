@@ -22,6 +22,15 @@ var full = []string{"OSD_NEARFULL", "OSD_BACKFILLFULL", "OSD_FULL", "POOL_NEARFU
 // Trouble is why no further wave may begin, "" for nothing: the cluster's health is an error, an OSD is nearly full, or more than a part of
 // the copies are missing, from 0 to 1. What a wave itself moves is misplaced, not missing.
 func Trouble(ctx context.Context, c ceph.Cluster, degraded float64) (string, error) {
+	now, err := look(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	return trouble(ctx, c, now, degraded)
+}
+
+// trouble is that of a cluster whose PGs are so.
+func trouble(ctx context.Context, c ceph.Cluster, now pgs, degraded float64) (string, error) {
 	data, err := c.Mon(ctx, map[string]any{"prefix": "health"}, nil)
 	if err != nil {
 		return "", err
@@ -41,10 +50,6 @@ func Trouble(ctx context.Context, c ceph.Cluster, degraded float64) (string, err
 		if slices.Contains(full, name) {
 			return name, nil
 		}
-	}
-	now, err := look(ctx, c)
-	if err != nil {
-		return "", err
 	}
 	if now.Degraded > 0 && now.Lacking > degraded {
 		return fmt.Sprintf("%d objects lack copies", now.Degraded), nil

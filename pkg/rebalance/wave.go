@@ -53,16 +53,19 @@ type wave struct {
 	now     func() time.Time
 	gate    *gate
 
-	most  int64     // misplaced objects, of all looks
-	since time.Time // when Do began
-	told  executor.Progress
-	// looked is when the upmaps were found as they should be.
-	looked time.Time
+	since  time.Time // when Do began
+	looked time.Time // when the upmaps were found as they should be
+	told   executor.Progress
+
+	// sent is what upmaps that are set stand for: before Do began, in all, and of what had come to rest.
+	before, sent, rested storage.Bytes
+	most                 int64 // misplaced objects, of all looks since then
+	still                int   // looks in a row that found all settled since then
 }
 
 func newWave(c ceph.Cluster, bytes storage.Bytes, report func(executor.Progress), bounds func() Throttle, now func() time.Time) *wave {
 	w := &wave{cluster: c, bytes: bytes, report: report, now: now, since: now(), told: executor.Progress{Total: bytes}}
-	w.gate = &gate{cluster: c, bounds: bounds, now: now, waits: w.tell, moving: map[int32]int{}}
+	w.gate = &gate{wave: w, bounds: bounds, moving: map[int32]int{}}
 	return w
 }
 
@@ -87,19 +90,18 @@ func (w *wave) Check(ctx context.Context) (executor.State, error) {
 	return executor.Done, nil
 }
 
-// set counts the upmaps that are as the plan wants them.
+// set counts the upmaps that are as the plan wants them. Those of a CRUSH map that places data elsewhere mean something else.
 func (w *wave) set(ctx context.Context) (int, error) {
-	var all map[string][][2]int32
-	err := w.patiently(ctx, func() (err error) {
-		all, err = upmaps(ctx, w.cluster)
-		return err
-	})
+	at, err := w.look(ctx)
 	if err != nil {
 		return 0, err
 	}
+	if w.Places != "" && at.places != w.Places {
+		return 0, fault.New(fault.Precondition, "the CRUSH map places data otherwise than when the plan was made: somebody else has changed it; plan again")
+	}
 	n := 0
 	for _, u := range w.Upmaps {
-		switch now := orEmpty(all[u.PG]); {
+		switch now := orEmpty(at.upmaps[u.PG]); {
 		case slices.Equal(now, u.To):
 			n++
 		case !slices.Equal(now, u.From):
@@ -114,19 +116,25 @@ func (w *wave) Do(ctx context.Context) error {
 	if err := w.patiently(ctx, func() error { return w.takeOver(ctx) }); err != nil {
 		return err
 	}
-	w.since = w.now()
 	all, err := upmaps(ctx, w.cluster)
-	w.looked = w.now()
+	w.since, w.looked = w.now(), w.now()
+	var left []Upmap
 	for _, u := range w.Upmaps {
-		if err == nil && slices.Equal(orEmpty(all[u.PG]), u.To) {
+		if err != nil || !slices.Equal(orEmpty(all[u.PG]), u.To) {
+			left = append(left, u)
 			continue
 		}
-		if err := w.gate.pass(ctx, u.Bytes, touched(u)); err != nil {
+		w.gate.take(u) // it may move still
+		w.before, w.sent = w.before+u.Bytes, w.sent+u.Bytes
+	}
+	for _, u := range left {
+		if err := w.gate.pass(ctx, u); err != nil {
 			return err
 		}
 		if err := w.put(ctx, u, func() error { return w.unchanged(ctx) }); err != nil {
 			return err
 		}
+		w.sent, w.still = w.sent+u.Bytes, 0
 		w.again()
 	}
 	return w.settle(ctx)
@@ -224,7 +232,8 @@ const calm = 3
 
 // settle waits until nothing moves any more, and reports how far it is.
 func (w *wave) settle(ctx context.Context) error {
-	still, asked := 0, w.now()
+	w.sent, w.still = w.bytes, 0
+	asked := w.now()
 	return poll.Until(ctx, lookEvery, func() (bool, error) {
 		now, err := look(ctx, w.cluster)
 		if err == nil && !now.Settled && w.now().Sub(asked) >= freeEvery {
@@ -238,11 +247,7 @@ func (w *wave) settle(ctx context.Context) error {
 			}
 			return false, err
 		}
-		if still++; !now.Settled {
-			still = 0
-		}
-		w.tell(now)
-		return still >= calm && w.gate.spent(w.gate.bounds()), nil
+		return w.tell(now) && w.gate.spent(w.gate.bounds()), nil
 	})
 }
 
@@ -265,17 +270,25 @@ func (w *wave) free(ctx context.Context) error {
 	return fault.New(fault.Precondition, "%s is set, and nothing that is only misplaced moves: `ceph osd unset %s` where nobody needs it any more, then resume the plan", holding, holding)
 }
 
-// tell reports the part of the wave's bytes that the misplaced objects which are gone stand for.
-func (w *wave) tell(now pgs) {
-	p := executor.Progress{Total: w.bytes}
-	if w.most = max(w.most, now.Misplaced); w.most > 0 {
-		p.Done = storage.Bytes(float64(w.bytes) * float64(w.most-now.Misplaced) / float64(w.most))
+// tell reports how far the wave is: what has come to rest, and of what was sent since then the part that is not misplaced any more. It
+// returns whether all has come to rest.
+func (w *wave) tell(now pgs) bool {
+	if w.still++; !now.Settled {
+		w.still = 0
 	}
+	if w.still >= calm {
+		w.rested, w.most = w.sent, 0
+	}
+	done := w.rested
+	if w.most = max(w.most, now.Misplaced); w.most > 0 && !now.Settled {
+		done += storage.Bytes(float64(w.sent-w.rested) * float64(w.most-now.Misplaced) / float64(w.most))
+	}
+	w.told.Done = max(w.told.Done, done)
 	if took := w.now().Sub(w.since).Seconds(); took > 0 {
-		p.Rate = storage.Bytes(float64(p.Done) / took)
+		w.told.Rate = storage.Bytes(float64(max(0, w.told.Done-w.before)) / took)
 	}
-	w.told = p
 	w.again()
+	return w.still >= calm
 }
 
 // Verify finds all upmaps set; Do has waited until the PGs were settled.
