@@ -19,9 +19,10 @@ import (
 	"github.com/holdfast-storage/holdfast/tests/uml/layoutrun"
 )
 
-// TestPowerCutsAtAnyWrite logs every write of a stack's growth under load (dm-log-writes), and replays the log up to points drawn uniformly over all that
-// was written since the load began: each time the guest boots with what a power cut there leaves, all acknowledged bytes must be there, and the plans
-// must come to their end.
+// TestPowerCutsAtAnyWrite logs every write of a stack's growth under load (dm-log-writes; a plain write is in the log once a flush has followed it), and replays
+// the log up to points drawn over all that was flushed since the load began: one where much was not flushed yet, and, where everything is to be tried, by turns
+// with such a one another that is drawn uniformly. Each time the guest boots with what a power cut there leaves, all acknowledged bytes must be there, and the
+// plans must come to their end.
 func TestPowerCutsAtAnyWrite(t *testing.T) {
 	random := seed(t)
 	b := newBench(t)
