@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"context"
 	"encoding/json"
 	"path/filepath"
 	"slices"
@@ -17,12 +18,21 @@ import (
 func testAgent(t *testing.T, s *suite) {
 	system := space{suite: s, name: cluster.SystemNamespace}
 	manifest := filepath.Join(s.cluster.Repo, "deploy", "node", "agent.yaml")
-	system.kubectl(t, "apply", "--filename", manifest)
 	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
 		if t.Failed() {
-			system.explain(t.Context(), t)
+			system.explain(ctx, t)
+		}
+		for _, arguments := range [][]string{
+			{"--namespace", system.name, "delete", "--ignore-not-found", "--filename", manifest, "--timeout=110s"}, {"label", "nodes", "--all", "holdfast.io/disks-"},
+		} {
+			if _, err := s.cluster.Kubectl(ctx, arguments...); err != nil {
+				t.Errorf("%v: %v", arguments, err)
+			}
 		}
 	})
+	system.kubectl(t, "apply", "--filename", manifest)
 	if n := system.kubectl(t, "get", "daemonset", "holdfast-agent", "--output", "jsonpath={.status.desiredNumberScheduled}"); n != "" && n != "0" {
 		t.Errorf("%s agents are to run, and no node has the label", n)
 	}
@@ -36,8 +46,6 @@ func testAgent(t *testing.T, s *suite) {
 		system.kubectl(t, "delete", "pod", pod, "--timeout=110s")
 		system.agentsDisks(t, system.agentOn(t, node, pod), node)
 	}
-	system.kubectl(t, "delete", "--filename", manifest, "--timeout=110s")
-	system.kubectl(t, "label", "nodes", "--all", "holdfast.io/disks-")
 }
 
 // agentOn waits for a node's agent, another pod than one that was deleted.
