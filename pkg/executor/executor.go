@@ -126,13 +126,17 @@ func (e *Executor) Run(ctx context.Context, p plan.Plan, j Journal) error {
 		return fault.New(fault.Precondition, "plan %s was abandoned: make another one", p.ID)
 	}
 	left := p.Steps[past.next:]
+	nothing := "nothing"
+	if past.next > 0 || past.begun >= 0 {
+		nothing = "nothing more"
+	}
 	others := func(s plan.Step) bool { return s.Executor != left[0].Executor }
 	for _, s := range left {
 		if others(s) {
 			break
 		}
 		if _, ok := e.Registry[s.Kind]; !ok {
-			return fault.New(fault.Unsupported, "nothing was done: no step of kind %q is known here, and the plan has one: %s", s.Kind, s.What)
+			return fault.New(fault.Unsupported, "%s was done: no step of kind %q is known here, and the plan has one: %s", nothing, s.Kind, s.What)
 		}
 	}
 	for i := past.next; i < len(p.Steps); i++ {
