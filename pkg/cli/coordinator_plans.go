@@ -71,27 +71,32 @@ func (v planView) progress() string {
 	}
 }
 
-// listByCoordinators lists their plans, and those that are known on this machine alone.
+// listByCoordinators lists their plans, and those that are known on this machine alone, for which nobody else needs to answer.
 func listByCoordinators(cmd *cobra.Command, _ []string) error {
 	all, _ := cmd.Flags().GetBool("all")
 	here, err := plansHere(cmd)
 	if err != nil {
 		return err
 	}
-	return withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-		list, err := listPlans(ctx, c, all)
-		if err != nil {
-			return err
-		}
-		t := &Table{Header: []string{"ID", "PHASE", "SUBJECT", "WHAT", "PROGRESS"}}
-		for _, e := range here {
-			list = append(list, planView{ID: string(e.Plan.ID), Subject: e.Plan.Subject, What: e.Plan.What, Phase: stateOf(e), Token: e.Plan.Token(), Status: e.Status})
-		}
-		for _, v := range list {
-			t.Rows = append(t.Rows, []string{v.ID, v.Phase, v.Subject, v.What, v.progress()})
-		}
-		return emit(cmd, list, t, nil)
+	var list []planView
+	err = withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) (err error) {
+		list, err = listPlans(ctx, c, all)
+		return err
 	})
+	if err != nil && len(here) == 0 {
+		return err
+	}
+	if err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "the coordinators' plans are missing: %v\n", err)
+	}
+	t := &Table{Header: []string{"ID", "PHASE", "SUBJECT", "WHAT", "PROGRESS"}}
+	for _, e := range here {
+		list = append(list, planView{ID: string(e.Plan.ID), Subject: e.Plan.Subject, What: e.Plan.What, Phase: stateOf(e), Token: e.Plan.Token(), Status: e.Status})
+	}
+	for _, v := range list {
+		t.Rows = append(t.Rows, []string{v.ID, v.Phase, v.Subject, v.What, v.progress()})
+	}
+	return emit(cmd, list, t, nil)
 }
 
 func listPlans(ctx context.Context, c *coordinatorapi.Client, all bool) ([]planView, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/machine"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
@@ -183,13 +184,10 @@ func (k *keeper) find(ctx context.Context, id plan.ID) (agentapi.Plan, error) {
 	if err != nil {
 		return agentapi.Plan{}, err
 	}
-	for _, e := range list {
-		if e.Plan.ID == id {
-			return e, nil
-		}
-	}
-	return agentapi.Plan{}, fault.New(fault.NotFound, "there is no plan %s: see `holdfast plan list`", id)
+	return ledger.Pick(list, id, idOf)
 }
+
+func idOf(p agentapi.Plan) plan.ID { return p.Plan.ID }
 
 // approved reports whether somebody has approved a plan.
 func (k *keeper) approved(ctx context.Context, id plan.ID) (bool, error) {

@@ -3,12 +3,12 @@ package cli
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/ledger"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/agentapi"
@@ -72,7 +72,8 @@ func either(remote, local func(*cobra.Command, []string) error) func(*cobra.Comm
 			if err != nil {
 				return err
 			}
-			theirs = !slices.ContainsFunc(here, func(e agentapi.Plan) bool { return string(e.Plan.ID) == args[0] })
+			_, err = ledger.Pick(here, plan.ID(args[0]), idOf)
+			theirs = errors.Is(err, fault.NotFound)
 		}
 		if theirs {
 			return remote(cmd, args)

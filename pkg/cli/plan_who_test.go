@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -54,6 +55,26 @@ func TestPlansAreAskedForWhereTheyAreKept(t *testing.T) {
 	t.Setenv(certsVariable, "")
 	if _, err := runLine(t, "--data-dir "+dir+" plan list"); !errors.Is(err, fault.NotFound) { // the certificate of no coordinator
 		t.Errorf("the coordinators are not asked: %v", err)
+	}
+}
+
+// TestPlansOfThisMachineAloneNeedNoCoordinator has a plan that was made before there were any, and none that answers.
+func TestPlansOfThisMachineAloneNeedNoCoordinator(t *testing.T) {
+	dir, root := t.TempDir(), fakeDisks(t, 4, 4)
+	t.Setenv(certsVariable, "")
+	file := filepath.Join(t.TempDir(), "p.json")
+	if out, err := runLine(t, "--data-dir "+dir+" plan --root "+root+" new media --disk D1,D2 --mount /mnt/media --out "+file); err != nil {
+		t.Fatal(err, out)
+	}
+	id := string(finish(t, dir, file).ID)
+	if err := os.MkdirAll(filepath.Join(dir, "coordinator", "admin"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := runLine(t, "--data-dir "+dir+" plan list"); err != nil || !strings.Contains(out, id) {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out, err := runLine(t, "--data-dir "+dir+" plan show "+id[:6]); err != nil || !strings.Contains(out, "media") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

@@ -117,22 +117,29 @@ func (l Ledger) Find(id plan.ID) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	var found []Entry
+	e, err := Pick(list, id, func(e Entry) plan.ID { return e.Plan.ID })
+	return e, errors.Join(err, e.Err)
+}
+
+// Pick finds a plan by its ID, or by the beginning of it that no other plan has. fault.NotFound if there is none; fault.Invalid if there are several.
+func Pick[T any](list []T, id plan.ID, of func(T) plan.ID) (T, error) {
+	var none T
+	var found []T
 	for _, e := range list {
-		if e.Plan.ID == id {
-			return e, e.Err
+		if of(e) == id {
+			return e, nil
 		}
-		if id != "" && strings.HasPrefix(string(e.Plan.ID), string(id)) {
+		if id != "" && strings.HasPrefix(string(of(e)), string(id)) {
 			found = append(found, e)
 		}
 	}
 	switch len(found) {
 	case 0:
-		return Entry{}, fault.New(fault.NotFound, "there is no plan %s in %s: see `holdfast plan list`", id, l.Dir)
+		return none, fault.New(fault.NotFound, "there is no plan %s: see `holdfast plan list`", id)
 	case 1:
-		return found[0], found[0].Err
+		return found[0], nil
 	default:
-		return Entry{}, fault.New(fault.Invalid, "%d plans begin with %s: say more of the id", len(found), id)
+		return none, fault.New(fault.Invalid, "%d plans begin with %s: say more of the id", len(found), id)
 	}
 }
 
