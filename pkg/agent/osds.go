@@ -116,7 +116,7 @@ func (a *Agent) activate(ctx context.Context) ([]int, error) {
 }
 
 // busy reports whether a plan is at work on a disk: one that runs, or that has begun and is not at its end. Until a plan has
-// begun, nothing on its disks is in its hands.
+// begun, nothing on its disks is in its hands. One that was to grow an OSD and rests, by an error say, lets that run.
 func (a *Agent) busy(id plan.DiskID) (bool, error) {
 	list, err := a.Ledger.List()
 	if err != nil {
@@ -126,7 +126,7 @@ func (a *Agent) busy(id plan.DiskID) (bool, error) {
 	running := a.running
 	a.mu.Unlock()
 	for _, e := range list {
-		if e.Plan.ID != running && (!e.Touched || e.Status.Phase.Final()) {
+		if e.Plan.ID != running && (!e.Touched || e.Status.Phase.Final() || growsOSD(e) && !e.Status.Phase.Moves()) {
 			continue
 		}
 		if slices.ContainsFunc(e.Plan.Disks, func(d plan.Disk) bool { return d.ID == id }) || slices.Contains(atWork(e), id) {
@@ -134,6 +134,12 @@ func (a *Agent) busy(id plan.DiskID) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// growsOSD reports whether a plan is one to grow an OSD, or of a stack and at the OSD on its volume.
+func growsOSD(e ledger.Entry) bool {
+	steps := e.Plan.Steps
+	return len(steps) > 0 && steps[0].Kind == "osd-expand" || e.Status.Step < len(steps) && steps[e.Status.Step].Kind == stack.KindGrowOSD
 }
 
 // atWork is the volume of a stack's plan while the plan is at the OSD on it. Through all its other steps, which may take days, the OSD runs.

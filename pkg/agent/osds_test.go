@@ -104,16 +104,21 @@ func TestAnOSDOnAStackRunsThroughAllStepsButItsOwn(t *testing.T) {
 	}
 	volume := storage.VolumeDisk("hf--media-data")
 	for i, step := range p.Steps {
-		book := ledger.Of(t.TempDir())
-		j, err := journal.Create(book.Dir, p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(j.Append(executor.Record{Event: executor.StepBegun, Step: i}), j.Append(executor.Record{Event: executor.Stopped, Step: i}), j.Close()); err != nil {
-			t.Fatal(err)
-		}
-		if got, want := slices.Contains(keeps(t, book), volume), step.Kind == stack.KindGrowOSD; got != want {
-			t.Errorf("at %s: left to the plan is %v", step.Kind, got)
+		for _, stopped := range []bool{false, true} {
+			book := ledger.Of(t.TempDir())
+			j, err := journal.Create(book.Dir, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err = j.Append(executor.Record{Event: executor.StepBegun, Step: i}); stopped {
+				err = errors.Join(err, j.Append(executor.Record{Event: executor.Stopped, Step: i}))
+			}
+			if err := errors.Join(err, j.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := slices.Contains(keeps(t, book), volume), step.Kind == stack.KindGrowOSD && !stopped; got != want {
+				t.Errorf("at %s, stopped %v: left to the plan is %v", step.Kind, stopped, got)
+			}
 		}
 	}
 }
