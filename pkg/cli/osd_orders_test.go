@@ -40,7 +40,7 @@ func TestAnAgentThatIsNotCoordinatedIsOrderedHere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: mux} //nolint:gosec // of this test alone
+	s := &http.Server{Handler: mux}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
 	if out, err := runLine(t, "osd prepare D1 --yes --data-dir "+dir); err != nil {
