@@ -65,12 +65,14 @@ type Agent struct {
 	stop     context.CancelFunc // of the plan that runs
 	ended    chan struct{}      // closed when it has
 	live     map[plan.ID]executor.Status
-	refused  map[plan.ID]error // plans that could not even be begun
-	down     map[string]error  // stacks that could not be brought up
-	stuck    string            // why OSDs do not run
-	proposed map[plan.ID]bool  // once by this agent: they do not come again
-	said     map[string]string // the newest error about each thing
-	orders   sync.Mutex        // one order at a time
+	refused  map[plan.ID]error  // plans that could not even be begun
+	down     map[string]error   // stacks that could not be brought up
+	stuck    string             // why OSDs do not run
+	proposed map[plan.ID]bool   // once by this agent: they do not come again
+	said     map[string]string  // the newest error about each thing
+	growths  map[string]plan.ID // the newest that was offered for each subject
+	outdated []plan.ID          // growths in whose place others have come
+	orders   sync.Mutex         // one order at a time
 	terms    terms
 }
 
@@ -81,7 +83,8 @@ func New(cfg Config) *Agent {
 	}
 	return &Agent{
 		Config: cfg, wake: make(chan struct{}), waiting: "it is starting", live: map[plan.ID]executor.Status{}, refused: map[plan.ID]error{}, down: map[string]error{}, proposed: map[plan.ID]bool{}, said: map[string]string{},
-		terms: terms{book: cfg.Ledger},
+		growths: map[string]plan.ID{},
+		terms:   terms{book: cfg.Ledger},
 	}
 }
 

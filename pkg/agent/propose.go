@@ -101,7 +101,9 @@ func (a *Agent) Propose(s Sight) {
 				return err
 			}
 			if !ok { // nothing is gained any more, or somebody else has used it
-				return a.withdraw(ledger.Stacks+" "+name, stack.KindDiskGrow, a.offered)
+				subject := ledger.Stacks + " " + name
+				a.outgrow(subject, "")
+				return a.withdraw(subject, stack.KindDiskGrow, a.offered)
 			}
 			return a.offerGrowth(p)
 		})
@@ -159,7 +161,25 @@ func (a *Agent) offerGrowth(p plan.Plan) error {
 	if err != nil {
 		return err
 	}
+	a.outgrow(p.Subject, p.ID)
 	return a.offer(p)
+}
+
+// outgrow notes the growth that is offered for a subject now, "" for none: the one before is outdated.
+func (a *Agent) outgrow(subject string, now plan.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if before := a.growths[subject]; before != "" && before != now {
+		a.outdated = append(a.outdated, before)
+	}
+	a.growths[subject] = now
+}
+
+// Outdated are growths that this agent has offered and in whose place others have come, also those that the coordinators have by now.
+func (a *Agent) Outdated() []plan.ID {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.outdated)
 }
 
 // withdraw forgets proposals for a subject that begin alike.

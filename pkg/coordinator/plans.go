@@ -70,9 +70,13 @@ func (s *Server) PlanRebalance(ctx context.Context, r *coordinatorv1.PlanRebalan
 	return s.offer(ctx, p, state, r.GetDryRun())
 }
 
-// ChangePlan approves, pauses, resumes, cancels or abandons a plan.
+// ChangePlan approves, pauses, resumes, cancels or abandons a plan. An agent may take back what it has proposed, and no more.
 func (s *Server) ChangePlan(ctx context.Context, r *coordinatorv1.ChangePlanRequest) (*coordinatorv1.Plan, error) {
 	id := plan.ID(r.GetId())
+	who := caller(ctx)
+	if who.Role == certs.Agent && r.GetVerb() != coordinatorv1.ChangePlanRequest_VERB_CANCEL {
+		return nil, fault.New(fault.Denied, "%s may take back what it has proposed, and no more", who)
+	}
 	var b fsm.Body
 	switch r.GetVerb() {
 	case coordinatorv1.ChangePlanRequest_VERB_APPROVE:
@@ -82,7 +86,7 @@ func (s *Server) ChangePlan(ctx context.Context, r *coordinatorv1.ChangePlanRequ
 	case coordinatorv1.ChangePlanRequest_VERB_RESUME:
 		b = &fsm.Resume{Plan: id}
 	case coordinatorv1.ChangePlanRequest_VERB_CANCEL:
-		b = &fsm.Cancel{Plan: id}
+		b = &fsm.Cancel{Plan: id, Own: who.Role == certs.Agent}
 	case coordinatorv1.ChangePlanRequest_VERB_ABANDON:
 		b = &fsm.Abandon{Plan: id}
 	case coordinatorv1.ChangePlanRequest_VERB_UNSPECIFIED:

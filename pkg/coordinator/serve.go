@@ -32,6 +32,7 @@ const largest = 16 << 20
 // rights says who may call what, beside persons and the operator, who may call all but what is for agents.
 var rights = map[string][]certs.Role{
 	"GetStatus":   {certs.Coordinator, certs.Agent, certs.Admin, certs.Operator},
+	"ChangePlan":  {certs.Agent, certs.Admin, certs.Operator}, // agents: see there
 	"ProposePlan": {certs.Agent, certs.Admin, certs.Operator},
 	"GetPlan":     {certs.Agent, certs.Admin, certs.Operator},
 	"ListPlans":   {certs.Agent, certs.Admin, certs.Operator},

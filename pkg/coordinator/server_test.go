@@ -27,6 +27,7 @@ import (
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs/codes"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
@@ -128,6 +129,17 @@ func TestChecksNameWhatIsWrong(t *testing.T) {
 	s.now = func() time.Time { return time.Now().AddDate(20, 0, 0) }
 	if list := s.checks(); list[1].Code != codes.CertificateExpires {
 		t.Errorf("in twenty years: %v", list)
+	}
+}
+
+func TestAnAgentChangesNoPlanButItsProposals(t *testing.T) {
+	m := newMemory()
+	p := approved(t, m, "placement", 1)
+	ctx := context.WithValue(t.Context(), callerKey{}, certs.Identity{Role: certs.Agent, Name: "n1"})
+	for _, verb := range coordinatorv1.ChangePlanRequest_Verb_value {
+		if _, err := serverOn(t, m, "c1").ChangePlan(ctx, &coordinatorv1.ChangePlanRequest{Id: string(p.ID), Verb: coordinatorv1.ChangePlanRequest_Verb(verb), Token: p.Token()}); !errors.Is(err, fault.Denied) {
+			t.Errorf("%v: %v", coordinatorv1.ChangePlanRequest_Verb(verb), err)
+		}
 	}
 }
 
@@ -259,7 +271,7 @@ func FuzzRequests(f *testing.F) {
 		if _, err := fsm.DecodeState(encoded); err != nil {
 			t.Fatalf("%v: %s", err, encoded)
 		}
-		only := []string{"SetPolicy", "SetThrottle", "ChangePlan", "PlanRebalance", "PlanPool", "CreateToken", "AddMember", "RemoveMember", "Transfer", "SetMaintenance"}
+		only := []string{"SetPolicy", "SetThrottle", "PlanRebalance", "PlanPool", "CreateToken", "AddMember", "RemoveMember", "Transfer", "SetMaintenance"}
 		if slices.Contains(only, desc.MethodName) && !slices.Contains(persons, id.Role) && (err == nil || !bytes.Equal(before, encoded)) {
 			t.Errorf("%s calls %s: %v", id, desc.MethodName, err)
 		}

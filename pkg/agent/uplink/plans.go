@@ -152,6 +152,24 @@ func (u *Uplink) look(ctx context.Context) error {
 	return nil
 }
 
+// withdraw takes proposals back that were handed over and are outdated by now.
+func (u *Uplink) withdraw(ctx context.Context) error {
+	for _, id := range u.Agent.Outdated() {
+		if m := u.plans[id]; m.GetPhase() != proposed || m.GetProposedBy() != "agent/"+u.Node {
+			continue
+		}
+		_, err := call(ctx, u, func(ctx context.Context, api v1.CoordinatorClient, o ...coordinatorapi.CallOption) (*v1.Plan, error) {
+			return api.ChangePlan(ctx, &v1.ChangePlanRequest{Id: string(id), Verb: v1.ChangePlanRequest_VERB_CANCEL}, o...)
+		})
+		u.asked = time.Time{} // it has gone, or somebody was faster
+		if err != nil {
+			return err
+		}
+		u.Log.Info("outdated proposal was taken back", obs.KeyPlan, id)
+	}
+	return nil
+}
+
 // body is the whole plan: it never changes.
 func (u *Uplink) body(ctx context.Context, id plan.ID) (plan.Plan, error) {
 	if p, ok := u.bodies[id]; ok {

@@ -83,6 +83,12 @@ func (c *coordinators) ProposePlan(context.Context, *v1.ProposePlanRequest) (*v1
 	return &v1.Plan{}, fault.Status(c.refuse)
 }
 
+func (c *coordinators) ChangePlan(_ context.Context, r *v1.ChangePlanRequest) (*v1.Plan, error) {
+	defer c.called("ChangePlan " + r.GetId())()
+	c.plans[plan.ID(r.GetId())] = &v1.Plan{Id: r.GetId(), Phase: cancelled}
+	return &v1.Plan{}, nil
+}
+
 func (c *coordinators) TakeWork(context.Context, *v1.TakeWorkRequest) (*v1.Work, error) {
 	defer c.called("TakeWork")()
 	return c.work, fault.Status(c.denied)
@@ -122,6 +128,7 @@ func (m *machine) Take(ctx context.Context, o agent.Order) (agentapi.Plan, error
 
 func (m *machine) Term() (uint64, error)           { return 4, nil }
 func (m *machine) Plans() ([]agentapi.Plan, error) { return m.plans, nil }
+func (m *machine) Outdated() []plan.ID             { return []plan.ID{"old", "taken", "mine"} }
 func (m *machine) Changed() <-chan struct{}        { return nil }
 
 // ordered are the verbs that were given for a plan.
@@ -261,6 +268,22 @@ func TestWhatIsOverIsAskedForOnce(t *testing.T) {
 	}
 	if n := c.count("GetPlan"); n != 2 {
 		t.Errorf("two plans were asked for %d times", n)
+	}
+}
+
+func TestOutdatedProposalsAreTakenBack(t *testing.T) {
+	c := &coordinators{plans: map[plan.ID]*v1.Plan{
+		"old": {Id: "old", Phase: proposed, ProposedBy: "agent/n1"}, "taken": {Id: "taken", Phase: approved, ProposedBy: "agent/n1"}, "mine": {Id: "mine", Phase: proposed, ProposedBy: "admin/minji"},
+	}}
+	u := joined(t, c, &machine{})
+	u.bodies = map[plan.ID]plan.Plan{"old": {Subject: "a"}, "mine": {Subject: "b"}}
+	for range 3 {
+		if err := u.round(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if old, taken, mine := c.count("ChangePlan old"), c.count("ChangePlan taken"), c.count("ChangePlan mine"); old != 1 || taken != 0 || mine != 0 {
+		t.Errorf("taken back: an old one %d times, one that was approved %d times, a person's %d times", old, taken, mine)
 	}
 }
 

@@ -35,6 +35,8 @@ type Agent interface {
 	Term() (uint64, error)
 	// Plans are all that the node has.
 	Plans() ([]agentapi.Plan, error)
+	// Outdated are proposals that it has taken back.
+	Outdated() []plan.ID
 	// Changed is closed with the next change of anything.
 	Changed() <-chan struct{}
 }
@@ -144,7 +146,7 @@ func (u *Uplink) round(ctx context.Context) error {
 	}
 	errs := []error{u.hand(ctx, local), u.ask(ctx)}
 	if errs[1] == nil {
-		errs = append(errs, u.look(ctx), u.obey(ctx, local), u.begin(ctx, local))
+		errs = append(errs, u.look(ctx), u.withdraw(ctx), u.obey(ctx, local), u.begin(ctx, local))
 	}
 	return errors.Join(append(errs, u.report(ctx))...)
 }

@@ -117,6 +117,8 @@ type Resume struct {
 // Cancel ends a plan before its next step.
 type Cancel struct {
 	Plan plan.ID `json:"plan"`
+	// Own takes a proposal of who asks back, and nothing else (since version 2).
+	Own bool `json:"own,omitempty"`
 }
 
 // Abandon gives a plan up in the middle: its subject is free for other plans once its state was told anew.

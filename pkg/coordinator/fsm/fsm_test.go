@@ -244,6 +244,28 @@ func TestAPersonsWordStandsAboveTheCoordinators(t *testing.T) {
 	}
 }
 
+func TestWhoProposedMayTakeItBackUntilItIsApproved(t *testing.T) {
+	d := newDriver(t)
+	p := sample(t, "stack 미디어", `{"disks":["A"]}`, "B")
+	own := func(who string) error { return d.do(who, "", &fsm.Cancel{Plan: p.ID, Own: true}).Err() }
+	if err := d.do("agent/n1", "", &fsm.Propose{Plan: p, Node: "n1"}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := own("agent/n2"); !errors.Is(err, fault.Denied) {
+		t.Errorf("another does: %v", err)
+	}
+	if err := own("agent/n1"); err != nil || d.phase(p.ID) != fsm.Cancelled {
+		t.Errorf("it is %s: %v", d.phase(p.ID), err)
+	}
+	if err := d.do("agent/n1", "", &fsm.Propose{Plan: p, Node: "n1"}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	d.must(&fsm.Approve{Plan: p.ID, Token: "B"})
+	if err := own("agent/n1"); !errors.Is(err, fault.Precondition) || d.phase(p.ID) != fsm.Approved {
+		t.Errorf("what a person has approved is %s: %v", d.phase(p.ID), err)
+	}
+}
+
 func TestWhatABackupSaysIsAtWorkWaitsForAPerson(t *testing.T) {
 	d := newDriver(t)
 	p := sample(t, "stack 미디어", `{"disks":["A"]}`, "B")

@@ -227,9 +227,11 @@ func (b *Cancel) apply(s *State, c Command) (any, error) {
 		return nil, err
 	}
 	switch {
+	case b.Own && e.By != c.Who:
+		return nil, fault.New(fault.Denied, "plan %s is no proposal of %s", b.Plan, c.Who)
 	case e.Phase == Cancelled:
 		return e.changed(), nil
-	case e.Over():
+	case e.Over(), b.Own && e.Phase != Proposed:
 		return nil, fault.New(fault.Precondition, "plan %s is %s: there is nothing to cancel", b.Plan, e.Phase)
 	case s.worked(e):
 		e.Cancel = true

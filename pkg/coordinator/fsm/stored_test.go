@@ -86,6 +86,7 @@ func TestWriteALogOfThisVersion(t *testing.T) {
 	d.must(&fsm.Admit{Hash: "h", Token: fsm.Token{Role: "agent", Name: "n3", Expires: d.now.Add(time.Hour)}})
 	d.must(&fsm.Join{Hash: "h", Role: "agent", Name: "n3", Key: "k"})
 	d.do("agent/n1", "", &fsm.Propose{Plan: q, Node: "n1", Subject: "stack 미디어 on n2"})
+	d.do("agent/n2", "", &fsm.Cancel{Plan: q.ID, Own: true})
 	if err := os.WriteFile(filepath.Join(dir, "log-v2.jsonl"), append(bytes.Join(d.log, []byte("\n")), '\n'), 0o600); err != nil {
 		t.Fatal(err)
 	}
