@@ -78,9 +78,11 @@ type Plan struct {
 	ID      ID     `json:"id"`
 	Parent  string `json:"parent"`  // hash of the state that it was computed from
 	Subject string `json:"subject"` // what it changes, such as "stack media"
-	What    string `json:"what"`
-	Disks   []Disk `json:"disks"`
-	Steps   []Step `json:"steps"`
+	// Excludes are other subjects, plans for which must not be at work at the same time.
+	Excludes []string `json:"excludes,omitempty"`
+	What     string   `json:"what"`
+	Disks    []Disk   `json:"disks"`
+	Steps    []Step   `json:"steps"`
 	// State is the subject's state afterwards, which the next plan is computed from.
 	State      json.RawMessage `json:"state_after"`
 	Before     storage.Bytes   `json:"capacity_before_bytes"`

@@ -66,6 +66,9 @@ func (k *Keeper) Plan(ctx context.Context, r *coordinatorv1.PlanPoolRequest, pol
 		return plan.Plan{}, nil, err
 	}
 	p.What, p.Steps = step.What, []plan.Step{step}
+	if r.GetSet() { // other PGs and sizes are what plans for the placement are not made for
+		p.Excludes = []string{"placement"}
+	}
 	if p.State, err = json.Marshal(after); err != nil {
 		return plan.Plan{}, nil, fmt.Errorf("encode state: %w", err)
 	}

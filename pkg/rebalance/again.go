@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/crush"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
@@ -44,7 +45,7 @@ func (p *Planner) Stale(ctx context.Context, made plan.Plan) (string, error) {
 			if !there {
 				is = "gone"
 			}
-			if is != each.was[name] {
+			if is != each.was[name] && !idle(made, now.cluster.Crush, name) {
 				return fmt.Sprintf("%s%s was %s and is %s", each.what, name, each.was[name], is), nil
 			}
 		}
@@ -54,6 +55,21 @@ func (p *Planner) Stale(ctx context.Context, made plan.Plan) (string, error) {
 		return "the CRUSH map is none that the plan knows", nil
 	}
 	return "", err
+}
+
+// idle reports whether a name is that of an OSD that holds no data, nor is to by the plan: one that was released may be purged.
+func idle(made plan.Plan, m *crush.Map, name string) bool {
+	var id crush.ItemID
+	if n, err := fmt.Sscanf(name, "osd.%d", &id); n != 1 || err != nil || weightOf(m, id) > 0 {
+		return false
+	}
+	for _, step := range made.Steps {
+		var r Reshape
+		if json.Unmarshal(step.Args, &r) != nil || slices.ContainsFunc(r.Edits, func(e Edit) bool { return e.Item == id && e.Weight > 0 }) {
+			return false
+		}
+	}
+	return true
 }
 
 // foreseen reports whether the CRUSH map is one of those that a plan's steps are for.

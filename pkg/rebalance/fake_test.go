@@ -243,7 +243,7 @@ func (f *fakeCeph) dump() []byte {
 		items = append(items, map[string]any{"pgid": pg, "mappings": pairs})
 	}
 	data, _ := json.Marshal(map[string]any{
-		"epoch": 1, "max_osd": len(f.weight), "crush_version": f.version, "flags_set": slices.Collect(maps.Keys(f.flags)),
+		"epoch": 1, "max_osd": 8, "crush_version": f.version, "flags_set": slices.Collect(maps.Keys(f.flags)),
 		"nearfull_ratio": 0.85, "backfillfull_ratio": 0.9, "full_ratio": 0.95,
 		"pools": []map[string]any{{"pool": 1, "pool_name": "data", "flags": 1, "type": 1, "size": 2, "min_size": 1, "crush_rule": 0, "pg_num": fakePGs, "pg_placement_num": fakePGs}},
 		"osds":  osds, "pg_upmap_items": items,

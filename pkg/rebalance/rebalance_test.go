@@ -633,6 +633,10 @@ func TestAWaveEndsWhereSomebodyElseChangedTheWeights(t *testing.T) {
 		if why, err := planner(f).Stale(t.Context(), p); why != "" || err != nil {
 			t.Errorf("an OSD without weight: %q, %v", why, err)
 		}
+		delete(f.weight, 7) // it is in no bucket
+		if why, err := planner(f).Stale(t.Context(), p); why != "" || err != nil {
+			t.Errorf("an OSD that was released is purged: %q, %v", why, err)
+		}
 		change(func() error { return f.crush.SetItemWeight(3, 5<<16) })
 		if why, err := planner(f).Stale(t.Context(), p); !strings.Contains(why, "CRUSH map") || err != nil {
 			t.Errorf("another weight: %q, %v", why, err)

@@ -145,6 +145,9 @@ func (s *State) conflict(e *Entry) error {
 		if other.Subject() == e.Subject() {
 			return fault.New(fault.Busy, "plan %s is %s for %s, too: let it end, or cancel it", id, other.Phase, e.Subject())
 		}
+		if slices.Contains(e.Plan.Excludes, other.Subject()) || slices.Contains(other.Plan.Excludes, e.Subject()) {
+			return fault.New(fault.Busy, "plan %s is %s for %s, beside which nothing for %s may run: let it end, or cancel it", id, other.Phase, other.Subject(), e.Subject())
+		}
 		for _, d := range e.Plan.Disks {
 			if slices.ContainsFunc(other.Plan.Disks, func(o plan.Disk) bool { return o.ID == d.ID }) {
 				return fault.New(fault.Busy, "plan %s, which is %s, has disk %s, too: let it end, or cancel it", id, other.Phase, d.ID)
