@@ -22,25 +22,29 @@ import (
 
 // planView is a plan as scripts get it.
 type planView struct {
-	ID         string          `json:"id"`
-	Subject    string          `json:"subject"`
-	What       string          `json:"what"`
-	Phase      string          `json:"phase"`
-	Worker     string          `json:"worker,omitempty"`
-	ProposedBy string          `json:"proposed_by"`
-	ApprovedBy string          `json:"approved_by,omitempty"`
-	PausedBy   string          `json:"paused_by,omitempty"`
-	PausedWhy  string          `json:"paused_why,omitempty"`
-	Cancelling bool            `json:"cancelling,omitempty"`
-	Token      string          `json:"token"`
-	Status     executor.Status `json:"status"`
-	Plan       *plan.Plan      `json:"plan,omitempty"`
+	ID         string `json:"id"`
+	Subject    string `json:"subject"`
+	What       string `json:"what"`
+	Phase      string `json:"phase"`
+	Worker     string `json:"worker,omitempty"`
+	ProposedBy string `json:"proposed_by"`
+	ApprovedBy string `json:"approved_by,omitempty"`
+	PausedBy   string `json:"paused_by,omitempty"`
+	PausedWhy  string `json:"paused_why,omitempty"`
+	Cancelling bool   `json:"cancelling,omitempty"`
+	// SupersededBy is "" where nothing was left to do, and Why where it was not superseded.
+	SupersededBy  string          `json:"superseded_by,omitempty"`
+	SupersededWhy string          `json:"superseded_why,omitempty"`
+	Token         string          `json:"token"`
+	Status        executor.Status `json:"status"`
+	Plan          *plan.Plan      `json:"plan,omitempty"`
 }
 
 func viewOf(m *v1.Plan) (planView, error) {
 	v := planView{
 		ID: m.GetId(), Subject: m.GetSubject(), What: m.GetWhat(), Phase: m.GetPhase(), Worker: m.GetWorker(), ProposedBy: m.GetProposedBy(),
 		ApprovedBy: m.GetApprovedBy(), PausedBy: m.GetPausedBy(), PausedWhy: m.GetPausedWhy(), Cancelling: m.GetCancelling(), Token: m.GetToken(),
+		SupersededBy: m.GetSupersededBy(), SupersededWhy: m.GetSupersededWhy(),
 	}
 	if err := json.Unmarshal(m.GetStatus(), &v.Status); err != nil {
 		return v, fmt.Errorf("read status of plan %s: %w", v.ID, err)
@@ -66,6 +70,12 @@ func (v planView) progress() string {
 		return "ends before its next step; " + v.Status.String()
 	case v.Phase == "completed":
 		return "all steps are done and verified"
+	case v.SupersededBy != "":
+		return fmt.Sprintf("superseded by plan %s (%s): holdfast plan watch %[1]s", v.SupersededBy, v.SupersededWhy)
+	case v.SupersededWhy != "":
+		return fmt.Sprintf("given up with nothing left to do (%s)", v.SupersededWhy)
+	case v.Phase == "abandoned" || v.Phase == "cancelled":
+		return fmt.Sprintf("ended at step %d of %d", min(v.Status.Step+1, v.Status.Steps), v.Status.Steps)
 	default:
 		return v.Status.String()
 	}

@@ -237,7 +237,13 @@ func (s *Server) news(ctx context.Context, id plan.ID, sent map[plan.ID]string) 
 
 // message is a plan as the API shows it.
 func message(e *fsm.Entry, whole bool) (*coordinatorv1.Plan, error) {
-	status, err := json.Marshal(e.Status().WithForecast(e.Plan, e.Records))
+	at := e.Status()
+	if e.Over() {
+		at.Forecast, at.Progress.Rate = 0, 0
+	} else {
+		at = at.WithForecast(e.Plan, e.Records)
+	}
+	status, err := json.Marshal(at)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "encode status of plan %s: %w", e.Plan.ID, err)
 	}
@@ -250,6 +256,9 @@ func message(e *fsm.Entry, whole bool) (*coordinatorv1.Plan, error) {
 	}
 	if e.Pause != nil {
 		m.PausedBy, m.PausedWhy = e.Pause.By, e.Pause.Why
+	}
+	if e.Superseded != nil {
+		m.SupersededBy, m.SupersededWhy = string(e.Superseded.By), e.Superseded.Why
 	}
 	if !e.Ended.IsZero() {
 		m.Ended = timestamppb.New(e.Ended)

@@ -122,6 +122,8 @@ type Entry struct {
 	// Records are those of its run, with no progress but the last.
 	Records []executor.Record `json:"records,omitempty"`
 	Ended   time.Time         `json:"ended,omitzero"`
+	// Superseded is why an abandoned plan has made way for another.
+	Superseded *Superseded `json:"superseded,omitempty"`
 	// Trimmed: the plan is over for long, and what its steps needed is forgotten. Its ID is still that of the whole.
 	Trimmed bool `json:"trimmed,omitempty"`
 }
@@ -137,6 +139,12 @@ type Pause struct {
 	By  string    `json:"by"`
 	Why string    `json:"why"`
 	At  time.Time `json:"at"`
+}
+
+// Superseded is the plan that came in the place of another, "" where nothing was left to do, and why.
+type Superseded struct {
+	By  plan.ID `json:"by,omitempty"`
+	Why string  `json:"why"`
 }
 
 // Lease is the right to work on a plan's current step. Who reports under an older term is refused.

@@ -20,11 +20,13 @@ func (b *Supersede) apply(s *State, c Command) (any, error) {
 		return nil, err
 	}
 	s.end(c, e, Abandoned)
+	e.Superseded = &Superseded{Why: b.Why}
 	s.Subjects[e.Plan.Subject] = Subject{State: bytes.Clone(b.State), Hash: hash}
 	if b.By == nil {
 		s.note(c, string(b.Plan), "given up at step %d of %d, with nothing left to do: %s", e.Status().Step+1, len(e.Plan.Steps), b.Why)
 		return e.changed(), nil
 	}
+	e.Superseded.By = b.By.ID
 	s.note(c, string(b.Plan), "superseded by plan %s at step %d of %d: %s", b.By.ID, e.Status().Step+1, len(e.Plan.Steps), b.Why)
 	return (&Propose{Plan: *b.By}).apply(s, c)
 }

@@ -50,6 +50,9 @@ func TestASupersededPlanMakesWayForOneOfTheNewState(t *testing.T) {
 	if d.phase(old.ID) != fsm.Abandoned || d.phase(next.ID) != fsm.Proposed {
 		t.Fatalf("the old plan is %s, the new one %s", d.phase(old.ID), d.phase(next.ID))
 	}
+	if by := d.s.Plans[old.ID].Superseded; by == nil || *by != (fsm.Superseded{By: next.ID, Why: "osd.3 is out"}) {
+		t.Errorf("superseded: %+v", by)
+	}
 	d.refused(fault.Aborted, "stop", &fsm.ReportStep{Plan: old.ID, Holder: fsm.Coordinator, Term: w.Lease.Term, Record: executor.Record{Event: executor.StepDone}})
 	d.must(&fsm.Approve{Plan: next.ID, Token: next.Token()})
 	d.lease(next.ID, fsm.Coordinator)
@@ -87,4 +90,26 @@ func TestWhatMustNotBeSuperseded(t *testing.T) {
 	}
 	d.refused(fault.Precondition, "to be cancelled", &fsm.Supersede{Plan: old.ID, State: []byte(`{"a":2}`), By: &next})
 	d.refused(fault.Precondition, "to be cancelled", &fsm.Supersede{Plan: old.ID, State: []byte(`{"a":2}`)})
+}
+
+func TestPlansThatExcludeAnotherSubjectWaitForIt(t *testing.T) {
+	d, old, _ := atWork(t)
+	d.must(&fsm.SetPolicy{Name: "cluster", Policy: &fsm.Policy{Approves: []plan.Kind{"upmap-wave"}}})
+	d.must(&fsm.SetSubject{Subject: "pool vms", State: []byte(`{"a":1}`)})
+	pool := waves(t, `{"a":1}`, "set")
+	pool.ID, pool.Subject, pool.Excludes = "", "pool vms", []string{"placement"}
+	pool, err := pool.Seal(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.must(&fsm.Propose{Plan: pool})
+	if d.phase(pool.ID) != fsm.Proposed {
+		t.Errorf("a policy has made it %s", d.phase(pool.ID))
+	}
+	d.refused(fault.Busy, "for placement", &fsm.Approve{Plan: pool.ID, Token: pool.Token()})
+	d.must(&fsm.Supersede{Plan: old.ID, State: []byte(`{"a":2}`)})
+	d.must(&fsm.Approve{Plan: pool.ID, Token: pool.Token()})
+	next := waves(t, `{"a":2}`, "next")
+	d.must(&fsm.Propose{Plan: next})
+	d.refused(fault.Busy, "for pool vms", &fsm.Approve{Plan: next.ID, Token: next.Token()})
 }

@@ -633,6 +633,8 @@ type Plan struct {
 	Subject       string                 `protobuf:"bytes,15,opt,name=subject,proto3" json:"subject,omitempty"`
 	What          string                 `protobuf:"bytes,16,opt,name=what,proto3" json:"what,omitempty"`
 	Ended         *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=ended,proto3" json:"ended,omitempty"`
+	SupersededBy  string                 `protobuf:"bytes,18,opt,name=superseded_by,json=supersededBy,proto3" json:"superseded_by,omitempty"`    // the plan that came in its place
+	SupersededWhy string                 `protobuf:"bytes,19,opt,name=superseded_why,json=supersededWhy,proto3" json:"superseded_why,omitempty"` // "": it was not superseded
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -784,6 +786,20 @@ func (x *Plan) GetEnded() *timestamppb.Timestamp {
 		return x.Ended
 	}
 	return nil
+}
+
+func (x *Plan) GetSupersededBy() string {
+	if x != nil {
+		return x.SupersededBy
+	}
+	return ""
+}
+
+func (x *Plan) GetSupersededWhy() string {
+	if x != nil {
+		return x.SupersededWhy
+	}
+	return ""
 }
 
 type ProposePlanRequest struct {
@@ -3077,7 +3093,7 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"\x0f\n" +
 	"\rBackupRequest\"\x1b\n" +
 	"\x05Chunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\x88\x04\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xd4\x04\n" +
 	"\x04Plan\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\fR\x04plan\x12\x12\n" +
@@ -3101,7 +3117,9 @@ const file_coordinator_proto_rawDesc = "" +
 	"\x05token\x18\x0e \x01(\tR\x05token\x12\x18\n" +
 	"\asubject\x18\x0f \x01(\tR\asubject\x12\x12\n" +
 	"\x04what\x18\x10 \x01(\tR\x04what\x120\n" +
-	"\x05ended\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\"N\n" +
+	"\x05ended\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12#\n" +
+	"\rsuperseded_by\x18\x12 \x01(\tR\fsupersededBy\x12%\n" +
+	"\x0esuperseded_why\x18\x13 \x01(\tR\rsupersededWhy\"N\n" +
 	"\x12ProposePlanRequest\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\fR\x04plan\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x10\n" +
