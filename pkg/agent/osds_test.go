@@ -110,7 +110,10 @@ func TestAnOSDOnAStackRunsThroughAllStepsButItsOwn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err = j.Append(executor.Record{Event: executor.StepBegun, Step: i}); stopped {
+			for before := range i {
+				err = errors.Join(err, j.Append(executor.Record{Event: executor.StepVerified, Step: before}))
+			}
+			if err = errors.Join(err, j.Append(executor.Record{Event: executor.StepBegun, Step: i})); stopped {
 				err = errors.Join(err, j.Append(executor.Record{Event: executor.Stopped, Step: i}))
 			}
 			if err := errors.Join(err, j.Close()); err != nil {
