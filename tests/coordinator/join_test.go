@@ -31,9 +31,9 @@ func TestProcessesJoinWithTokens(t *testing.T) {
 		}
 		return file
 	}
+	home := t.TempDir()
 	agent := func(token, certs string) *exec.Cmd {
-		dir := t.TempDir()
-		return exec.CommandContext(t.Context(), filepath.Join(bin, "holdfastd"), "agent", "--data-dir", dir, "--node-id", "n7", "--metrics-listen", "127.0.0.1:0", "--join", token, "--certs", filepath.Join(dir, certs))
+		return exec.CommandContext(t.Context(), filepath.Join(bin, "holdfastd"), "agent", "--data-dir", home, "--node-id", "n7", "--metrics-listen", "127.0.0.1:0", "--join", token, "--certs", filepath.Join(home, certs))
 	}
 	first := token("--role", "agent", "--name", "n7", "--ttl", "1h")
 	joined := agent(first, "certs")
@@ -59,6 +59,20 @@ func TestProcessesJoinWithTokens(t *testing.T) {
 	if out, err := agent(first, "more").CombinedOutput(); err == nil || !strings.Contains(string(out), "joined with this token already") {
 		t.Errorf("a token for two: %v: %s", err, out)
 	}
+	if err := os.Remove(first); err != nil {
+		t.Fatal(err)
+	}
+	again := agent(first, "certs")
+	again.Stdout, again.Stderr = log, log
+	if err := again.Start(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the agent is there again without its token", func() bool {
+		out, err := exec.CommandContext(t.Context(), filepath.Join(bin, "holdfast"), "agent", "status", "--data-dir", home, "-o", "json").Output()
+		return err == nil && strings.Contains(string(out), `"coordinated": true`)
+	})
+	_ = again.Process.Kill()
+	_ = again.Wait()
 	late := token("--role", "agent", "--name", "n7", "--ttl", "1s")
 	time.Sleep(2 * time.Second)
 	if out, err := agent(late, "late").CombinedOutput(); err == nil || !strings.Contains(string(out), "expired") {
