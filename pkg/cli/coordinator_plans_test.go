@@ -13,7 +13,7 @@ func TestAPlanThatIsOverSaysHowItEnded(t *testing.T) {
 		"given up with nothing left to do (osd.3 is out)":            {Phase: "abandoned", SupersededWhy: "osd.3 is out", Status: status},
 		"ended at step 2 of 5":                                       {Phase: "abandoned", Status: status},
 		"all steps are done and verified":                            {Phase: "completed", Status: status},
-		"step 2/5 wave, about 10m left":                            {Phase: "running", Status: status},
+		"step 2/5 wave, about 10m left":                              {Phase: "running", Status: status},
 	} {
 		if got := v.progress(); got != want {
 			t.Errorf("%s: %q, want %q", v.Phase, got, want)

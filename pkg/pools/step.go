@@ -19,15 +19,15 @@ import (
 // Steps binds the kinds of this package.
 func Steps(c ceph.Cluster) executor.Registry {
 	return executor.Registry{
-		KindCreate: func(s plan.Step, _ func(executor.Progress)) (executor.Step, error) {
-			step := &create{cluster: c}
+		KindCreate: func(s plan.Step, report func(executor.Progress)) (executor.Step, error) {
+			step := &create{cluster: c, works: func() { report(executor.Progress{}) }}
 			if err := json.Unmarshal(s.Args, &step.Create); err != nil || step.Advice == nil {
 				return nil, fault.New(fault.Invalid, "read pool to make: %w", err)
 			}
 			return step, nil
 		},
-		KindSet: func(s plan.Step, _ func(executor.Progress)) (executor.Step, error) {
-			step := &set{cluster: c}
+		KindSet: func(s plan.Step, report func(executor.Progress)) (executor.Step, error) {
+			step := &set{cluster: c, works: func() { report(executor.Progress{}) }}
 			if err := json.Unmarshal(s.Args, &step.Set); err != nil {
 				return nil, fault.New(fault.Invalid, "read pool to set: %w", err)
 			}
@@ -41,18 +41,19 @@ type create struct {
 	Create
 
 	cluster ceph.Cluster
+	works   func() // tells that the step is at work
 }
 
 var _ executor.Step = (*create)(nil)
 
-// Check finds the pool missing, or as it is to be. One that was made with another rule is another's.
+// Check finds the pool missing, or as it is to be. One that was made with another rule, or larger, is another's.
 func (s *create) Check(ctx context.Context) (executor.State, error) {
-	w, err := read(ctx, s.cluster)
+	w, err := patientRead(ctx, s.cluster, s.works)
 	if err != nil || w.pool(s.Name) == nil {
 		return executor.Todo, err
 	}
-	if now := w.state(s.Name); now.Rule != s.Name {
-		return executor.Todo, fault.New(fault.Precondition, "somebody has made a pool %s with the rule %s", s.Name, now.Rule)
+	if now := w.state(s.Name); now.Rule != s.Name || now.Size > s.Advice.Size {
+		return executor.Todo, fault.New(fault.Precondition, "somebody has made a pool %s of size %d with the rule %s: `holdfast pool set` changes it", s.Name, now.Size, now.Rule)
 	}
 	return executor.Begun, nil
 }
@@ -75,7 +76,7 @@ func (s *create) Do(ctx context.Context) error {
 			rule["class"] = a.Policy.Class
 		}
 		commands = append(commands, rule)
-		pool["rule"] = s.Name
+		pool["rule"], pool["size"] = s.Name, a.Size // never larger than wanted, for Check
 	}
 	commands = append(commands, pool)
 	if a.Type == "erasure" {
@@ -88,11 +89,28 @@ func (s *create) Do(ctx context.Context) error {
 		commands = append(commands, map[string]any{"prefix": "osd pool application enable", "pool": s.Name, "app": s.Application})
 	}
 	for _, c := range commands {
-		if _, err := s.cluster.Mon(ctx, c, nil); err != nil {
+		if err := order(ctx, s.cluster, s.works, c); err != nil {
 			return fmt.Errorf("make pool %s: %w", s.Name, err)
 		}
 	}
 	return nil
+}
+
+// order gives the monitors a command, and sits out elections.
+func order(ctx context.Context, c ceph.Cluster, works func(), command map[string]any) error {
+	return ceph.Patiently(ctx, works, func() error {
+		_, err := c.Mon(ctx, command, nil)
+		return err
+	})
+}
+
+// patientRead reads what there is, and sits out elections.
+func patientRead(ctx context.Context, c ceph.Cluster, works func()) (w world, err error) {
+	err = ceph.Patiently(ctx, works, func() (err error) {
+		w, err = read(ctx, c)
+		return err
+	})
+	return w, err
 }
 
 func (s *create) option(name, value string) map[string]any {
@@ -101,7 +119,7 @@ func (s *create) option(name, value string) map[string]any {
 
 // Verify finds the pool as it was to be made.
 func (s *create) Verify(ctx context.Context) error {
-	w, err := read(ctx, s.cluster)
+	w, err := patientRead(ctx, s.cluster, s.works)
 	if err != nil {
 		return err
 	}
@@ -123,31 +141,32 @@ type set struct {
 	Set
 
 	cluster ceph.Cluster
+	works   func() // tells that the step is at work
 }
 
 var _ executor.Step = (*set)(nil)
 
-// options are the fields of a pool that a step sets, in order: a smaller size waits for a min_size that it allows.
-func (s *set) options() (list [][2]string) {
-	add := func(name string, from, to int) {
-		if from != to {
-			list = append(list, [2]string{name, strconv.Itoa(to)})
-		}
+// options are the fields of a pool that a step sets, in order, and those for when its data has come to rest: a smaller size waits for a
+// min_size that it allows, and a larger min_size for the copies that it asks for.
+func (s *set) options() (list, last [][2]string) {
+	if s.To.MinSize < s.From.MinSize {
+		list = append(list, [2]string{"min_size", strconv.Itoa(s.To.MinSize)})
 	}
-	if s.To.Size < s.From.Size {
-		add("min_size", s.From.MinSize, s.To.MinSize)
+	if s.To.Size != s.From.Size {
+		list = append(list, [2]string{"size", strconv.Itoa(s.To.Size)})
 	}
-	add("size", s.From.Size, s.To.Size)
-	if s.To.Size >= s.From.Size {
-		add("min_size", s.From.MinSize, s.To.MinSize)
+	if s.To.PGs != s.From.PGs {
+		list = append(list, [2]string{"pg_num", strconv.Itoa(int(s.To.PGs))})
 	}
-	add("pg_num", int(s.From.PGs), int(s.To.PGs))
-	return list
+	if s.To.MinSize > s.From.MinSize {
+		last = append(last, [2]string{"min_size", strconv.Itoa(s.To.MinSize)})
+	}
+	return list, last
 }
 
 // Check refuses a pool that is in none of the states between the plan's.
 func (s *set) Check(ctx context.Context) (executor.State, error) {
-	w, err := read(ctx, s.cluster)
+	w, err := patientRead(ctx, s.cluster, s.works)
 	if err != nil {
 		return executor.Todo, err
 	}
@@ -168,29 +187,68 @@ func between(n, a, b int) bool { return min(a, b) <= n && n <= max(a, b) }
 // pgEvery is how often a pool is asked how many PGs it has: the manager adds them little by little.
 const pgEvery = time.Second
 
+// calm is how many looks in a row must find all PGs settled: the manager hears of a new map a moment late.
+const calm = 3
+
 // Do sets what differs, and waits for the PGs.
 func (s *set) Do(ctx context.Context) error {
-	for _, o := range s.options() {
-		if _, err := s.cluster.Mon(ctx, map[string]any{"prefix": "osd pool set", "pool": s.Name, "var": o[0], "val": o[1]}, nil); err != nil {
+	list, last := s.options()
+	if err := s.apply(ctx, list); err != nil {
+		return err
+	}
+	if err := s.until(ctx, s.grown); err != nil || len(last) == 0 {
+		return err
+	}
+	still := 0
+	if err := s.until(ctx, func(ctx context.Context) (bool, error) {
+		now, err := ceph.LookAtPGs(ctx, s.cluster)
+		if still++; !now.Settled {
+			still = 0
+		}
+		return still >= calm, err
+	}); err != nil {
+		return err
+	}
+	return s.apply(ctx, last)
+}
+
+func (s *set) apply(ctx context.Context, options [][2]string) error {
+	for _, o := range options {
+		if err := order(ctx, s.cluster, s.works, map[string]any{"prefix": "osd pool set", "pool": s.Name, "var": o[0], "val": o[1]}); err != nil {
 			return fmt.Errorf("set %s of pool %s: %w", o[0], s.Name, err)
 		}
 	}
+	return nil
+}
+
+// until waits, and tells that it does.
+func (s *set) until(ctx context.Context, done func(context.Context) (bool, error)) error {
 	return poll.Until(ctx, pgEvery, func() (bool, error) {
-		w, err := read(ctx, s.cluster)
-		if err != nil {
-			return false, err
+		s.works()
+		ok, err := done(ctx)
+		if err != nil && ceph.Passing(err) && ctx.Err() == nil {
+			return false, nil
 		}
-		p := w.pool(s.Name)
-		if p == nil {
-			return false, fault.New(fault.NotFound, "pool %s is gone", s.Name)
-		}
-		return p.PGs == s.To.PGs, nil
+		return ok, err
 	})
+}
+
+// grown reports whether the pool has the PGs that it is to have.
+func (s *set) grown(ctx context.Context) (bool, error) {
+	w, err := read(ctx, s.cluster)
+	if err != nil {
+		return false, err
+	}
+	p := w.pool(s.Name)
+	if p == nil {
+		return false, fault.New(fault.NotFound, "pool %s is gone", s.Name)
+	}
+	return p.PGs == s.To.PGs, nil
 }
 
 // Verify finds the pool as wanted.
 func (s *set) Verify(ctx context.Context) error {
-	w, err := read(ctx, s.cluster)
+	w, err := patientRead(ctx, s.cluster, s.works)
 	if err != nil {
 		return err
 	}

@@ -9,13 +9,10 @@ package rebalance
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"slices"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
 	"github.com/holdfast-storage/holdfast/pkg/crush"
-	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
 	"github.com/holdfast-storage/holdfast/pkg/placement/osdmap"
 )
@@ -110,41 +107,4 @@ func upmaps(ctx context.Context, c ceph.Cluster) (map[string][][2]int32, error) 
 		all[pg.String()] = plain(pairs)
 	}
 	return all, nil
-}
-
-// pgs is how the cluster's PGs are.
-type pgs struct {
-	Settled   bool // all active+clean: nothing moves, nothing is missing
-	Misplaced int64
-	Degraded  int64
-	// Lacking is the part of all copies that are missing.
-	Lacking float64
-}
-
-// look asks the manager how the PGs are.
-func look(ctx context.Context, c ceph.Cluster) (pgs, error) {
-	data, err := c.Mgr(ctx, map[string]any{"prefix": "pg stat"}, nil)
-	if err != nil {
-		return pgs{}, err
-	}
-	var stat struct {
-		Summary struct {
-			ByState []struct {
-				Name string `json:"name"`
-				Num  int    `json:"num"`
-			} `json:"num_pg_by_state"`
-			Misplaced int64   `json:"misplaced_objects"`
-			Degraded  int64   `json:"degraded_objects"`
-			Lacking   float64 `json:"degraded_ratio"`
-		} `json:"pg_summary"`
-	}
-	if err := json.Unmarshal(data, &stat); err != nil || len(stat.Summary.ByState) == 0 {
-		return pgs{}, fault.New(fault.Unavailable, "read the PGs' states from %.200q: %w", data, err)
-	}
-	p := pgs{Settled: true, Misplaced: stat.Summary.Misplaced, Degraded: stat.Summary.Degraded, Lacking: stat.Summary.Lacking}
-	for _, s := range stat.Summary.ByState {
-		clean := slices.Contains([]string{"active+clean", "active+clean+scrubbing", "active+clean+scrubbing+deep", "active+clean+snaptrim", "active+clean+snaptrim_wait"}, s.Name)
-		p.Settled = p.Settled && (clean || s.Num == 0)
-	}
-	return p, nil
 }

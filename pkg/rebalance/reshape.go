@@ -56,7 +56,7 @@ func (r *reshape) Check(ctx context.Context) (executor.State, error) {
 	if now.held || r.missing(now.upmaps) > 0 {
 		return executor.Begun, nil
 	}
-	at, err := look(ctx, r.cluster)
+	at, err := ceph.LookAtPGs(ctx, r.cluster)
 	if err != nil || !at.Settled {
 		return executor.Begun, err
 	}
@@ -198,7 +198,7 @@ func finish(ctx context.Context, c ceph.Cluster, step plan.Step) error {
 			if slices.Equal(orEmpty(now.upmaps[u.PG]), u.To) {
 				continue
 			}
-			if err := r.put(ctx, u, func() error { return nil }); err != nil && (isPassing(err) || ctx.Err() != nil) {
+			if err := r.put(ctx, u, func() error { return nil }); err != nil && (ceph.Passing(err) || ctx.Err() != nil) {
 				return err // an OSD that is gone is no reason to hold all others
 			}
 		}

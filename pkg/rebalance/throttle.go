@@ -36,7 +36,7 @@ func (g *gate) pass(ctx context.Context, u Upmap) error {
 	osds := touched(u)
 	err := poll.Until(ctx, lookEvery, func() (bool, error) {
 		open, err := g.open(ctx, osds)
-		if err != nil && isPassing(err) && ctx.Err() == nil {
+		if err != nil && ceph.Passing(err) && ctx.Err() == nil {
 			g.wave.again()
 			return false, nil
 		}
@@ -76,7 +76,7 @@ func (g *gate) open(ctx context.Context, osds []int32) (bool, error) {
 
 // look asks how the cluster is.
 func (g *gate) look(ctx context.Context, bounds Throttle) error {
-	now, err := look(ctx, g.wave.cluster)
+	now, err := ceph.LookAtPGs(ctx, g.wave.cluster)
 	if err != nil {
 		return err
 	}

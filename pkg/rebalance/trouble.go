@@ -3,18 +3,13 @@ package rebalance
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
-	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
-
-// isPassing reports an error that the cluster may recover from: a monitor election, a manager that is replaced.
-func isPassing(err error) bool { return errors.Is(err, fault.Unavailable) }
 
 // full are the checks that forbid to move data, beside all errors.
 var full = []string{"OSD_NEARFULL", "OSD_BACKFILLFULL", "OSD_FULL", "POOL_NEARFULL", "POOL_BACKFILLFULL"}
@@ -22,7 +17,7 @@ var full = []string{"OSD_NEARFULL", "OSD_BACKFILLFULL", "OSD_FULL", "POOL_NEARFU
 // Trouble is why no further wave may begin, "" for nothing: the cluster's health is an error, an OSD is nearly full, or more than a part of
 // the copies are missing, from 0 to 1. What a wave itself moves is misplaced, not missing.
 func Trouble(ctx context.Context, c ceph.Cluster, degraded float64) (string, error) {
-	now, err := look(ctx, c)
+	now, err := ceph.LookAtPGs(ctx, c)
 	if err != nil {
 		return "", err
 	}
@@ -30,7 +25,7 @@ func Trouble(ctx context.Context, c ceph.Cluster, degraded float64) (string, err
 }
 
 // trouble is that of a cluster whose PGs are so.
-func trouble(ctx context.Context, c ceph.Cluster, now pgs, degraded float64) (string, error) {
+func trouble(ctx context.Context, c ceph.Cluster, now ceph.PGs, degraded float64) (string, error) {
 	data, err := c.Mon(ctx, map[string]any{"prefix": "health"}, nil)
 	if err != nil {
 		return "", err

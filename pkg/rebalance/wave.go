@@ -83,7 +83,7 @@ func (w *wave) Check(ctx context.Context) (executor.State, error) {
 	if set == 0 {
 		return executor.Todo, nil
 	}
-	now, err := look(ctx, w.cluster)
+	now, err := ceph.LookAtPGs(ctx, w.cluster)
 	if err != nil || set < len(w.Upmaps) || !now.Settled {
 		return executor.Begun, err
 	}
@@ -182,27 +182,9 @@ func touched(u Upmap) (osds []int32) {
 // fresh is how long a look at the map may be ago when an upmap is set.
 const fresh = time.Second
 
-// patience is how long a cluster may take for an election.
-const patience = 2 * time.Minute
-
-// patiently tries again what a monitor election, or a manager that is replaced, may have kept from working.
+// patiently tries again what an election may have kept from working, and tells that it does.
 func (w *wave) patiently(ctx context.Context, try func() error) error {
-	limited, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	var last error
-	err := poll.Until(limited, lookEvery, func() (bool, error) {
-		if last = try(); last != nil && !isPassing(last) {
-			return false, last
-		}
-		if last != nil {
-			w.again()
-		}
-		return last == nil, nil
-	})
-	if err != nil && ctx.Err() == nil && last != nil {
-		return last
-	}
-	return err
+	return ceph.Patiently(ctx, w.again, try)
 }
 
 // command is the monitor command that gives a PG its upmap.
@@ -235,13 +217,13 @@ func (w *wave) settle(ctx context.Context) error {
 	w.sent, w.still = w.bytes, 0
 	asked := w.now()
 	return poll.Until(ctx, lookEvery, func() (bool, error) {
-		now, err := look(ctx, w.cluster)
+		now, err := ceph.LookAtPGs(ctx, w.cluster)
 		if err == nil && !now.Settled && w.now().Sub(asked) >= freeEvery {
 			asked = w.now()
 			err = w.free(ctx)
 		}
 		if err != nil {
-			if ctx.Err() == nil && isPassing(err) {
+			if ctx.Err() == nil && ceph.Passing(err) {
 				w.again()
 				return false, nil
 			}
@@ -272,7 +254,7 @@ func (w *wave) free(ctx context.Context) error {
 
 // tell reports how far the wave is: what has come to rest, and of what was sent since then the part that is not misplaced any more. It
 // returns whether all has come to rest.
-func (w *wave) tell(now pgs) bool {
+func (w *wave) tell(now ceph.PGs) bool {
 	if w.still++; !now.Settled {
 		w.still = 0
 	}
