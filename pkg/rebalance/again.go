@@ -150,6 +150,8 @@ func (p *Planner) Guard(ctx context.Context, leads func() bool) {
 			p.balancer.Store(balancerState(ctx, cluster, leads()))
 			if leads() {
 				p.weigh(ctx, cluster)
+			} else {
+				p.balance.Store(nil) // another looks now
 			}
 		}
 		select {
@@ -163,7 +165,8 @@ func (p *Planner) Guard(ctx context.Context, leads func() bool) {
 // balance is how even a cluster is.
 type balance struct {
 	usable, bound float64
-	at            time.Time
+	known         bool
+	at            time.Time // it was looked at, or tried to
 }
 
 // balanceEvery is how often the balance is looked at: in a large cluster it takes seconds.
@@ -178,15 +181,17 @@ func (p *Planner) weigh(ctx context.Context, c ceph.Cluster) {
 	if err != nil {
 		return // it is not known then
 	}
+	found := &balance{at: time.Now()}
 	if b, err := placement.PlanBalance(now, placement.BalanceOptions{}); err == nil {
-		p.balance.Store(&balance{b.UsableBefore, b.Bound, time.Now()})
+		found.usable, found.bound, found.known = b.UsableBefore, b.Bound, true
 	}
+	p.balance.Store(found)
 }
 
 // Balance is which part of the raw space can be filled, and could be at best, from 0 to 1, and when the leader looked at it last: the zero
 // time for never.
 func (p *Planner) Balance() (usable, bound float64, at time.Time) {
-	if b := p.balance.Load(); b != nil {
+	if b := p.balance.Load(); b != nil && b.known {
 		return b.usable, b.bound, b.at
 	}
 	return 0, 0, time.Time{}

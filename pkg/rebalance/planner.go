@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast-storage/holdfast/pkg/ceph"
+	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
@@ -32,6 +33,18 @@ func (p *Planner) Rebalance(ctx context.Context, r *coordinatorv1.PlanRebalanceR
 	cluster, err := p.Cluster()
 	if err != nil {
 		return plan.Plan{}, nil, err
+	}
+	dump, err := cluster.Mon(ctx, map[string]any{"prefix": "osd dump"}, nil)
+	if err != nil {
+		return plan.Plan{}, nil, err
+	}
+	held, err := isHeld(dump)
+	if err != nil {
+		return plan.Plan{}, nil, err
+	}
+	if held {
+		return plan.Plan{}, nil, fault.New(fault.Precondition,
+			"%s is set: a plan changes the CRUSH map now, or somebody keeps data where it is; let that end, or `ceph osd unset %s`, and plan then", holding, holding)
 	}
 	now, state, err := Read(ctx, cluster)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -446,6 +447,9 @@ func TestAWaveSaysThatNothingMayMove(t *testing.T) {
 		f := newFake(t)
 		p := planned(t, f, &coordinatorv1.PlanRebalanceRequest{})
 		f.flags[holding] = true
+		if _, _, err := planner(f).Rebalance(t.Context(), adding(), 2); !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "norebalance") {
+			t.Errorf("before a plan: %v", err)
+		}
 		if err := run(t, f, p, &journal{}, free); !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "norebalance") || f.count("osd pg-upmap-items") > 0 {
 			t.Errorf("before it: %v", err)
 		}
@@ -672,4 +676,30 @@ func TestAPlanIsMadeAnewAsItWasAskedFor(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestTheBalanceIsLookedAtByTheLeaderNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		p := planner(f)
+		ctx, cancel := context.WithCancel(t.Context())
+		var leads atomic.Bool
+		leads.Store(true)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.Guard(ctx, leads.Load)
+		}()
+		time.Sleep(time.Hour)
+		if _, bound, at := p.Balance(); at.IsZero() || bound == 0 || f.count("pg dump") > 10 {
+			t.Errorf("looked at %d times in an hour: at best %v, at %v", f.count("pg dump"), bound, at)
+		}
+		leads.Store(false)
+		time.Sleep(time.Minute)
+		if _, _, at := p.Balance(); !at.IsZero() {
+			t.Error("one that leads no more tells of it still")
+		}
+		cancel()
+		<-done
+	})
 }

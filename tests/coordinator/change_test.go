@@ -215,6 +215,9 @@ func (c *cluster) follow(t *testing.T, client *coordinatorapi.Client, p plan.Pla
 			if !since.IsZero() {
 				f.took = time.Since(since)
 			}
+			if kills > 0 {
+				t.Errorf("the plan was over before %d more leaders could be killed", kills)
+			}
 			return f
 		case phase != string(fsm.Approved) && phase != string(fsm.Running):
 			t.Fatalf("the plan is %s: %s\n%s", phase, s, c.logs())
