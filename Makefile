@@ -81,7 +81,6 @@ test-sim: ## coordinators' rules under simulated faults: SIM_SEEDS (20000) seeds
 test-rebalance: build ## changes of a real cluster by coordinators in many small waves, an OSD that fails in the middle, 60 faults under porcupine (as root)
 	@tests/deps.sh test
 	HOLDFAST_REBALANCE=all HOLDFAST_WAVE_BACKFILLS=2 HOLDFAST_FAULTS=60 go test -count=1 -v -timeout 2h -run 'Changes|Anew|Histories' ./tests/coordinator
-	HOLDFAST_PINGS=all go test -count=1 -v -run Died ./pkg/rpc/coordinatorapi
 
 soak: build ## whole lives of SOAK_VOLUMES volumes (1000) under random kills; SOAK_SEED repeats a run (as root)
 	@tests/deps.sh test

@@ -104,6 +104,22 @@ func withCoordinators(cmd *cobra.Command, do func(context.Context, *coordinatora
 	return do(ctx, client)
 }
 
+// namesOf completes the names of what the coordinators list.
+func namesOf[V any](list func(context.Context, *coordinatorapi.Client) ([]V, error), name func(V) string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, prefix string) (names []string, _ cobra.ShellCompDirective) {
+		_ = withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
+			all, err := list(ctx, c)
+			for _, v := range all {
+				if n := name(v); strings.HasPrefix(n, prefix) {
+					names = append(names, n)
+				}
+			}
+			return err
+		})
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
 // memberView is a coordinator as it tells of itself.
 type memberView struct {
 	Name        string     `json:"name"`

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -123,7 +122,7 @@ func nodeOf(m *v1.Node) (nodeView, error) {
 func nodesDrain() *cobra.Command {
 	var f rebalanceFlags
 	cmd := &cobra.Command{
-		Use: "drain NODE", Short: "Plan that all data leaves a node's OSDs; nothing moves before the plan is approved", Args: cobra.ExactArgs(1), ValidArgsFunction: nodeNames,
+		Use: "drain NODE", Short: "Plan that all data leaves a node's OSDs; nothing moves before the plan is approved", Args: cobra.ExactArgs(1), ValidArgsFunction: namesOf(listNodes, func(v nodeView) string { return v.Name }),
 		Long: `Plan that all data leaves the OSDs below a node's host in the CRUSH map, in waves, by upmaps first and weights last. The OSDs go on running, and the host stays in
 the map: give it its data back with "holdfast coordinator rebalance --add-host NODE=OSD,...", or let the map forget it with --remove.`,
 		Example: "  holdfast nodes drain n4 --dry-run\n  holdfast nodes drain n4",
@@ -143,7 +142,7 @@ func nodesMaintenance() *cobra.Command {
 	var why string
 	var end bool
 	cmd := &cobra.Command{
-		Use: "maintenance NODE", Short: "Give no work to a node, or with --end give it some again", Args: cobra.ExactArgs(1), ValidArgsFunction: nodeNames,
+		Use: "maintenance NODE", Short: "Give no work to a node, or with --end give it some again", Args: cobra.ExactArgs(1), ValidArgsFunction: namesOf(listNodes, func(v nodeView) string { return v.Name }),
 		Long: "A plan that is at work goes on to its end; no other plan of the node begins. Data stays where it is.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if end == (why != "") {
@@ -168,19 +167,4 @@ func nodesMaintenance() *cobra.Command {
 	cmd.Flags().BoolVar(&end, "end", false, "maintenance is over")
 	addOutputFlag(cmd)
 	return cmd
-}
-
-// nodeNames completes the names of nodes.
-func nodeNames(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	var names []string
-	_ = withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-		list, err := listNodes(ctx, c)
-		for _, v := range list {
-			if strings.HasPrefix(v.Name, prefix) {
-				names = append(names, v.Name)
-			}
-		}
-		return err
-	})
-	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -29,7 +29,7 @@ func poolCommand() *cobra.Command {
 	)
 	for _, each := range cmd.Commands() {
 		if strings.HasSuffix(each.Use, " NAME") && each.Name() != "create" {
-			each.ValidArgsFunction = poolNames
+			each.ValidArgsFunction = namesOf(listPools, func(v poolView) string { return v.Name })
 		}
 	}
 	return cmd
@@ -230,19 +230,4 @@ func (f *poolFlags) run(cmd *cobra.Command, name string, set bool) error {
 		}
 	}
 	return watchPlan(cmd.Context(), client, m.GetId(), lines(cmd.ErrOrStderr(), ""))
-}
-
-// poolNames completes names of pools.
-func poolNames(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	var names []string
-	_ = withCoordinators(cmd, func(ctx context.Context, c *coordinatorapi.Client) error {
-		list, err := listPools(ctx, c)
-		for _, v := range list {
-			if strings.HasPrefix(v.Name, prefix) {
-				names = append(names, v.Name)
-			}
-		}
-		return err
-	})
-	return names, cobra.ShellCompDirectiveNoFileComp
 }

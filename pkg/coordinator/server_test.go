@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
+	"github.com/holdfast-storage/holdfast/pkg/certs/certstest"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/raftnode"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
@@ -55,26 +55,7 @@ func (alone) Restore(context.Context, []byte, string) error { return nil }
 // serverOn is a server of that member on a log.
 func serverOn(t testing.TB, m *memory, leader string) *Server {
 	t.Helper()
-	ca, err := certs.NewCA("test", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := ca.Issue(certs.Identity{Role: certs.Coordinator, Name: "c1"}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(t.TempDir(), "c1")
-	trusted, err := certs.Trust(dir, ca.Cert)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := certs.Write(dir, trusted, pair); err != nil {
-		t.Fatal(err)
-	}
-	store, err := certs.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := certstest.Store(t, certstest.CA(t), certs.Identity{Role: certs.Coordinator, Name: "c1"})
 	return New(m, alone{leader}, store, nil, nil, slog.New(slog.DiscardHandler))
 }
 

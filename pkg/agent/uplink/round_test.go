@@ -6,11 +6,9 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/agent"
 	"github.com/holdfast-storage/holdfast/pkg/certs"
+	"github.com/holdfast-storage/holdfast/pkg/certs/certstest"
 	"github.com/holdfast-storage/holdfast/pkg/disk"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
@@ -147,35 +146,17 @@ func (m *machine) ordered(id plan.ID) (verbs []agentapi.Verb) {
 func joined(t *testing.T, c *coordinators, m *machine) *Uplink {
 	t.Helper()
 	c.calls = map[string]int{}
-	ca, err := certs.NewCA("test", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	open := func(id certs.Identity) *certs.Store {
-		pair, err := ca.Issue(id, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir := filepath.Join(t.TempDir(), id.Name)
-		if err := certs.Write(dir, ca.Cert, pair); err != nil {
-			t.Fatal(err)
-		}
-		store, err := certs.Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return store
-	}
+	ca := certstest.CA(t)
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := open(certs.Identity{Role: certs.Coordinator, Name: "c1"})
+	store := certstest.Store(t, ca, certs.Identity{Role: certs.Coordinator, Name: "c1"})
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(store.Server(map[certs.Protocol][]certs.Role{certs.GRPC: {certs.Agent}}))))
 	v1.RegisterCoordinatorServer(server, c)
 	done := make(chan error)
 	go func() { done <- server.Serve(l) }()
-	client := coordinatorapi.New(open(certs.Identity{Role: certs.Agent, Name: "n1"}), []string{l.Addr().String()})
+	client := coordinatorapi.New(certstest.Store(t, ca, certs.Identity{Role: certs.Agent, Name: "n1"}), []string{l.Addr().String()})
 	t.Cleanup(func() {
 		client.Close()
 		server.Stop()

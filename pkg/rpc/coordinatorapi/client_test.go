@@ -3,8 +3,6 @@ package coordinatorapi_test
 import (
 	"context"
 	"net"
-	"os"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
+	"github.com/holdfast-storage/holdfast/pkg/certs/certstest"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	v1 "github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
 )
@@ -55,41 +54,21 @@ func (l lost) Write(p []byte) (int, error) {
 	return l.Conn.Write(p)
 }
 
-// TestAWatchOfAMemberThatDiedEnds takes half a minute.
+// TestAWatchOfAMemberThatDiedEnds waits half a minute for the pings.
 func TestAWatchOfAMemberThatDiedEnds(t *testing.T) {
-	if os.Getenv("HOLDFAST_PINGS") == "" {
-		t.Skip("set HOLDFAST_PINGS to wait for half a minute")
-	}
-	ca, err := certs.NewCA("test", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	open := func(id certs.Identity) *certs.Store {
-		pair, err := ca.Issue(id, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir := filepath.Join(t.TempDir(), id.Name)
-		if err := certs.Write(dir, ca.Cert, pair); err != nil {
-			t.Fatal(err)
-		}
-		store, err := certs.Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return store
-	}
+	t.Parallel()
+	ca := certstest.CA(t)
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var died atomic.Bool
-	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(open(certs.Identity{Role: certs.Coordinator, Name: "c1"}).Server(map[certs.Protocol][]certs.Role{certs.GRPC: {certs.Agent}}))))
+	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(certstest.Store(t, ca, certs.Identity{Role: certs.Coordinator, Name: "c1"}).Server(map[certs.Protocol][]certs.Role{certs.GRPC: {certs.Agent}}))))
 	v1.RegisterCoordinatorServer(server, silent{})
 	done := make(chan error)
 	go func() { done <- server.Serve(dead{l, &died}) }()
 	t.Cleanup(func() { server.Stop(); <-done })
-	client := coordinatorapi.New(open(certs.Identity{Role: certs.Agent, Name: "n1"}), []string{l.Addr().String()})
+	client := coordinatorapi.New(certstest.Store(t, ca, certs.Identity{Role: certs.Agent, Name: "n1"}), []string{l.Addr().String()})
 	t.Cleanup(client.Close)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
