@@ -22,7 +22,7 @@ const (
 	// Of one node, since version 2: its agent must not take all there is.
 	mostNodeProposals = 100
 	mostNodeSubjects  = 1000
-	mostNodeStates    = 64 << 20 // bytes of the states of its subjects
+	mostNodeStates    = 16 << 20 // bytes of the states of its subjects
 )
 
 // Answer is what a command gave: a value in JSON, or the class and text of its refusal.

@@ -83,10 +83,6 @@ func (s *State) room(b *SetSubject) error {
 		return nil
 	}
 	node := b.Subject[at:]
-	live := map[string]bool{}
-	for _, e := range s.Plans {
-		live[e.Subject()] = live[e.Subject()] || !e.Over()
-	}
 	others := func(name string) bool { return name != b.Subject && strings.HasSuffix(name, node) }
 	full := func(counts func(name string) bool) bool {
 		number, size := 1, len(b.State)
@@ -99,6 +95,10 @@ func (s *State) room(b *SetSubject) error {
 	}
 	if !full(others) {
 		return nil
+	}
+	live := map[string]bool{}
+	for _, e := range s.Plans {
+		live[e.Subject()] = live[e.Subject()] || !e.Over()
 	}
 	if full(func(name string) bool { return live[name] }) {
 		return fault.New(fault.Precondition, "the states of what is%s are too many: cancel plans that nobody wants", node)
