@@ -14,10 +14,16 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
+	"github.com/holdfast-storage/holdfast/pkg/osd"
 	"github.com/holdfast-storage/holdfast/pkg/placement"
+	"github.com/holdfast-storage/holdfast/pkg/plan"
+	"github.com/holdfast-storage/holdfast/pkg/pools"
+	"github.com/holdfast-storage/holdfast/pkg/rebalance"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi"
 	v1 "github.com/holdfast-storage/holdfast/pkg/rpc/coordinatorapi/coordinatorv1"
+	"github.com/holdfast-storage/holdfast/pkg/stack/live"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -111,7 +117,22 @@ func (p *policySpec) check(name string) error {
 	case p.Profile != "" && !slices.Contains([]placement.Profile{placement.RBD, placement.CephFS, placement.Search, placement.Backup}, p.Profile):
 		return fault.New(fault.Invalid, "the profile %q is none of rbd, cephfs, search, backup", p.Profile)
 	}
+	known := kinds()
+	for _, kind := range p.Approves {
+		if !slices.Contains(known, plan.Kind(kind)) {
+			return fault.New(fault.Invalid, "approves: no step is of the kind %q: there are %v", kind, known)
+		}
+	}
 	return nil
+}
+
+// kinds are those of all steps that plans have.
+func kinds() []plan.Kind {
+	all := executor.Registry{}
+	for _, each := range []executor.Registry{rebalance.Steps(nil, nil), pools.Steps(nil), osd.Registry(nil), osd.VolumeRegistry(nil), (&live.Machine{}).Registry()} {
+		maps.Copy(all, each)
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 func policyCommand() *cobra.Command {

@@ -59,11 +59,12 @@ func TestPoliciesComeBackAsTheyWereApplied(t *testing.T) {
 
 func TestPoliciesThatCannotBeAreRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                     "no policies",
-		"cluster: {failure: 1}":                "failure",
-		"cluster: {failures: 9}":               "1 to 4",
-		"cluster: {max_degraded_percent: 101}": "0 to 100",
-		"cluster: {profile: films}":            "films",
+		"":                                        "no policies",
+		"cluster: {failure: 1}":                   "failure",
+		"cluster: {failures: 9}":                  "1 to 4",
+		"cluster: {max_degraded_percent: 101}":    "0 to 100",
+		"cluster: {approves: [upmap-waves]}":      "upmap-waves",
+		"cluster: {profile: films}":               "films",
 		"pools: {vms: {max_degraded_percent: 1}}": "for the cluster",
 		"pools: {vms: {bytes: many}}":             "many",
 		"pools: {vms: }":                          "empty",
