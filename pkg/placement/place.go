@@ -30,13 +30,18 @@ func (e *Editor) Place(osd crush.ItemID, host string, weight crush.Weight) error
 	return e.Weigh(osd, weight)
 }
 
-// move puts an OSD without weight below a host.
+// move puts an OSD without weight below a host. One that the map knows no device class of gets the usual one, and the words say so.
 func (e *Editor) move(osd crush.ItemID, from *crush.Bucket, host string) error {
-	device := crush.Device{ID: osd, Name: deviceName(osd), Class: e.class}
+	device := crush.Device{ID: osd, Name: deviceName(osd)}
 	for _, d := range e.crush.Devices {
-		if d.ID == osd && d.Class != "" {
+		if d.ID == osd {
 			device.Class = d.Class
 		}
+	}
+	what := fmt.Sprintf("put %s below host %s", deviceName(osd), host)
+	if device.Class == "" && e.class != "" {
+		device.Class = e.class
+		what += fmt.Sprintf(" as one of class %s, which most are of", e.class)
 	}
 	if from != nil {
 		if w := from.Weights[slices.Index(from.Items, osd)]; w > 0 {
@@ -52,7 +57,7 @@ func (e *Editor) move(osd crush.ItemID, from *crush.Bucket, host string) error {
 	}
 	e.crush.Devices = slices.DeleteFunc(e.crush.Devices, func(d crush.Device) bool { return d.ID == osd })
 	e.crush.AddDevice(device, to, 0)
-	return e.grows("put %s below host %s", deviceName(osd), host)
+	return e.grows("%s", what)
 }
 
 // host is the bucket of a host, made where hosts are if there is none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -702,4 +703,16 @@ func TestTheBalanceIsLookedAtByTheLeaderNowAndThen(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+func TestAPlanSaysWhichClassItGivesToOSDsOfNone(t *testing.T) {
+	f := newFake(t)
+	m, err := crush.Parse([]byte(regexp.MustCompile(`device (\d) osd.\d`).ReplaceAllString(text, "$0 class hdd")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.crush = m
+	if what := planned(t, f, adding()).Steps[0].What; !strings.Contains(what, "put osd.6 below host h4 as one of class hdd") {
+		t.Error(what)
+	}
 }
