@@ -29,7 +29,7 @@ up() { until hf osd list | grep '^3 .* up .*volume.hf--bulk-data'; do sleep 0.3;
 const osdScript = osdTools + `
 agent
 not plan new bulk --disk HF-0001 --osd --fs xfs 2> "$DIR/refused"
-grep -e '--osd' "$DIR/refused"
+grep 'fs osd' "$DIR/refused"
 plan new bulk --disk HF-0001,HF-0002 --osd --class stack --reserve 64MiB -o json > "$DIR/new.json"
 plan approve "$(id "$DIR/new.json")" --token serial.HF-0001,serial.HF-0002
 finished "$(id "$DIR/new.json")"
