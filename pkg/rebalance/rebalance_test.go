@@ -464,6 +464,11 @@ func TestAWaveSaysThatNothingMayMove(t *testing.T) {
 		if err := run(t, f, p, &journal{}, free); !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "norebalance") {
 			t.Errorf("in it: %v", err)
 		}
+		delete(f.flags, holding)
+		before := f.count("osd pg-upmap-items")
+		if err := run(t, f, p, &journal{}, func() Throttle { return Throttle{Bytes: fakeBytes / 60} }); !errors.Is(err, fault.Precondition) || f.count("osd pg-upmap-items") > before+1 {
+			t.Errorf("in one that is throttled: %v, after %d upmaps", err, f.count("osd pg-upmap-items")-before)
+		}
 		f.fail = nil
 		delete(f.flags, holding)
 		if err := run(t, f, p, &journal{}, free); err != nil {

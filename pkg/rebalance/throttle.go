@@ -80,6 +80,9 @@ func (g *gate) look(ctx context.Context, bounds Throttle) error {
 	if err != nil {
 		return err
 	}
+	if err := g.wave.mayMove(ctx, now); err != nil {
+		return err
+	}
 	if g.wave.tell(now) {
 		clear(g.moving)
 	}

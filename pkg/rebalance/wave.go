@@ -55,6 +55,7 @@ type wave struct {
 
 	since  time.Time // when Do began
 	looked time.Time // when the upmaps were found as they should be
+	asked  time.Time // whether data may move
 	told   executor.Progress
 
 	// sent is what upmaps that are set stand for: before Do began, in all, and of what had come to rest.
@@ -215,12 +216,10 @@ const calm = 3
 // settle waits until nothing moves any more, and reports how far it is.
 func (w *wave) settle(ctx context.Context) error {
 	w.sent, w.still = w.bytes, 0
-	asked := w.now()
 	return poll.Until(ctx, lookEvery, func() (bool, error) {
 		now, err := ceph.LookAtPGs(ctx, w.cluster)
-		if err == nil && !now.Settled && w.now().Sub(asked) >= freeEvery {
-			asked = w.now()
-			err = w.free(ctx)
+		if err == nil {
+			err = w.mayMove(ctx, now)
 		}
 		if err != nil {
 			if ctx.Err() == nil && ceph.Passing(err) {
@@ -235,6 +234,15 @@ func (w *wave) settle(ctx context.Context) error {
 
 // freeEvery is how often it is looked whether data may move, while it is waited for: in a large cluster the answer has megabytes.
 const freeEvery = 10 * time.Second
+
+// mayMove refuses where PGs that are not settled may not move, as far as it was looked lately.
+func (w *wave) mayMove(ctx context.Context, now ceph.PGs) error {
+	if now.Settled || w.now().Sub(w.asked) < freeEvery {
+		return nil
+	}
+	w.asked = w.now()
+	return w.free(ctx)
+}
 
 // free refuses where data that is only misplaced may not move.
 func (w *wave) free(ctx context.Context) error {
