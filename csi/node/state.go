@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/holdfast-storage/holdfast/csi/attach"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
 
@@ -79,19 +80,7 @@ func (s *store) save(v *staged) error {
 	if err != nil {
 		return fmt.Errorf("encode state of volume: %w", err)
 	}
-	path := s.path(v.Volume)
-	f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err == nil {
-		_, err = f.Write(data)
-		err = errors.Join(err, f.Sync(), f.Close())
-	}
-	if err == nil {
-		err = os.Rename(path+".tmp", path)
-	}
-	if err == nil {
-		err = s.sync()
-	}
-	if err != nil {
+	if err := durable.WriteFile(s.path(v.Volume), data, 0o600); err != nil {
 		return fmt.Errorf("save state of volume: %w", err)
 	}
 	return nil
@@ -101,13 +90,5 @@ func (s *store) remove(volume string) error {
 	if err := os.Remove(s.path(volume)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove state of volume: %w", err)
 	}
-	return s.sync()
-}
-
-func (s *store) sync() error {
-	dir, err := os.Open(s.dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.SyncDir(s.dir)
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -151,10 +152,7 @@ func (s *Server) TrimDue(ctx context.Context, now time.Time, every time.Duration
 	}
 	data, err := json.Marshal(kept)
 	if err == nil {
-		err = os.WriteFile(path+".tmp", data, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(path+".tmp", path)
+		err = durable.WriteFile(path, data, 0o600)
 	}
 	if err != nil {
 		s.cfg.Log.Warn("when volumes were trimmed cannot be kept", obs.KeyError, err)

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
 )
@@ -39,8 +40,8 @@ func Write(dir string, ca []byte, p Pair) error {
 		name string
 		data []byte
 	}{{caFile, ca}, {keyFile, p.Key}, {certFile, p.Cert}} {
-		if err := replace(filepath.Join(dir, f.name), f.data); err != nil {
-			return fmt.Errorf("write %s: %w", f.name, err)
+		if err := WriteSecret(filepath.Join(dir, f.name), f.data); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -79,7 +80,7 @@ func storeKey(path string) (*ecdsa.PrivateKey, []byte, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, nil, err //nolint:wrapcheck // the caller says what for
 	}
-	return private, key, replace(path, key)
+	return private, key, WriteSecret(path, key)
 }
 
 // KeyHash is the SHA-256 of the public key that a request is for, in hexadecimal digits.
@@ -103,7 +104,7 @@ func WriteCA(dir string, ca Pair) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make directory of the CA: %w", err)
 	}
-	return errors.Join(replace(filepath.Join(dir, caKeyFile), ca.Key), replace(filepath.Join(dir, caCertFile), ca.Cert))
+	return errors.Join(WriteSecret(filepath.Join(dir, caKeyFile), ca.Key), WriteSecret(filepath.Join(dir, caCertFile), ca.Cert))
 }
 
 // ReadCA reads what WriteCA wrote.
@@ -121,30 +122,7 @@ func ReadCA(dir string) (Pair, error) {
 
 // WriteSecret writes a file that its owner alone may read, mode 0600, also where there was another.
 func WriteSecret(path string, data []byte) error {
-	if err := replace(path, data); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
-}
-
-// replace writes a file such that it is there whole, or as it was.
-func replace(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("make a temporary file: %w", err)
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.WriteFile(path, data, 0o600)
 }
 
 // Trust adds a CA to those that a directory trusts, whichever they are; it returns all of them. A renewed certificate must not

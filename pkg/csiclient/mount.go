@@ -14,6 +14,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -65,11 +66,7 @@ func (c *Client) saveMounts(id string, m mounted) error {
 	if err := os.MkdirAll(c.place(id), 0o700); err != nil {
 		return fmt.Errorf("note the mount: %w", err)
 	}
-	path := filepath.Join(c.place(id), "mounts.json")
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return fmt.Errorf("note the mount: %w", err)
-	}
-	return os.Rename(path+".new", path)
+	return durable.WriteFile(filepath.Join(c.place(id), "mounts.json"), data, 0o600)
 }
 
 // Hold publishes a block volume to this node and mounts it nowhere, so that no other node gets it. Unmount ends it.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -155,21 +156,7 @@ func (n *Node) fetchKeyring(ctx context.Context, id int) error {
 		return err
 	}
 	keyring := daemon.EncodeKeyring(daemon.Entity{Name: name(id), Key: storage.NewSecret(answer.Key)})
-	return writeFile(n.Paths.Keyring(name(id)), keyring)
-}
-
-// writeFile writes a secret file so that it is there whole or not at all.
-func writeFile(path string, data []byte) error {
-	temporary := path + ".new"
-	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close(), os.Rename(temporary, path)); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+	return durable.WriteFile(n.Paths.Keyring(name(id)), keyring, 0o600)
 }
 
 // made: the label says that mkfs came to its end.

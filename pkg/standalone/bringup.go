@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
@@ -108,7 +109,7 @@ func (s *Supervisor) makeMon(ctx context.Context, r daemon.Ref) error {
 	if _, err := s.tools.Runner.Run(ctx, s.config.MonMkfsCommand(r)); err != nil {
 		return fmt.Errorf("make the store of %s: %w", r.Name(), err)
 	}
-	return writeFile(s.made(r), nil, 0o644)
+	return durable.WriteFile(s.made(r), nil, 0o644)
 }
 
 // awaitMons waits for a quorum: only then does a monitor answer a client. A port is tried

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
 )
@@ -62,13 +63,12 @@ func leftBehind(entry os.DirEntry) bool {
 	if entry.IsDir() {
 		return entry.Name() == "run" || entry.Name() == "log"
 	}
-	half, _ := filepath.Match(filepath.Base(temporaryOf(localapi.StateFile(""))), entry.Name())
-	return half && entry.Type().IsRegular()
+	return durable.IsLeftover(localapi.StateFile(""), entry.Name()) && entry.Type().IsRegular()
 }
 
 // clearHalves removes state files that were cut off while they were written. The lock is held: nobody writes one.
 func clearHalves(dir string) error {
-	halves, err := filepath.Glob(temporaryOf(localapi.StateFile(dir)))
+	halves, err := durable.Leftovers(localapi.StateFile(dir))
 	for _, path := range halves {
 		err = errors.Join(err, os.Remove(path))
 	}

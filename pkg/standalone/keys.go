@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -37,7 +38,7 @@ func (s *Supervisor) makeKeys(context.Context) error {
 			if key, err = daemon.NewKey(rand.Reader, time.Now()); err != nil {
 				return err
 			}
-			err = writeFile(s.paths.Keyring(e.Name), daemon.EncodeKeyring(daemon.Entity{Name: e.Name, Key: key}), 0o600)
+			err = durable.WriteFile(s.paths.Keyring(e.Name), daemon.EncodeKeyring(daemon.Entity{Name: e.Name, Key: key}), 0o600)
 		}
 		if err != nil {
 			return err
@@ -46,11 +47,11 @@ func (s *Supervisor) makeKeys(context.Context) error {
 	}
 	// the monitors share one key; each looks for it under its own name
 	for _, m := range s.config.Monitors {
-		if err := writeFile(s.paths.Keyring(m.Ref.Name()), daemon.EncodeKeyring(daemon.Entity{Name: "mon.", Key: entities[0].Key}), 0o600); err != nil {
+		if err := durable.WriteFile(s.paths.Keyring(m.Ref.Name()), daemon.EncodeKeyring(daemon.Entity{Name: "mon.", Key: entities[0].Key}), 0o600); err != nil {
 			return err
 		}
 	}
-	return writeFile(s.paths.BootKeyring(), daemon.EncodeKeyring(entities...), 0o600)
+	return durable.WriteFile(s.paths.BootKeyring(), daemon.EncodeKeyring(entities...), 0o600)
 }
 
 func (s *Supervisor) readKey(entity string) (storage.Secret, error) {

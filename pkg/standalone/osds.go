@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 )
 
 func (s *Supervisor) osdsMade(context.Context) (bool, error) {
@@ -76,7 +77,7 @@ func (s *Supervisor) makeOSD(ctx context.Context, osd OSDState) error {
 	if _, err := s.tools.Runner.Run(ctx, s.config.OSDMkfsCommand(r, osd.UUID)); err != nil {
 		return fmt.Errorf("make the store of %s: %w", r.Name(), err)
 	}
-	return writeFile(s.made(r), nil, 0o644)
+	return durable.WriteFile(s.made(r), nil, 0o644)
 }
 
 // takeDisks looks at every disk that no mkfs was begun on, refuses those that are not

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-storage/holdfast/pkg/command"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
@@ -159,7 +160,7 @@ func (p process) record(path string) error {
 	if err != nil {
 		return fmt.Errorf("encode process record: %w", err)
 	}
-	return writeFile(path, append(data, '\n'), 0o644)
+	return durable.WriteFile(path, append(data, '\n'), 0o644)
 }
 
 // handle is a hold on one process by a pidfd: it cannot come to mean another one.

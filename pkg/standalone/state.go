@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
@@ -81,7 +81,7 @@ func (s *State) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encode cluster state: %w", err)
 	}
-	return writeFile(localapi.StateFile(dir), append(data, '\n'), 0o644)
+	return durable.WriteFile(localapi.StateFile(dir), append(data, '\n'), 0o644)
 }
 
 // config derives the daemons' configuration.
@@ -113,43 +113,6 @@ func (s *State) daemons() []daemon.Ref {
 	return append(list, mdsRef())
 }
 
-// temporaryOf is the pattern of the files that become path.
-func temporaryOf(path string) string {
-	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".*")
-}
-
-// writeFile replaces path as a whole: a reader, or a machine that lost its power, sees
-// the old content or the new.
-func writeFile(path string, data []byte, mode os.FileMode) error {
-	dir := filepath.Dir(path)
-	temporary, err := os.CreateTemp(dir, filepath.Base(temporaryOf(path)))
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(temporary.Name()) // does nothing after the rename
-	_, err = temporary.Write(data)
-	err = errors.Join(err, temporary.Chmod(mode), temporary.Sync(), temporary.Close())
-	if err == nil {
-		err = os.Rename(temporary.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	err = errors.Join(d.Sync(), d.Close())
-	if err != nil {
-		return fmt.Errorf("sync directory %s: %w", dir, err)
-	}
-	return nil
-}
-
 // writeIfChanged writes only where the content differs, so that a repeated `up` leaves
 // files, and whoever watches them, alone.
 func writeIfChanged(path string, data []byte, mode os.FileMode) error {
@@ -162,5 +125,5 @@ func writeIfChanged(path string, data []byte, mode os.FileMode) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
-	return writeFile(path, data, mode)
+	return durable.WriteFile(path, data, mode)
 }

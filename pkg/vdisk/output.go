@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
@@ -195,7 +196,7 @@ func (o *output) keep(length int64) error {
 	if err := o.name(); err != nil {
 		return err
 	}
-	return errors.Join(o.file.Close(), syncFolder(o.path))
+	return errors.Join(o.file.Close(), durable.SyncDir(filepath.Dir(o.path)))
 }
 
 // name takes the name; RENAME_NOREPLACE refuses one that somebody has taken meanwhile.
@@ -216,18 +217,6 @@ func (o *output) name() error {
 func (o *output) discard() {
 	_ = o.file.Close()
 	_ = os.Remove(o.file.Name())
-}
-
-func syncFolder(path string) error {
-	folder, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	if err := folder.Sync(); err != nil {
-		err = fmt.Errorf("sync the folder of %s: %w", path, err)
-		return errors.Join(err, folder.Close())
-	}
-	return folder.Close()
 }
 
 // umask is that of the process, which can only be read by setting it: /proc tells since Linux 4.7.

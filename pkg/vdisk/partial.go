@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/content"
 	"github.com/holdfast-storage/holdfast/pkg/vdisk/raw"
@@ -165,21 +166,7 @@ func (p *Partial) save() error {
 	if err != nil {
 		return err
 	}
-	next, err := os.OpenFile(p.note+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = next.Write(text)
-	if err == nil {
-		err = next.Sync()
-	}
-	if err = errors.Join(err, next.Close()); err != nil {
-		return explainWrite(err)
-	}
-	if err := os.Rename(next.Name(), p.note); err != nil {
-		return err
-	}
-	return syncFolder(p.note)
+	return explainWrite(durable.WriteFile(p.note, text, 0o600))
 }
 
 // ReadAt reads what there is.
@@ -287,7 +274,11 @@ func (p *Partial) Close() error {
 // Discard removes the copy that is left of what is to be at path.
 func Discard(path string) error {
 	disk, note := partialNames(path)
-	for _, name := range []string{disk, note + ".new", note} {
+	halves, err := durable.Leftovers(note)
+	if err != nil {
+		return err
+	}
+	for _, name := range append(halves, disk, note) {
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

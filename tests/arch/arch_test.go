@@ -26,7 +26,7 @@ var layers = [][]string{
 	// Drivers, which combine adapters.
 	{"csi/attach", "csi/cephfs", "csi/imageio", "csi/rbd", "csi/registration", "pkg/ledger", "pkg/machine", "pkg/osd", "pkg/pools", "pkg/rebalance", "pkg/stack/live"},
 	// Adapters, each of which wraps one outside thing.
-	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/certs", "pkg/command", "pkg/coordinator/raftnode", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/partition/edit", "pkg/rpc/agentapi", "pkg/rpc/coordinatorapi", "pkg/rpc/coordinatorapi/coordinatorv1", "pkg/rpc/localapi", "pkg/rpc/unixhttp", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/inside", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/transfer", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
+	{"csi/attach/keeper", "csi/clustermap", "csi/fence", "csi/journal", "csi/kms", "csi/luks", "csi/nodelabels", "csi/record", "csi/server", "pkg/ceph", "pkg/ceph/native", "pkg/certs", "pkg/command", "pkg/coordinator/raftnode", "pkg/csiclient", "pkg/daemon", "pkg/disk", "pkg/durable", "pkg/executor/journal", "pkg/filesystem", "pkg/gpt", "pkg/lvm", "pkg/md", "pkg/obs", "pkg/partition/edit", "pkg/rpc/agentapi", "pkg/rpc/coordinatorapi", "pkg/rpc/coordinatorapi/coordinatorv1", "pkg/rpc/localapi", "pkg/rpc/unixhttp", "pkg/rpc/volumeapi", "pkg/smart", "pkg/vdisk", "pkg/vdisk/inside", "pkg/vdisk/qcow2", "pkg/vdisk/raw", "pkg/vdisk/transfer", "pkg/vdisk/vdi", "pkg/vdisk/vmdk"},
 	// Pure: no files, no network, no clock, no chance.
 	{"csi/capability", "csi/parameter", "csi/topology", "csi/volumeid", "pkg/coordinator/fsm", "pkg/crush", "pkg/disk/signature", "pkg/executor", "pkg/flight", "pkg/keylock", "pkg/layout", "pkg/obs/codes", "pkg/partition", "pkg/placement", "pkg/placement/osdmap", "pkg/plan", "pkg/poll", "pkg/stack", "pkg/vdisk/content"},
 	// The domain.
@@ -46,6 +46,7 @@ var neighbours = map[string][]string{
 	"csi/journal": {"csi/clustermap", "csi/record"},
 	"pkg/agent":   {"pkg/agent/uplink"},
 	"pkg/command": {"*"},
+	"pkg/durable": {"*"},
 	"pkg/obs":     {"*"},
 	"pkg/keylock": {"pkg/flight"},
 	"pkg/certs":   {"pkg/coordinator/raftnode", "pkg/rpc/coordinatorapi"},

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/obs"
 	"github.com/holdfast-storage/holdfast/pkg/poll"
@@ -97,7 +98,7 @@ func (k *keeper) launch(s Spec) (record, error) {
 	} else {
 		err = os.WriteFile(target, nil, 0o600)
 	}
-	err = errors.Join(err, writeFile(filepath.Join(k.dir(s.ID), "ceph.conf"), conf), k.save(r))
+	err = errors.Join(err, durable.WriteFile(filepath.Join(k.dir(s.ID), "ceph.conf"), conf, 0o600), k.save(r))
 	if err != nil {
 		return r, fmt.Errorf("prepare directory: %w", err)
 	}
@@ -205,14 +206,24 @@ func (k *keeper) clear(ctx context.Context, r record, dead bool) error {
 	if err := errors.Join(unmountAll(filepath.Join(k.dir(r.Spec.ID), "mnt")), unmountAll(filepath.Join(k.dir(r.Spec.ID), "image"))); err != nil {
 		return err
 	}
-	for _, name := range []string{"mnt", "image", "qmp.sock", "asok", "ceph.conf", "log", "state.json.tmp", "ceph.conf.tmp", "state.json"} {
-		// Not RemoveAll: if something is still mounted there, its files are a volume's.
-		if err := os.Remove(filepath.Join(k.dir(r.Spec.ID), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	return removeFiles(k.dir(r.Spec.ID))
+}
+
+// removeFiles removes an attachment's directory with what a keeper puts into it. Not RemoveAll: if something is still mounted there, its
+// files are a volume's.
+func removeFiles(dir string) error {
+	in := func(name string) string { return filepath.Join(dir, name) }
+	paths, err := durable.Leftovers(in("ceph.conf"), in("state.json"))
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	for _, name := range []string{"mnt", "image", "qmp.sock", "asok", "ceph.conf", "log", "state.json", "."} {
+		paths = append(paths, in(name))
+	}
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("clean up: %w", err)
 		}
-	}
-	if err := os.Remove(k.dir(r.Spec.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("clean up: %w", err)
 	}
 	return nil
 }

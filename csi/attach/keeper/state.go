@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
@@ -39,7 +40,7 @@ func (k *keeper) save(r record) error {
 	if err != nil {
 		return fmt.Errorf("encode state of %s: %w", r.Spec.ID, err)
 	}
-	if err := writeFile(filepath.Join(k.dir(r.Spec.ID), "state.json"), data); err != nil {
+	if err := durable.WriteFile(filepath.Join(k.dir(r.Spec.ID), "state.json"), data, 0o600); err != nil {
 		return fmt.Errorf("save state of %s: %w", r.Spec.ID, err)
 	}
 	return nil
@@ -81,28 +82,6 @@ func (k *keeper) records() []record {
 		}
 	}
 	return list
-}
-
-// writeFile replaces a file such that after a power cut it is the old or the new one.
-func writeFile(path string, data []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // unmountAll takes every mount off path, also those of a dead FUSE process.

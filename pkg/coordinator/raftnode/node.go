@@ -25,6 +25,7 @@ import (
 
 	"github.com/holdfast-storage/holdfast/pkg/certs"
 	"github.com/holdfast-storage/holdfast/pkg/coordinator/fsm"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 )
 
@@ -134,27 +135,14 @@ func own(dir, name string) error {
 	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return claim(path, name)
+		if err := durable.WriteFile(path, []byte(name), 0o600); err != nil {
+			return fmt.Errorf("name of coordinator: %w", err)
+		}
+		return nil
 	case err != nil:
 		return fmt.Errorf("read name of coordinator: %w", err)
 	case string(data) != name:
 		return fault.New(fault.Invalid, "%s belongs to coordinator %q, not %q", dir, data, name)
-	}
-	return nil
-}
-
-// claim writes the name such that it is there whole, or not at all.
-func claim(path, name string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".name-*")
-	if err != nil {
-		return fmt.Errorf("write name of coordinator: %w", err)
-	}
-	_, err = f.WriteString(name)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("write name of coordinator: %w", err), os.Remove(f.Name()))
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
@@ -127,15 +128,8 @@ func Create(dir string, p plan.Plan) (*Journal, error) {
 		return nil, fault.New(fault.Exists, "plan %s has been begun already", p.ID)
 	}
 	// The plan is whole before the journal has its name: a power cut leaves none or one that can be read.
-	temporary := path(dir, p.ID) + ".new"
-	if err := writeSynced(temporary, line); err != nil {
+	if err := durable.WriteFile(path(dir, p.ID), line, 0o600); err != nil {
 		return nil, fmt.Errorf("create journal: %w", err)
-	}
-	if err := os.Rename(temporary, path(dir, p.ID)); err != nil {
-		return nil, fmt.Errorf("create journal: %w", err)
-	}
-	if err := syncDir(dir); err != nil {
-		return nil, err
 	}
 	return Open(dir, p.ID)
 }
@@ -145,37 +139,7 @@ func Save(name, text string) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return fmt.Errorf("save: %w", err)
 	}
-	temporary := name + ".new"
-	err := writeSynced(temporary, []byte(text))
-	if err == nil {
-		err = os.Rename(temporary, name)
-	}
-	if err != nil {
-		_ = os.Remove(temporary) // a full disk has use for the room; the next Save would replace it
-		return fmt.Errorf("save: %w", err)
-	}
-	return syncDir(filepath.Dir(name))
-}
-
-func writeSynced(name string, data []byte) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) { // some file systems have no fsync of directories
-		return fmt.Errorf("sync directory %s: %w", dir, err)
-	}
-	return nil
+	return durable.WriteFile(name, []byte(text), 0o600)
 }
 
 // Open opens a plan's journal to go on. fault.NotFound if there is none; fault.Busy if another process has it.
@@ -362,10 +326,10 @@ const (
 
 // Ask leaves a wish for whoever runs the plan.
 func Ask(dir string, id plan.ID, w Wish) error {
-	if err := writeSynced(filepath.Join(dir, string(id)+string(w)), nil); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, string(id)+string(w)), nil, 0o600); err != nil {
 		return fmt.Errorf("ask plan %s: %w", id, err)
 	}
-	return syncDir(dir)
+	return nil
 }
 
 // Resume takes all wishes back.
@@ -375,7 +339,7 @@ func Resume(dir string, id plan.ID) error {
 			return fmt.Errorf("resume plan %s: %w", id, err)
 		}
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // Asked reports whether there is a wish.

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/holdfast-storage/holdfast/pkg/executor"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/plan"
@@ -176,28 +174,6 @@ func TestAProposalThatCannotBeReadHidesNoOther(t *testing.T) {
 	list, err := Proposals(dir)
 	if err != nil || len(list) != 2 || list[0].Plan.ID != "0bad" || !errors.Is(list[0].Err, fault.Invalid) || list[1].Plan.ID != p.ID || list[1].Err != nil {
 		t.Fatal(list, err)
-	}
-}
-
-func TestAFullDiskLeavesTheOldFile(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "term")
-	if err := Save(name, "7\n"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("/dev/full", name+".new"); err != nil {
-		t.Fatal(err)
-	}
-	if err := Save(name, "8\n"); !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
-	}
-	if data, err := os.ReadFile(name); err != nil || string(data) != "7\n" {
-		t.Errorf("%q, %v", data, err)
-	}
-	if _, err := os.Lstat(name + ".new"); !errors.Is(err, os.ErrNotExist) {
-		t.Error("the temporary file stays:", err)
-	}
-	if err := Save(name, "8\n"); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -1,0 +1,56 @@
+package durable_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/holdfast-storage/holdfast/pkg/durable"
+)
+
+func TestAFileIsReplacedAsAWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	for _, text := range []string{"old", "the new one"} {
+		if err := durable.WriteFile(path, []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if data, err := os.ReadFile(path); err != nil || string(data) != text {
+			t.Errorf("%q, %v", data, err)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o640 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if left, err := durable.Leftovers(path); err != nil || len(left) > 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+func TestAFailureLeavesWhatWasThere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	if err := os.MkdirAll(filepath.Join(path, "full"), 0o700); err != nil { // nothing can be renamed to it
+		t.Fatal(err)
+	}
+	if err := durable.WriteFile(path, []byte("new"), 0o600); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+func TestWhatWasCutOffIsFound(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state [1].json")
+	for _, name := range []string{".state [1].json.123", "state [1].json", ".other.json.123", ".state [1].json.old"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := durable.IsLeftover(path, name); got != (name == ".state [1].json.123") {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if left, err := durable.Leftovers(path); err != nil || len(left) != 1 || left[0] != filepath.Join(dir, ".state [1].json.123") {
+		t.Errorf("%v, %v", left, err)
+	}
+}
