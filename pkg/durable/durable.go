@@ -13,20 +13,38 @@ import (
 )
 
 // WriteFile replaces the file at path, with the mode given whatever the umask. When it returns nil the new content outlives a power
-// cut; when it fails the old file is there, or none if there was none. Writers of one path do not disturb each other: the last wins.
+// cut; when it fails the old file is there, or none if there was none, or the new one if only its directory could not be synced.
+// Writers of one path do not disturb each other: the last wins.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), prefix(path)+"*")
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", path, bare(err))
 	}
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+	for _, do := range []func() error{func() error { return f.Chmod(mode) }, f.Sync, f.Close, func() error { return os.Rename(f.Name(), path) }} {
+		if err == nil {
+			err = do()
+		}
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+		_ = errors.Join(f.Close(), os.Remove(f.Name())) // it is the first error that tells
+		return fmt.Errorf("write %s: %w", path, bare(err))
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// bare is an error without the name of the temporary file, which is another one each time: a write that fails again says the same.
+func bare(err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		return path.Err
+	case errors.As(err, &link):
+		return link.Err
+	default:
+		return err
+	}
 }
 
 // SyncDir makes names that were given or taken away in a directory outlive a power cut.

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/holdfast-storage/holdfast/pkg/disk"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/storage"
 )
@@ -142,7 +143,12 @@ func (n *Node) forget(ctx context.Context, r Removal) error {
 	if err := n.closeEncryption(ctx, r.UUID); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(n.store(r.ID)), os.RemoveAll(n.Paths.Keyring(name(r.ID))))
+	keyring := n.Paths.Keyring(name(r.ID))
+	halves, err := durable.Leftovers(keyring)
+	for _, path := range append(halves, n.store(r.ID), keyring) {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
 }
 
 func (n *Node) wiped(ctx context.Context, id storage.DiskID) (State, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/holdfast-storage/holdfast/pkg/daemon"
+	"github.com/holdfast-storage/holdfast/pkg/durable"
 	"github.com/holdfast-storage/holdfast/pkg/executor/journal"
 	"github.com/holdfast-storage/holdfast/pkg/fault"
 	"github.com/holdfast-storage/holdfast/pkg/rpc/localapi"
@@ -36,7 +37,7 @@ func (s *Supervisor) wipe() error {
 	for _, entry := range entries {
 		switch path := filepath.Join(s.dir, entry.Name()); {
 		case path == localapi.StateFile(s.dir) || path == s.paths.Run():
-		case !known[entry.Name()]:
+		case !known[entry.Name()] && !durable.IsLeftover(s.paths.Conf(), entry.Name()):
 			foreign = append(foreign, entry.Name())
 		default:
 			if err := os.RemoveAll(path); err != nil {

@@ -217,7 +217,7 @@ func removeFiles(dir string) error {
 	if err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
-	for _, name := range []string{"mnt", "image", "qmp.sock", "asok", "ceph.conf", "log", "state.json", "."} {
+	for _, name := range []string{"mnt", "image", "qmp.sock", "asok", "ceph.conf", "log", "state.json.tmp", "ceph.conf.tmp", "state.json", "."} { // .tmp: by earlier versions
 		paths = append(paths, in(name))
 	}
 	for _, path := range paths {
