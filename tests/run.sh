@@ -10,9 +10,11 @@ cd "$(dirname "$0")/.."
 if [ "${HOLDFAST_TEST_MOUNTS:-}" != "$$" ]; then
   exec env HOLDFAST_TEST_MOUNTS=$$ unshare --mount -- bash tests/run.sh
 fi
-while read -r _ where type _; do
-  [[ $type != fuse* ]] || stat "$(printf %b "$where")" >/dev/null 2>&1 || umount -l "$(printf %b "$where")"
-done < /proc/self/mounts
+mapfile -t fuse < <(awk '$3 ~ /^fuse/ { print $2 }' /proc/self/mounts)
+for where in "${fuse[@]}"; do
+  where=$(printf %b "$where")
+  timeout -s KILL 5 stat "$where" >/dev/null 2>&1 || umount -l "$where" || echo "cannot put $where aside"
+done
 
 state=${HOLDFAST_TEST_STATE:-/var/tmp/hf-test}  # short: Unix sockets end at 107 bytes
 export HOLDFAST_KUBE_DIR=${HOLDFAST_KUBE_DIR:-$state/kube}
